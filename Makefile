@@ -1,0 +1,92 @@
+# hyena-bench. `make help` lists the targets; README.md explains them.
+# Data order: datasets -> impls -> bench -> results -> plots -> REPORT.md; objects under build/.
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+
+# --- what the user may set ---------------------------------------------------------------------------
+PRESET ?= quick
+MARCH  ?= x86-64-v3
+SAN    ?=
+B      ?= build$(if $(SAN),-$(SAN))
+V      ?=
+Q      := $(if $(V),,@)
+
+# --- the toolchain -------------------------------------------------------------------------------------
+CC  := gcc
+CXX := g++
+# OpenBLAS: the OpenMP build by its own folder; the pthread build stays the default even when both are there.
+OPENBLAS_LIB := $(firstword $(wildcard /usr/lib/*/openblas-openmp))
+OPENBLAS_INC := $(firstword $(wildcard /usr/include/*/openblas-openmp))
+WARN   := -Wall -Wextra -Wpedantic -Wshadow -Werror
+COMMON := -std=c11 -D_GNU_SOURCE -O3 -march=$(MARCH) -g -fno-omit-frame-pointer -fopenmp -fPIC $(WARN) -MMD -MP
+# Contestants: errno and FP traps are not their business; sums are reordered only where a pragma says so.
+FAST   := -ffp-contract=fast -fno-math-errno -fno-trapping-math
+EXACT  := -ffp-contract=off
+LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lbenchmark -lstdc++ -lcrypto -lz -lm -ldl -lpthread
+INC    := -Iimpls/core $(if $(OPENBLAS_INC),-I$(OPENBLAS_INC))
+ifeq ($(SAN),asan)
+COMMON += -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
+LDSAN  := -fsanitize=address,undefined
+endif
+
+# --- sources, by wildcard -----------------------------------------------------------------------------------
+PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c impls/mha/*.c)
+PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC))))
+MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
+MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
+LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
+TEST_SRC := $(wildcard tests/test_*.c)
+TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
+WRONG_SO := $(patsubst tests/wrong/%.c,$(B)/tests/wrong/%.so,$(wildcard tests/wrong/*.c))
+
+.PHONY: all help deps
+all: deps ## build the program and every implementation (installs what is missing first)
+	$(Q)$(MAKE) --no-print-directory $(B)/hyena-bench plugins
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+# --- dependencies ------------------------------------------------------------------------------------------------
+deps: ## install missing Debian packages (elsewhere: print the list)
+	$(Q)bash bench/deps.sh
+
+# --- the program ---------------------------------------------------------------------------------------------------
+BUILD_ID := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
+$(B)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CC    $<")
+	$(Q)$(CC) $(COMMON) $(if $(filter impls/reference/%,$<),$(EXACT),$(FAST)) $(INC) -c $< -o $@
+
+# The build's identity: rewritten only when it changes, so that nothing else is rebuilt for it.
+$(B)/build_id.h: FORCE
+	@mkdir -p $(@D)
+	@printf '#define HB_GIT "%s"\n#define HB_CFLAGS "%s"\n' "$(BUILD_ID)" "-O3 -march=$(MARCH) $(FAST)$(if $(SAN), $(SAN))" > $@.tmp
+	@cmp -s $@.tmp $@ && rm $@.tmp || mv $@.tmp $@
+FORCE:
+$(B)/obj/bench/env.o: INC += -I$(B)
+$(B)/obj/bench/env.o: $(B)/build_id.h
+
+$(B)/obj/bench/gbench.o: bench/gbench.cc Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  CXX   $<")
+	$(Q)$(CXX) -std=c++17 -O2 -fPIC -Wall -Wextra -Werror -MMD -MP $(LDSAN) -c $< -o $@
+
+$(B)/hyena-bench: $(MAIN_OBJ)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -fopenmp $(LDSAN) -o $@ $^ $(LDLIBS)
+
+# --- implementations: one file, one plug-in. What a file needs beyond libc it says itself, in lines
+#     // hb-link: -lfftw3f            (linker)      and      // hb-cflags: -funroll-loops      (compiler)
+.PHONY: plugins
+plugins: $(PLUG_SO)
+vpath %.c impls/longconv impls/attention impls/hyena impls/mha
+$(B)/impls/%.so: %.c Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  PLUG  $<")
+	$(Q)$(CC) $(COMMON) $(FAST) -fvisibility=hidden -shared $(INC) $$(sed -n 's|^// hb-cflags:||p' $<) $(LDSAN) \
+	    -MF $(@:.so=.d) -o $@ $< -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) $$(sed -n 's|^// hb-link:||p' $<) -lm
+
+-include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
