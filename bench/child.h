@@ -1,0 +1,30 @@
+// child.h: every point runs in its own process: fork and exec of this program, watched and limited.
+#ifndef HB_CHILD_H
+#define HB_CHILD_H
+
+#include <jansson.h>
+#include "host.h"
+
+struct hb_child_limits {
+    double time_s;           // wall; then SIGKILL and status timeout. 0: none
+    size_t mem_bytes;        // budget of the child's allocator and of its RSS as watched by the parent. 0: none
+};
+struct hb_child_result {
+    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed"
+    char detail[512];
+    json_t *reply;           // what the child wrote to its reply pipe; NULL if it wrote none. New reference
+    int exit_signal;
+    double elapsed_s;
+    size_t rss_peak_bytes;   // as seen by the parent
+};
+// Runs `<this executable> argv[1] ...` (argv[0] ignored). request (may be NULL) is written to the child's stdin
+// as JSON; the child writes one JSON document to the file descriptor in $HYENA_BENCH_REPLY_FD. PR_SET_PDEATHSIG:
+// a killed parent leaves no child. 0 also when the child failed (look at status); HB_ERR_RUN if it could not start.
+int hb_child_run(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
+                 struct hb_child_result *out);
+// For the child: writes the reply to $HYENA_BENCH_REPLY_FD.
+int hb_child_reply(const json_t *doc);
+// 70 % of what is available (MemAvailable, cgroup).
+size_t hb_default_mem_limit(void);
+
+#endif
