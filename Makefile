@@ -40,7 +40,9 @@ MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_BIN := $(TEST_SRC:tests/%.c=$(B)/tests/%)
-WRONG_SO := $(patsubst tests/wrong/%.c,$(B)/tests/wrong/%.so,$(wildcard tests/wrong/*.c))
+# The shelf of wrong implementations: one plug-in per name in a file's `// defects:` line.
+wrong     = $(foreach d,$(shell sed -n 's|^// defects:||p' tests/wrong/$(1).c),$(B)/tests/wrong/$(1)_$(d).so)
+WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
@@ -90,3 +92,58 @@ $(B)/impls/%.so: %.c Makefile
 	    -MF $(@:.so=.d) -o $@ $< -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) $$(sed -n 's|^// hb-link:||p' $<) -lm
 
 -include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
+
+# --- data, measurements, report ------------------------------------------------------------------------------------
+.PHONY: datasets roofline measure train figures report publish
+HB := $(B)/hyena-bench
+SWEEP_BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
+TRAIN_BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
+
+datasets: deps ## fetch and check the data sets (SETS="..." for others than the default)
+	$(Q)bash datasets/fetch.sh $(SETS)
+
+roofline: all ## measure this machine's peaks
+	$(Q)$(HB) roofline
+
+measure: all roofline ## run the sweep of PRESET
+	$(Q)$(HB) sweep bench/sweeps/$(PRESET).json --refine --resume $(SWEEP_BUDGET)
+
+train: all datasets ## train the language models of PRESET
+	$(Q)$(HB) train --suite bench/lm/suites/$(PRESET).json --resume $(TRAIN_BUDGET)
+
+figures: all ## redraw every figure from the results (measures nothing)
+	$(Q)$(HB) plot
+
+report: ## everything: install, build, measure, train, plot, write build/report/REPORT.md (PRESET=quick|full)
+	$(Q)$(MAKE) --no-print-directory all datasets
+	$(Q)$(MAKE) --no-print-directory measure
+	$(Q)$(MAKE) --no-print-directory train
+	$(Q)$(HB) crossover && $(HB) plot && $(HB) report
+
+publish: ## copy build/report and its results into REPORT.md, plots/ and results/
+	$(Q)bash bench/publish.sh $(B)
+
+# --- tests ---------------------------------------------------------------------------------------------------------------
+.PHONY: test test-bins check-asan clean
+$(B)/tests/%: tests/%.c $(LIB_OBJ) Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  TEST  $<")
+	$(Q)$(CC) $(COMMON) $(FAST) $(INC) -Wno-pedantic $(LDSAN) -MF $@.d -o $@ $< $(LIB_OBJ) -lcriterion $(LDLIBS)
+
+$(B)/tests/wrong/%.so: tests/wrong/longconv.c tests/wrong/attention.c Makefile
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(COMMON) $(FAST) -fvisibility=hidden -shared $(INC) -DDEFECT=$(patsubst attention_%,%,$(patsubst longconv_%,%,$*)) \
+	    $(LDSAN) -MF $(@:.so=.d) -o $@ tests/wrong/$(firstword $(subst _, ,$*)).c -lm
+
+test-bins: $(TEST_BIN) $(WRONG_SO)
+
+test: all datasets ## build and run every test
+	$(Q)$(MAKE) --no-print-directory test-bins
+	$(Q)bash tests/run.sh $(B)
+
+check-asan: deps ## the checker and the parsers under address and undefined-behaviour sanitizers
+	$(Q)$(MAKE) --no-print-directory SAN=asan build-asan/hyena-bench plugins test-bins
+	$(Q)bash tests/run.sh build-asan
+
+clean: ## remove what was built (results under build/ too)
+	rm -rf build build-asan
