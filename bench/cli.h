@@ -37,6 +37,9 @@ int hb_parse_lengths(const char *text, int64_t *out, int cap, int *n);
 int hb_parse_int(const char *what, const char *text, int64_t lo, int64_t hi, int64_t *out);
 int hb_parse_size(const char *what, const char *text, int64_t *out);
 
+// The nearest of list[0..n) by edit distance, NULL if none is near enough to be meant.
+const char *hb_closest(const char *word, const char *const *list, size_t n);
+
 // Prints the message of `code` as "hyena-bench COMMAND: text" to stderr and returns the exit code:
 // 0 ok, 2 input, 3 missing, 4 run (also OOM, refused outside of measuring).
 int hb_exit_code(const char *command, int code);

@@ -12,6 +12,7 @@
 int hb_host_init(int threads, size_t mem_limit);
 const struct hb_host *hb_host(void);
 void hb_host_set_limit(size_t mem_limit);
+int hb_available_threads(void);                   // affinity mask and cgroup quota, at least 1
 
 // Memory handed out by hb_host.alloc: now, at most since the last reset, number of allocations so far.
 struct hb_mem { size_t now, peak; uint64_t count; };
@@ -21,6 +22,7 @@ void hb_host_reset_peak(void);
 // The message: set once by whoever knows; hb_error_take copies and clears it.
 int hb_fail(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *hb_error(void);                       // "" if none
+int hb_error_code(void);                          // the code the message was set with; 0 if none
 void hb_error_clear(void);
 
 // Registry: every *.so in <dir of the executable>/impls and in $HYENA_BENCH_IMPLS (colon-separated folders).
@@ -39,7 +41,8 @@ const struct hb_plugin *hb_registry_plugin(const char *name);
 
 // Places. All end without '/'. Created on demand by hb_mkdirs.
 const char *hb_build_dir(void);      // folder of the executable (build/), or $HYENA_BENCH_BUILD
-const char *hb_root_dir(void);       // the project's root: parent of build_dir
+const char *hb_root_dir(void);       // the project's root: parent of the executable's build folder
+const char *hb_impls_dir(void);      // impls/ in the executable's folder, or in its parent (tests)
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
 const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, judged references
 int hb_mkdirs(const char *path);
