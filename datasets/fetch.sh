@@ -1,0 +1,90 @@
+#!/bin/bash
+# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked against datasets/manifest.
+#   no argument     the default set (bible), and a list of where the others stand
+#   SET ...         exactly these; a set that cannot be had is an error
+#   all             every set of the manifest
+# Exit 0: everything asked for is there.  2: no such set.  3: a set cannot be had here.  4: a tool or a check failed.
+set -u -o pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${HYENA_BENCH_BUILD:-$(dirname "$here")/build}/datasets
+say() { echo "datasets: $*"; }
+die() { local code=$1; shift; echo "datasets: $*" >&2; exit "$code"; }
+
+sha() { sha256sum <"$1" | cut -d' ' -f1; }
+
+# How to get a set that is not here, in one line.
+how() {  # get source
+    case $1 in
+        debian:*) echo "apt-get install $(tr , ' ' <<<"${1#debian:}")" ;;
+        data:*)   echo "put ${1#data:} or ${1#data:}.xz into a folder and name it in HYENA_BENCH_DATA; source: $2" ;;
+    esac
+}
+
+# Writes the unpacked file to $tmp. Returns 1 if it cannot be had here.
+produce() {  # get tmp
+    local name=${1#data:} folder=${HYENA_BENCH_DATA:-}
+    case $1 in
+        debian:bible-kjv,*)
+            command -v bible >/dev/null && [ -r /usr/lib/bible.data ] || return 1
+            # The program looks for its data in the current folder first: name the place. -f: one verse a line.
+            bible -p /usr/lib -f gen1:1-rev22:21 </dev/null >"$2" || return 4 ;;
+        data:*)
+            [ -n "$folder" ] || return 1
+            if   [ -r "$folder/$name" ];    then cp -- "$folder/$name" "$2" || return 4
+            elif [ -r "$folder/$name.xz" ]; then
+                command -v xz >/dev/null || die 3 "xz is missing; install xz-utils"
+                xz -dc -- "$folder/$name.xz" >"$2" || return 4
+            else return 1; fi ;;
+        *)  die 4 "manifest: unknown way to get a file: $1" ;;
+    esac
+}
+
+fetch_file() {  # set file bytes sha get; 0 there, 3 cannot be had
+    local path="$out/$2" rc
+    tmp="$out/.$2.$$"
+    # A file of the right size was checked when it was put here, and the program checks it again when it reads it.
+    if [ -f "$path" ] && [ "$(stat -c %s "$path")" = "$3" ]; then return 0; fi
+    produce "$5" "$tmp"; rc=$?
+    [ $rc = 1 ] && { rm -f "$tmp"; return 3; }
+    [ $rc = 0 ] || die 4 "$1: could not extract $2 ($5)"
+    [ "$(stat -c %s "$tmp")" = "$3" ] || die 4 "$1: $2 has $(stat -c %s "$tmp") bytes, expected $3"
+    [ "$(sha "$tmp")" = "$4" ] || die 4 "$1: $2 has sha256 $(sha "$tmp"), expected $4"
+    mv -- "$tmp" "$path" || die 4 "cannot write $path"
+    say "$1: $2, $3 bytes, sha256 ok"
+}
+
+fetch_set() {  # name
+    local set file bytes sum get licence source found=
+    while IFS=$'\t' read -r set file bytes sum get licence source; do
+        [ "$set" = "$1" ] || continue
+        found=1
+        fetch_file "$set" "$file" "$bytes" "$sum" "$get" ||
+            die 3 "$set: $file is not here: $(how "$get" "$source")"
+    done < <(grep -v '^#' "$here/manifest")
+    [ -n "$found" ] || die 2 "no set '$1' in datasets/manifest; there are: $(names | tr '\n' ' ')"
+}
+
+names() { grep -v '^#' "$here/manifest" | cut -f1 | uniq; }
+
+# One line a file that is not unpacked yet: what to do for it.
+list_others() {
+    local set file bytes sum get licence source
+    while IFS=$'\t' read -r set file bytes sum get licence source; do
+        if [ -f "$out/$file" ]; then say "$set: $file is here"
+        elif [ -r "${HYENA_BENCH_DATA:-/nowhere}/${get#data:}.xz" ] || [ -r "${HYENA_BENCH_DATA:-/nowhere}/${get#data:}" ]; then
+            say "$set: $file can be unpacked with: make datasets SETS=$set"
+        else say "$set: $file is not here: $(how "$get" "$source")"; fi
+    done < <(grep -v '^#' "$here/manifest")
+}
+
+tmp=
+trap '[ -z "$tmp" ] || rm -f "$tmp"' EXIT
+mkdir -p "$out" || die 4 "cannot create $out"
+if [ $# = 0 ]; then
+    fetch_set bible
+    list_others
+elif [ "$1" = all ]; then
+    for name in $(names); do fetch_set "$name"; done
+else
+    for name in "$@"; do fetch_set "$name"; done
+fi
