@@ -8,9 +8,10 @@
 struct hb_child_limits {
     double time_s;           // wall; then SIGKILL and status timeout. 0: none
     size_t mem_bytes;        // budget of the child's allocator and of its RSS as watched by the parent. 0: none
+    bool echo_stderr;        // what the child says also goes to our stderr as it comes (progress of a training run)
 };
 struct hb_child_result {
-    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed"
+    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted"
     char detail[512];
     json_t *reply;           // what the child wrote to its reply pipe; NULL if it wrote none. New reference
     int exit_signal;
