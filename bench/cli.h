@@ -41,7 +41,7 @@ int hb_parse_size(const char *what, const char *text, int64_t *out);
 const char *hb_closest(const char *word, const char *const *list, size_t n);
 
 // Prints the message of `code` as "hyena-bench COMMAND: text" to stderr and returns the exit code:
-// 0 ok, 2 input, 3 missing, 4 run (also OOM, refused outside of measuring).
+// 0 ok and HB_CLI_HELP, 2 input, 3 missing, 4 run (also OOM, refused outside of measuring).
 int hb_exit_code(const char *command, int code);
 
 // Progress on stderr: one rewritten line on a terminal, plain lines elsewhere (at most one per second).
@@ -49,5 +49,9 @@ int hb_exit_code(const char *command, int code);
 void hb_progress(const char *what, size_t done, size_t total, double left_s);
 void hb_progress_end(void);
 bool hb_interrupted(void);       // SIGINT or SIGTERM arrived (handler installed by main)
+// Installs those handlers: the first signal only sets the flag (calls like read and waitpid return EINTR), the
+// second ends the process as if nobody had asked. SIGPIPE is ignored: a closed pipe is a write error.
+void hb_signals_install(void);
+int hb_signal_number(void);      // which one arrived, 0 if none
 
 #endif

@@ -88,10 +88,8 @@ static const char *structure_problem(const struct hb_impl *im, const char *stem,
 
 static void stem_of(const char *path, char *stem, size_t cap)
 {
-    const char *slash = strrchr(path, '/');
-    snprintf(stem, cap, "%s", slash ? slash + 1 : path);
-    char *dot = strrchr(stem, '.');
-    if (dot) *dot = '\0';
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
+    snprintf(stem, cap, "%.*s", (int)(dot ? dot - name : (ptrdiff_t)strlen(name)), name);
 }
 
 static void load_file(struct hb_plugin *pl)
