@@ -124,7 +124,7 @@ publish: ## copy build/report and its results into REPORT.md, plots/ and results
 	$(Q)bash bench/publish.sh $(B)
 
 # --- tests ---------------------------------------------------------------------------------------------------------------
-.PHONY: test test-bins check-asan clean
+.PHONY: test check test-bins clean
 $(B)/tests/%: tests/%.c $(LIB_OBJ) Makefile
 	@mkdir -p $(@D)
 	$(if $(Q),@echo "  TEST  $<")
@@ -137,13 +137,14 @@ $(B)/tests/wrong/%.so: tests/wrong/longconv.c tests/wrong/attention.c Makefile
 
 test-bins: $(TEST_BIN) $(WRONG_SO)
 
-test: all datasets ## build and run every test
+test: all datasets ## build and run every test, then the same under sanitizers
 	$(Q)$(MAKE) --no-print-directory test-bins
-	$(Q)bash tests/run.sh $(B)
-
-check-asan: deps ## the checker and the parsers under address and undefined-behaviour sanitizers
 	$(Q)$(MAKE) --no-print-directory SAN=asan build-asan/hyena-bench plugins test-bins
-	$(Q)bash tests/run.sh build-asan
+	$(Q)bash tests/run.sh build build-asan
+
+check: all ## the tests of the plain build alone
+	$(Q)$(MAKE) --no-print-directory test-bins
+	$(Q)bash tests/run.sh build
 
 clean: ## remove what was built (results under build/ too)
 	rm -rf build build-asan

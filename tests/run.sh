@@ -1,11 +1,11 @@
 #!/bin/bash
-# Runs every test of the build folder $1: the Criterion programs and the scripts beside this one.
+# Runs every test of the build folders named: the Criterion programs and the scripts beside this one.
 # Prints one line per program, the whole output of what failed, and the sums. Exit 0: nothing failed.
+# A folder whose name holds "asan" was built with sanitizers; there only the script that feeds bad input runs.
 set -u
-build=${1:?usage: tests/run.sh BUILD_DIR}
+[ $# -gt 0 ] || { echo "usage: tests/run.sh BUILD_DIR..." >&2; exit 2; }
 here=$(dirname "$0")
-logs=$build/tests/logs
-mkdir -p "$logs"
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=0 UBSAN_OPTIONS=print_stacktrace=1
 passed=0 failed=0 skipped=0
 
 count() {   # $1 log: adds the sums of a Criterion synthesis line and prints the reasons of skips
@@ -42,11 +42,14 @@ run_script() {
     fi
 }
 
-for t in "$build"/tests/test_*; do [ -x "$t" ] && [[ $t != *.* ]] && run_criterion "$t"; done
-if [[ $build != *asan* ]]; then
-    for s in layers bad_input kill_resume newcomer; do run_script "$here/$s.sh"; done
-else
-    run_script "$here/bad_input.sh"
-fi
+for build in "$@"; do
+    logs=$build/tests/logs
+    mkdir -p "$logs"
+    echo "--- $build"
+    for t in "$build"/tests/test_*; do [ -x "$t" ] && [[ $t != *.* ]] && run_criterion "$t"; done
+    if [[ $build == *asan* ]]; then scripts=bad_input; else scripts="layers bad_input kill_resume newcomer"; fi
+    for s in $scripts; do run_script "$here/$s.sh"; done
+done
+compgen -G 'impls/*/*.cu' >/dev/null || echo "cuda: no CUDA implementations in this build, nothing of them was tested"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
