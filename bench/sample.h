@@ -11,7 +11,8 @@ struct hb_sample_opts {
     int max_samples;
     double min_sample_s;     // a sample repeats the body until it lasts this long (timer resolution): 20 us
     uint64_t seed;
-    void (*before)(void *);  // outside the timer, before every sample: cold cache; NULL: warm
+    void (*before)(void *);  // outside the timer, before every sample: cold cache; NULL: warm. Gets the body's
+                             // ctx; with it a sample is exactly one execution
 };
 struct hb_samples {
     size_t n;                // samples; ns[i], cpu_ns[i] are per execution of the body
@@ -28,5 +29,10 @@ typedef int (*hb_body)(void *ctx);
 int hb_sample(const char *const *names, const hb_body *bodies, void *const *ctx, int n_bodies,
               const struct hb_sample_opts *o, struct hb_samples *out);
 void hb_samples_free(struct hb_samples *s);
+
+// Cold cache: init once (memory of twice the last-level cache, until exit), then hb_flush_cache as `before`,
+// or called from one.
+int hb_flush_cache_init(void);
+void hb_flush_cache(void *unused);
 
 #endif
