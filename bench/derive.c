@@ -1,0 +1,318 @@
+// derive.c: cells to series, and what is read off a cell.
+#include "derive.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define MAX_SAMPLES 4096     // of one cell; records keep at most 64 inline
+
+// --- where a file was measured -------------------------------------------------------------------------
+static const json_t *context(const json_t *file) { return json_object_get(file, "context"); }
+
+const char *hb_file_machine(const json_t *file) {
+    const char *id = json_string_value(json_object_get(context(file), "hb_machine_id"));
+    if (!id) id = json_string_value(json_object_get(context(file), "hb_fingerprint"));
+    return id ? id : "unknown";
+}
+
+const char *hb_file_cpu(const json_t *file) {
+    const json_t *cpu = json_object_get(json_object_get(context(file), "hb_env"), "cpu");
+    const char *model = json_string_value(json_object_get(cpu, "model"));
+    return model ? model : hb_file_machine(file);
+}
+
+const json_t *hb_results_context(const struct hb_results *r, const char *machine) {
+    const json_t *best = NULL;
+    const char *best_date = "";
+    for (size_t i = 0; i < r->n_files; i++) {
+        if (strcmp(hb_file_machine(r->files[i]), machine)) continue;
+        const char *date = json_string_value(json_object_get(context(r->files[i]), "date"));
+        if (!best || (date && strcmp(date, best_date) > 0)) {
+            best = context(r->files[i]);
+            if (date) best_date = date;
+        }
+    }
+    return best;
+}
+
+// --- cells ---------------------------------------------------------------------------------------------
+bool hb_cell_ok(const struct hb_cell *c) { return c && !strcmp(c->status, "ok") && c->median_ns > 0; }
+
+double hb_cell_value(const struct hb_cell *c, enum hb_metric m) {
+    if (!hb_cell_ok(c)) return NAN;
+    switch (m) {
+    case HB_METRIC_TIME:   return c->median_ns;
+    case HB_METRIC_MEMORY: return c->alloc_peak_bytes > 0 ? c->alloc_peak_bytes : NAN;
+    case HB_METRIC_ERROR:  return c->err_rel_l2 > 0 ? c->err_rel_l2 : NAN;
+    }
+    return NAN;
+}
+
+struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m) {
+    const double v = hb_cell_value(c, m);
+    if (m == HB_METRIC_TIME && isfinite(v) && c->ci95.lo > 0 && c->ci95.hi >= c->ci95.lo) return c->ci95;
+    return (struct hb_interval){v, v};      // bytes and errors are counted, not sampled
+}
+
+size_t hb_cell_samples(const struct hb_cell *c, const double **ns_out, double *buf, size_t cap) {
+    const json_t *a = json_object_get(c->entry, "hb_samples_ns");
+    size_t n = 0;
+    for (size_t i = 0; i < json_array_size(a) && n < cap; i++) {
+        const double v = json_number_value(json_array_get(a, i));
+        if (v > 0) buf[n++] = v;
+    }
+    *ns_out = buf;
+    return n;
+}
+
+static bool pair_lookup(const struct hb_results *r, const struct hb_cell *a, const struct hb_cell *b,
+                        struct hb_ratio *out) {
+    bool found = false;
+    for (size_t f = 0; f < r->n_files; f++) {
+        if (strcmp(hb_file_machine(r->files[f]), hb_file_machine(a->file))) continue;
+        const json_t *pairs = json_object_get(r->files[f], "hb_pairs");
+        for (size_t i = 0; i < json_array_size(pairs); i++) {
+            const json_t *p = json_array_get(pairs, i), *ci = json_object_get(p, "ratio_ci95");
+            const char *na = json_string_value(json_object_get(p, "a")), *nb = json_string_value(json_object_get(p, "b"));
+            if (!na || !nb) continue;
+            const bool straight = !strcmp(na, a->name) && !strcmp(nb, b->name);
+            const bool turned = !strcmp(na, b->name) && !strcmp(nb, a->name);
+            const double ratio = json_number_value(json_object_get(p, "ratio"));
+            const double lo = json_number_value(json_array_get(ci, 0)), hi = json_number_value(json_array_get(ci, 1));
+            if ((!straight && !turned) || !(ratio > 0) || !(lo > 0) || !(hi > 0)) continue;
+            *out = straight ? (struct hb_ratio){ratio, {lo, hi}} : (struct hb_ratio){1 / ratio, {1 / hi, 1 / lo}};
+            found = true;                   // a later file's pair replaces an earlier one
+        }
+    }
+    return found;
+}
+
+struct hb_ratio hb_cell_ratio(const struct hb_results *r, const struct hb_cell *a, const struct hb_cell *b,
+                              bool *paired) {
+    struct hb_ratio out = {NAN, {NAN, NAN}};
+    if (paired) *paired = false;
+    if (!hb_cell_ok(a) || !hb_cell_ok(b)) return out;
+    if (pair_lookup(r, a, b, &out)) { if (paired) *paired = true; return out; }
+    double buf_a[MAX_SAMPLES / 8], buf_b[MAX_SAMPLES / 8];
+    const double *x, *y;
+    const size_t nx = hb_cell_samples(a, &x, buf_a, sizeof buf_a / sizeof *buf_a);
+    const size_t ny = hb_cell_samples(b, &y, buf_b, sizeof buf_b / sizeof *buf_b);
+    if (nx >= 3 && ny >= 3) return hb_ratio_of(x, nx, y, ny, 0, 1);
+    // Without samples: the two intervals' log half-widths add in quadrature.
+    const struct hb_interval ia = hb_cell_interval(a, HB_METRIC_TIME), ib = hb_cell_interval(b, HB_METRIC_TIME);
+    out.r = a->median_ns / b->median_ns;
+    const double h = hypot(log(ia.hi / ia.lo) / 2, log(ib.hi / ib.lo) / 2);
+    out.ci95 = (struct hb_interval){out.r * exp(-h), out.r * exp(h)};
+    return out;
+}
+
+// --- series --------------------------------------------------------------------------------------------
+#define CMP(x, y) if ((x) != (y)) return (x) < (y) ? -1 : 1
+
+int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b) {
+    const int m = strcmp(a->machine, b->machine), d = strcmp(a->device, b->device);
+    if (m) return m;
+    if (d) return d;
+    CMP(b->scope, a->scope);                // operator before core: it is what a user runs
+    CMP(a->pass, b->pass);
+    CMP(a->mode, b->mode);
+    CMP(a->dtype, b->dtype);
+    CMP(a->B, b->B);
+    CMP(a->D, b->D);
+    CMP(a->threads, b->threads);
+    return 0;
+}
+
+static int series_cmp(const struct hb_series *a, const struct hb_series *b) {
+    const int s = hb_setting_cmp(&a->set, &b->set);
+    if (s) return s;
+    CMP(a->op, b->op);
+    const int n = strcmp(a->impl, b->impl);
+    if (n) return n;
+    CMP(a->H, b->H);
+    CMP(a->order, b->order);
+    CMP((int)a->planning, (int)b->planning);
+    return 0;
+}
+
+// The operator is the part before ':' or '_': results of foreign plug-ins are read without loading them.
+static bool impl_op(const char *impl, enum hb_op *op) {
+    char head[HB_NAME_MAX];
+    const size_t n = strcspn(impl, ":_");
+    if (n >= sizeof head) return false;
+    memcpy(head, impl, n);
+    head[n] = 0;
+    if (!hb_op_parse(head, op)) return true;
+    hb_error_clear();
+    return false;
+}
+
+static bool series_of(const struct hb_cell *c, struct hb_series *s) {
+    *s = (struct hb_series){0};
+    if (!c->has_pt || !impl_op(c->pt.impl, &s->op)) return false;
+    s->set = (struct hb_setting){.machine = hb_file_machine(c->file), .scope = c->pt.scope, .pass = c->pt.pass,
+        .mode = c->pt.mode, .dtype = c->pt.p.dtype, .B = c->pt.p.B, .D = c->pt.p.D, .threads = c->pt.p.threads};
+    memcpy(s->set.device, c->pt.device, sizeof s->set.device);
+    memcpy(s->impl, c->pt.impl, sizeof s->impl);
+    s->H = c->pt.p.H;
+    s->order = c->pt.p.oper.order;
+    s->planning = c->pt.p.planning;
+    return true;
+}
+
+struct keyed { struct hb_series s; const struct hb_cell *c; };
+
+static int keyed_cmp(const void *x, const void *y) {
+    const struct keyed *a = x, *b = y;
+    const int s = series_cmp(&a->s, &b->s);
+    if (s) return s;
+    CMP(a->c->pt.p.L, b->c->pt.p.L);
+    return 0;
+}
+
+int hb_series_make(const struct hb_results *r, struct hb_series_set *out) {
+    *out = (struct hb_series_set){0};
+    struct keyed *k = calloc(r->n + 1, sizeof *k);
+    struct hb_series *s = calloc(r->n + 1, sizeof *s);
+    if (!k || !s) { free(k); free(s); return hb_fail(HB_ERR_OOM, "no memory for %zu cells", r->n); }
+    size_t n = 0;
+    for (size_t i = 0; i < r->n; i++)
+        if (series_of(&r->cells[i], &k[n].s)) k[n++].c = &r->cells[i];
+    qsort(k, n, sizeof *k, keyed_cmp);
+    out->s = s;
+    for (size_t i = 0; i < n; ) {
+        size_t j = i;
+        while (j < n && !series_cmp(&k[i].s, &k[j].s)) j++;
+        struct hb_series *new = &s[out->n];
+        *new = k[i].s;
+        new->cell = calloc(j - i, sizeof(*new->cell));
+        if (!new->cell) { free(k); hb_series_free(out); return hb_fail(HB_ERR_OOM, "no memory for %zu cells", j - i); }
+        out->n++;
+        for (; i < j; i++) {
+            new->cell[new->n++] = k[i].c;
+            new->n_ok += hb_cell_ok(k[i].c);
+        }
+    }
+    free(k);
+    return 0;
+}
+
+void hb_series_free(struct hb_series_set *set) {
+    for (size_t i = 0; i < set->n; i++) free(set->s[i].cell);
+    free(set->s);
+    *set = (struct hb_series_set){0};
+}
+
+struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s) {
+    struct hb_label l;
+    bool heads = false, order = false, planning = false;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct hb_series *o = &set->s[i];
+        if (hb_setting_cmp(&o->set, &s->set) || strcmp(o->impl, s->impl)) continue;
+        heads = heads || o->H != s->H;
+        order = order || o->order != s->order;
+        planning = planning || o->planning != s->planning;
+    }
+    static const char *const plans[] = {"estimate", "measure", "wisdom"};
+    int n = snprintf(l.s, sizeof l.s, "%s", s->impl);
+    if (heads) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " H %lld", (long long)s->H);
+    if (order) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " order %d", s->order);
+    if (planning) snprintf(l.s + n, sizeof l.s - (size_t)n, " plan %s", plans[s->planning]);
+    return l;
+}
+
+const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L) {
+    for (size_t i = 0; s && i < s->n; i++)
+        if (s->cell[i]->pt.p.L == L) return s->cell[i];
+    return NULL;
+}
+
+const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at, const char *impl) {
+    for (size_t i = 0; i < set->n; i++)
+        if (!hb_setting_cmp(&set->s[i].set, at) && !strcmp(set->s[i].impl, impl)) return &set->s[i];
+    return NULL;
+}
+
+const struct hb_setting *hb_setting_main(const struct hb_series_set *set, const char *machine, enum hb_scope scope,
+                                         enum hb_pass pass) {
+    const struct hb_setting *best = NULL;
+    size_t best_n = 0;
+    for (size_t i = 0; i < set->n; ) {
+        const struct hb_setting *at = &set->s[i].set;
+        size_t n = 0;
+        for (; i < set->n && !hb_setting_cmp(&set->s[i].set, at); i++) n += set->s[i].n_ok;
+        if (at->scope != scope || at->pass != pass || (machine && strcmp(at->machine, machine))) continue;
+        if (n > best_n) { best = at; best_n = n; }
+    }
+    return best;
+}
+
+// Longest length at which every timed series of this operator has a time; 0 if there is none.
+static int64_t common_length(const struct hb_series_set *set, const struct hb_setting *at, enum hb_op op) {
+    int64_t L = INT64_MAX;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct hb_series *s = &set->s[i];
+        if (hb_setting_cmp(&s->set, at) || s->op != op || !s->n_ok) continue;
+        int64_t last = 0;
+        for (size_t k = 0; k < s->n; k++) if (hb_cell_ok(s->cell[k])) last = s->cell[k]->pt.p.L;
+        if (last < L) L = last;
+    }
+    return L == INT64_MAX ? 0 : L;
+}
+
+const struct hb_series *hb_series_best(const struct hb_series_set *set, const struct hb_setting *at, enum hb_op op) {
+    const int64_t L = common_length(set, at, op);
+    const struct hb_series *best = NULL;
+    double best_ns = INFINITY;
+    for (size_t i = 0; i < set->n; i++) {
+        const struct hb_series *s = &set->s[i];
+        if (hb_setting_cmp(&s->set, at) || s->op != op) continue;
+        const double t = hb_cell_value(hb_series_at(s, L), HB_METRIC_TIME);
+        if (t < best_ns) { best_ns = t; best = s; }
+    }
+    return best;
+}
+
+// --- folders -------------------------------------------------------------------------------------------
+void hb_paths_free(char **paths) {
+    for (char **p = paths; p && *p; p++) free(*p);
+    free(paths);
+}
+
+static int folders_in(const char *root, char ***out) {
+    struct dirent **e = NULL;
+    *out = NULL;
+    const int n = scandir(root, &e, NULL, alphasort);
+    if (n < 0) return 0;                    // no such folder: nothing measured yet
+    char **list = calloc((size_t)n + 1, sizeof *list);
+    int m = 0, rc = list ? 0 : HB_ERR_OOM;
+    for (int i = 0; i < n; i++) {
+        char *path = NULL;
+        struct stat st;
+        if (!rc && e[i]->d_name[0] != '.') {
+            if (asprintf(&path, "%s/%s", root, e[i]->d_name) < 0) { path = NULL; rc = HB_ERR_OOM; }
+            else if (!stat(path, &st) && S_ISDIR(st.st_mode)) { list[m++] = path; path = NULL; }
+        }
+        free(path);
+        free(e[i]);
+    }
+    free(e);
+    if (rc || !m) { hb_paths_free(list); return rc ? hb_fail(rc, "no memory for the list of %s", root) : 0; }
+    *out = list;
+    return 0;
+}
+
+int hb_results_default(char ***out) {
+    char root[4096];
+    if (snprintf(root, sizeof root, "%s/results", hb_build_dir()) >= (int)sizeof root)
+        return hb_fail(HB_ERR_INPUT, "path too long: %s", hb_build_dir());
+    int rc = folders_in(root, out);
+    if (rc || *out) return rc;
+    snprintf(root, sizeof root, "%.4000s/results", hb_root_dir());
+    rc = folders_in(root, out);
+    if (!rc && !*out) rc = hb_fail(HB_ERR_MISSING, "no results in build/results or results: run `hyena-bench sweep` first");
+    return rc;
+}
