@@ -1,0 +1,21 @@
+// paraminit.h: the first values of an operator's parameters, for the checker, the harness and the language model.
+#ifndef HB_PARAMINIT_H
+#define HB_PARAMINIT_H
+
+#include "host.h"
+
+int64_t hb_tensor_size(const struct hb_tensor *t);        // elements
+
+// Fills out[0..hb_tensor_size(t)) from (seed, stream): the tensor's standalone initialisation, or with `lm` the
+// one inside a language model of n_layer blocks (residual projections: standard deviation / sqrt(2 n_layer)).
+//   stream   a number of its own for every tensor drawn from one seed
+//   p        the operator's problem: HB_INIT_POSEMB needs lmax, or L if that is 0
+// Returns 0 or HB_ERR_INPUT (a kind of initialisation or a shape that cannot be).
+int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed, uint64_t stream,
+                  const struct hb_problem *p, float *out);
+
+// The positional table z (lmax, E) of the implicit filter, E = 2K+1 (hyena_spec section 2), rounded once from
+// float64: z_j = [ j/(lmax-1), cos(f_0 w_j) .. cos(f_{K-1} w_j), -sin(f_0 w_j) .. -sin(f_{K-1} w_j) ].
+void hb_posemb(float *z, int64_t lmax, int64_t E);
+
+#endif
