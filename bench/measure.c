@@ -1,0 +1,112 @@
+// measure.c: one point or pair in a child process, seen from the parent (contract: measure.h).
+#include "measure.h"
+
+#include <string.h>
+
+static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o, bool plan_only)
+{
+    json_t *names = json_array();
+    for (int i = 0; i < n; i++) {
+        char name[HB_POINT_NAME_MAX];
+        if (hb_point_name(&pts[i], name, sizeof name)) { json_decref(names); return NULL; }
+        json_array_append_new(names, json_string(name));
+    }
+    json_t *r = json_pack("{s:o,s:I,s:I,s:f,s:f,s:f,s:i,s:i,s:f,s:b}", "points", names,
+                          "seed", (json_int_t)pts[0].seed, "mem_bytes", (json_int_t)o->mem_bytes,
+                          "judge_flop", o->judge_flop, "ci_target", o->sample.ci_target,
+                          "budget_s", o->sample.budget_s, "min_samples", o->sample.min_samples,
+                          "max_samples", o->sample.max_samples, "min_sample_s", o->sample.min_sample_s,
+                          "plan_only", plan_only);
+    if (!r) hb_fail(HB_ERR_RUN, "out of memory for a request");
+    return r;
+}
+
+static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o, bool plan_only,
+                    struct hb_child_result *res)
+{
+    char arg0[] = "hyena-bench", arg1[] = "__point";
+    char *const argv[] = { arg0, arg1, NULL };
+    struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes };
+    json_t *request = request_of(pts, n, o, plan_only);
+    if (!request) return HB_ERR_RUN;
+    int rc = hb_child_run(argv, request, &lim, res);
+    json_decref(request);
+    return rc;
+}
+
+void hb_point_fit_op(struct hb_point *pt, int64_t H, int order)
+{
+    bool heads = !strncmp(pt->impl, "mha", 3) || !strncmp(pt->impl, "attention", 9);
+    pt->p.H = !heads ? 0 : H ? H : pt->p.D % 64 ? 1 : pt->p.D / 64;
+    pt->p.oper.order = !strncmp(pt->impl, "hyena", 5) ? order : 0;
+}
+
+static double field(const json_t *e, const char *key) { return json_number_value(json_object_get(e, key)); }
+static double item(const json_t *e, const char *key, size_t i)
+{
+    return json_number_value(json_array_get(json_object_get(e, key), i));
+}
+
+static void read_numbers(struct hb_measured *out)
+{
+    const json_t *e = json_array_get(json_object_get(out->doc, "benchmarks"), 0);
+    const json_t *p = json_array_get(json_object_get(out->doc, "hb_pairs"), 0);
+    out->median_ns = field(e, "hb_median_ns");
+    out->ci_lo_ns = item(e, "hb_ci95_ns", 0);
+    out->ci_hi_ns = item(e, "hb_ci95_ns", 1);
+    out->alloc_peak_bytes = field(e, "hb_alloc_peak_bytes");
+    out->ratio = field(p, "ratio");
+    out->ratio_lo = item(p, "ratio_ci95", 0);
+    out->ratio_hi = item(p, "ratio_ci95", 1);
+}
+
+// The record of a point or pair that has no time.
+static json_t *failed_doc(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                          const struct hb_child_result *res)
+{
+    json_t *row = hb_skip_row(&pts[0], res->status, res->detail);
+    if (!row) return NULL;
+    if (n == 2) {
+        char pair[HB_PAIR_NAME_MAX];
+        hb_pair_name(&pts[0], &pts[1], pair, sizeof pair);
+        json_object_set_new(row, "name", json_string(pair));
+        json_object_set_new(row, "hb_pair", json_true());
+    }
+    if (o->mem_bytes) json_object_set_new(row, "limit_bytes", json_integer((json_int_t)o->mem_bytes));
+    if (res->exit_signal) json_object_set_new(row, "exit_signal", json_integer(res->exit_signal));
+    json_object_set_new(row, "elapsed_s", json_real(res->elapsed_s));
+    return json_pack("{s:[],s:[o],s:[]}", "benchmarks", "hb_skips", row, "hb_pairs");
+}
+
+int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out)
+{
+    struct hb_child_result res;
+    memset(out, 0, sizeof *out);
+    int rc = in_child(pts, n, o, false, &res);
+    if (rc) return rc;
+    json_t *doc = json_object_get(res.reply, "doc");
+    if (!strcmp(res.status, "ok") && !doc) {
+        res.status = "crashed";
+        snprintf(res.detail, sizeof res.detail, "the reply has no measurement");
+    }
+    out->status = res.status;
+    snprintf(out->detail, sizeof out->detail, "%s", res.detail);
+    out->elapsed_s = res.elapsed_s;
+    out->doc = !strcmp(res.status, "ok") ? json_incref(doc) : failed_doc(pts, n, o, &res);
+    json_decref(res.reply);
+    if (!out->doc) return hb_error_code() ? hb_error_code() : hb_fail(HB_ERR_RUN, "out of memory for a record");
+    read_numbers(out);
+    return 0;
+}
+
+int hb_plan_point(const struct hb_point *pt, const struct hb_measure_opts *o, double *plan_s, double *elapsed_s)
+{
+    struct hb_child_result res;
+    *plan_s = -1;
+    int rc = in_child(pt, 1, o, true, &res);
+    if (rc) return rc;
+    if (!strcmp(res.status, "ok")) *plan_s = 1e-9 * item(json_object_get(res.reply, "doc"), "plan_ns", 0);
+    *elapsed_s = res.elapsed_s;
+    json_decref(res.reply);
+    return 0;
+}

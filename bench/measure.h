@@ -1,0 +1,67 @@
+// measure.h: measuring one point, or two side by side, in a child process: what is asked for, and the rows that
+// come back. run and sweep ask (measure.c), the hidden command __point answers (pointcmd.c, pointdoc.c).
+#ifndef HB_MEASURE_H
+#define HB_MEASURE_H
+
+#include "check.h"
+#include "child.h"
+#include "sample.h"
+
+#define HB_PAIR_NAME_MAX (2 * HB_POINT_NAME_MAX + 8)
+
+// Defaults. The judge looks at sampled rows above 2 GFLOP; a sample lasts 20 us or more (timer: about 50 ns).
+#define HB_JUDGE_FLOP   2e9
+#define HB_MIN_SAMPLE_S 20e-6
+enum { HB_MIN_SAMPLES = 9, HB_MAX_SAMPLES = 400 };
+
+struct hb_measure_opts {
+    struct hb_sample_opts sample;    // `seed` and `before` are set from the point
+    double judge_flop;               // hb_check_opts.judge_flop
+    double time_limit_s;             // of the whole child; 0: none
+    size_t mem_bytes;                // 0: none
+};
+struct hb_measured {
+    const char *status;              // as in child.h
+    char detail[512];
+    double median_ns, ci_lo_ns, ci_hi_ns;            // one point and status ok, else 0
+    double alloc_peak_bytes;
+    double ratio, ratio_lo, ratio_hi;                // a pair and status ok, else 0
+    double elapsed_s;                                // of the child
+    json_t *doc;                     // {benchmarks, hb_skips, hb_pairs} for hb_run_add; owned by the caller
+};
+// n = 1: a point; n = 2: a pair, alternated in one process, ratio = time of pts[0] / time of pts[1]. Every
+// outcome is a row in doc. 0 also when the child failed; HB_ERR_RUN if none could be started.
+int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out);
+// The planning step: the implementation plans this problem once, measuring, and so leaves its wisdom on this
+// machine. *plan_s < 0: it did not come to that (out of memory, time limit); the point itself will say why.
+int hb_plan_point(const struct hb_point *pt, const struct hb_measure_opts *o, double *plan_s, double *elapsed_s);
+// Heads (attention, mha; 0: one per 64 channels, or one) and order (hyena; 0: the default) where impl has them.
+void hb_point_fit_op(struct hb_point *pt, int64_t H, int order);
+// "A vs B": key of a pair in a run and its name in hb_pairs.
+void hb_pair_name(const struct hb_point *a, const struct hb_point *b, char *buf, size_t cap);
+// A row of hb_skips: name, axes, status, detail; the caller adds what else it knows. NULL: out of memory.
+json_t *hb_skip_row(const struct hb_point *pt, const char *status, const char *detail);
+
+// --- inside the child ------------------------------------------------------------------------------------------
+
+// What one point's measurement left behind.
+struct hb_taken {
+    const struct hb_point *pt;
+    const struct hb_impl *impl;
+    const struct hb_samples *s;
+    const struct hb_check_result *check;
+    const char *plan_text;                           // "" if the implementation says nothing
+    int64_t plan_ns, wall_ns, t_start_ns;
+    size_t alloc_peak_bytes, rss_peak_bytes;
+    double steal_frac;                               // of all cores while sampling; < 0: unknown
+    int64_t ctx_invol, pagefaults_major;
+    double setup_s;                                  // planning trial, judge and planning, before the warm-up
+};
+// The axes of a point: hb_impl, hb_op, hb_scope, ... into obj. 0 or HB_ERR_RUN.
+int hb_doc_axes(json_t *obj, const struct hb_point *pt);
+// The entries of benchmarks[]: one per repetition (measuring.md 7.1). NULL with the message set.
+json_t *hb_doc_entries(const struct hb_taken *t);
+// One entry of hb_pairs[].
+json_t *hb_doc_pair(const struct hb_taken *a, const struct hb_taken *b);
+
+#endif

@@ -1,0 +1,324 @@
+// pointcmd.c: the hidden command __point: measures one point, or two side by side, in this process. The request
+// comes on stdin, the answer goes to $HYENA_BENCH_REPLY_FD (child.h).
+//
+// Order     refuse -> plan the real problem (so that what does not fit says `oom` before any judge runs) -> let go
+//           of it -> judge (no time without a right answer) -> reset the peaks -> plan afresh, timed -> samples.
+// Planning  the name says plan:measure; FFT planners are asked for what the planning step has left on this machine
+//           (wisdom only) and measure only if there is none.
+// Backward  timed alone: one forward before the timer, then backward as often as wanted. Accumulated gradients
+//           grow linearly with the calls and stay finite.
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "cli.h"
+#include "commands.h"
+#include "measure.h"
+
+struct request {
+    const char *name[2];
+    int n;
+    uint64_t seed;
+    size_t mem_bytes;
+    double judge_flop;
+    bool plan_only;
+    struct hb_sample_opts sample;
+};
+
+// One side of the measurement.
+struct side {
+    struct hb_point pt;
+    const struct hb_impl *impl;      // borrowed
+    void *st;                        // owned
+    struct hb_inputs in;             // owned
+    bool has_inputs;
+    int64_t plan_ns;
+    struct hb_check_result check;
+    char plan_text[2048];
+    struct hb_samples samples;       // owned
+};
+
+// --- request and answer ------------------------------------------------------------------------------------------
+
+static int read_request(json_t **doc, struct request *r)
+{
+    json_error_t e;
+    json_t *names;
+    json_int_t seed = 0, mem = 0;
+    int plan_only = 0, min_n = 0, max_n = 0;
+    if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
+        return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:b}", "points", &names, "seed", &seed,
+                       "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &r->sample.ci_target, "budget_s",
+                       &r->sample.budget_s, "min_samples", &min_n, "max_samples", &max_n, "min_sample_s",
+                       &r->sample.min_sample_s, "plan_only", &plan_only))
+        return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
+    if (!json_is_array(names) || json_array_size(names) < 1 || json_array_size(names) > 2)
+        return hb_fail(HB_ERR_INPUT, "request: 'points' must be an array of one or two names");
+    if (mem < 0 || min_n < 1 || max_n < min_n)
+        return hb_fail(HB_ERR_INPUT, "request: limits and numbers of samples must be positive");
+    r->n = (int)json_array_size(names);
+    for (int i = 0; i < r->n; i++)
+        if (!(r->name[i] = json_string_value(json_array_get(names, (size_t)i))))
+            return hb_fail(HB_ERR_INPUT, "request: 'points' must be an array of one or two names");
+    r->seed = r->sample.seed = (uint64_t)seed;
+    r->mem_bytes = (size_t)mem;
+    r->plan_only = plan_only;
+    r->sample.min_samples = min_n;
+    r->sample.max_samples = max_n;
+    return 0;
+}
+
+static int reply(const char *status, const char *detail, json_t *doc)
+{
+    json_t *r = doc ? json_pack("{s:s,s:s,s:o}", "status", status, "detail", detail, "doc", doc)
+                    : json_pack("{s:s,s:s}", "status", status, "detail", detail);
+    if (!r) return hb_fail(HB_ERR_RUN, "out of memory for the reply");
+    int rc = hb_child_reply(r);
+    json_decref(r);
+    return rc;
+}
+
+// Answers that are results: refused and oom. Anything else is passed on and becomes the exit code.
+static int reply_error(int rc)
+{
+    if (rc != HB_ERR_OOM && rc != HB_ERR_REFUSED) return rc;
+    char text[512];
+    snprintf(text, sizeof text, "%s", hb_error());
+    hb_error_clear();
+    return reply(rc == HB_ERR_OOM ? "oom" : "refused", text, NULL);
+}
+
+// --- planning ----------------------------------------------------------------------------------------------------
+
+static void unplan(struct side *s)
+{
+    if (s->st) s->impl->destroy(s->st);
+    s->st = NULL;
+}
+
+// A failure of the wisdom-only attempt is no failure: then the planner measures.
+static int plan(struct side *s)
+{
+    struct hb_problem p = s->pt.p;
+    bool kept = p.planning == HB_PLAN_MEASURE;
+    if (kept) p.planning = HB_PLAN_WISDOM_ONLY;
+    int64_t t0 = hb_now_ns();
+    int rc = s->impl->plan(hb_host(), &p, &s->st);
+    if (rc && kept && rc != HB_ERR_OOM && rc != HB_ERR_REFUSED) {
+        unplan(s);
+        hb_error_clear();
+        rc = s->impl->plan(hb_host(), &s->pt.p, &s->st);
+    }
+    s->plan_ns = hb_now_ns() - t0;
+    if (rc) unplan(s);
+    return rc;
+}
+
+static int open_side(struct side *s, const char *name, const struct request *r)
+{
+    int rc = hb_point_parse(name, &s->pt);
+    if (rc) return rc;
+    s->pt.seed = r->seed;
+    rc = hb_point_resolve(&s->pt);
+    if (rc) return rc;
+    s->impl = hb_registry_find(s->pt.impl);
+    if (!s->impl) return HB_ERR_INPUT;
+    const char *why = hb_point_refuses(&s->pt, s->impl);
+    return why ? hb_fail(HB_ERR_REFUSED, "%s", why) : 0;
+}
+
+// The planning step: wisdom for the problems of a sweep. Problems that do not fit are not its business.
+static int plan_only(struct side *sides, int n)
+{
+    json_t *out = json_array();
+    for (int i = 0; i < n; i++) {
+        int64_t t0 = hb_now_ns();
+        int rc = sides[i].impl->plan(hb_host(), &sides[i].pt.p, &sides[i].st);
+        unplan(&sides[i]);
+        if (rc) { json_decref(out); return rc; }
+        json_array_append_new(out, json_integer(hb_now_ns() - t0));
+    }
+    return reply("ok", "", json_pack("{s:o}", "plan_ns", out));
+}
+
+// --- one side, step by step --------------------------------------------------------------------------------------
+
+// Plans the real problem and lets go of it again; then the judge. *ok false: the answer is wrong.
+static int try_and_judge(struct side *s, const struct request *r, bool *ok)
+{
+    int rc = plan(s);
+    unplan(s);
+    if (rc) return rc;
+    char cache[4200];
+    snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
+    rc = hb_mkdirs(cache);
+    if (rc) return rc;
+    struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward, .judge_flop = r->judge_flop,
+                               .cache_dir = cache };
+    rc = hb_check_point(&s->pt, &o, &s->check);
+    *ok = s->check.ok;
+    return rc;
+}
+
+// From now on memory counts: freed pages go back, the kernel's high-water mark and our own start again.
+static void reset_peaks(void)
+{
+    malloc_trim(0);
+    FILE *f = fopen("/proc/self/clear_refs", "we");
+    if (f) {
+        fputs("5", f);            // 5: reset VmHWM (proc(5)); without it RSS peaks include the judge
+        fclose(f);
+    }
+    hb_host_reset_peak();
+}
+
+static int prepare(struct side *s)
+{
+    int rc = hb_inputs_make(&s->pt, s->impl, HB_IN_NORMAL, &s->in);
+    if (rc) return rc;
+    s->has_inputs = true;
+    hb_inputs_poison(&s->in);
+    rc = plan(s);
+    if (rc) return rc;
+    if (s->pt.p.filter == HB_FILTER_FIXED && (rc = s->impl->set_filter(s->st, s->in.io.conv.h)) != 0) return rc;
+    if (s->pt.pass == HB_PASS_BWD && (rc = s->impl->forward(s->st, &s->in.io)) != 0) return rc;
+    if (s->impl->describe) s->impl->describe(s->st, s->plan_text, sizeof s->plan_text);
+    return 0;
+}
+
+static int body_fwd(void *ctx) { struct side *s = ctx; return s->impl->forward(s->st, &s->in.io); }
+static int body_bwd(void *ctx) { struct side *s = ctx; return s->impl->backward(s->st, &s->in.io); }
+static int body_fwdbwd(void *ctx)
+{
+    int rc = body_fwd(ctx);
+    return rc ? rc : body_bwd(ctx);
+}
+static const hb_body body_of[HB_PASS_COUNT] = {
+    [HB_PASS_FWD] = body_fwd, [HB_PASS_FWD_CACHED] = body_fwd, [HB_PASS_BWD] = body_bwd, [HB_PASS_FWDBWD] = body_fwdbwd,
+};
+
+// --- the machine while sampling ----------------------------------------------------------------------------------
+
+struct state { double steal, all; int64_t invol, faults, t_ns; };
+
+static struct state state_now(void)
+{
+    struct state s = { .t_ns = hb_now_ns() };
+    struct rusage u;
+    if (getrusage(RUSAGE_SELF, &u) == 0) { s.invol = u.ru_nivcsw; s.faults = u.ru_majflt; }
+    FILE *f = fopen("/proc/stat", "re");
+    double v[8] = { 0 };          // user nice system idle iowait irq softirq steal, in ticks of all cores
+    if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7) == 8)
+        for (int i = 0; i < 8; i++) s.all += v[i];
+    if (f) fclose(f);
+    s.steal = v[7];
+    return s;
+}
+
+static size_t rss_peak(void)
+{
+    FILE *f = fopen("/proc/self/status", "re");
+    unsigned long long kib = 0;
+    char line[256];
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %llu", &kib) == 1) break;
+    if (f) fclose(f);
+    return (size_t)kib << 10;
+}
+
+// --- all of it ---------------------------------------------------------------------------------------------------
+
+static struct hb_taken taken_of(const struct side *s, struct state a, struct state b, double setup_s)
+{
+    double all = b.all - a.all;
+    return (struct hb_taken){
+        .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check, .plan_text = s->plan_text,
+        .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
+        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(), .setup_s = setup_s,
+        .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1, .ctx_invol = b.invol - a.invol,
+        .pagefaults_major = b.faults - a.faults,
+    };
+}
+
+static int answer(struct side *side, int n, struct state a, double setup_s)
+{
+    struct hb_taken t[2];
+    struct state b = state_now();
+    for (int i = 0; i < n; i++) t[i] = taken_of(&side[i], a, b, setup_s);
+    json_t *rows = n == 1 ? hb_doc_entries(&t[0]) : hb_doc_pair(&t[0], &t[1]);
+    if (!rows) return HB_ERR_RUN;
+    json_t *doc = n == 1 ? json_pack("{s:o,s:[],s:[]}", "benchmarks", rows, "hb_skips", "hb_pairs")
+                         : json_pack("{s:[],s:[],s:[o]}", "benchmarks", "hb_skips", "hb_pairs", rows);
+    return doc ? reply("ok", "", doc) : hb_fail(HB_ERR_RUN, "out of memory for the reply");
+}
+
+static int measure(struct side *side, const struct request *r)
+{
+    int64_t t0 = hb_now_ns();
+    int rc = 0;
+    for (int i = 0; i < r->n; i++) {
+        bool ok = true;
+        if ((rc = try_and_judge(&side[i], r, &ok)) != 0) return rc;
+        if (!ok) return reply("wrong", side[i].check.detail, NULL);
+    }
+    reset_peaks();
+    const char *names[2];
+    hb_body bodies[2];
+    void *ctx[2];
+    for (int i = 0; i < r->n; i++) {
+        if ((rc = prepare(&side[i])) != 0) return rc;
+        names[i] = r->name[i]; bodies[i] = body_of[side[i].pt.pass]; ctx[i] = &side[i];
+    }
+    struct hb_sample_opts o = r->sample;
+    if (side[0].pt.mode == HB_MODE_COLD) {
+        if ((rc = hb_flush_cache_init()) != 0) return rc;
+        o.before = hb_flush_cache;
+    }
+    double setup_s = (double)(hb_now_ns() - t0) * 1e-9;
+    struct state a = state_now();
+    struct hb_samples s[2] = { { 0 }, { 0 } };
+    rc = hb_sample(names, bodies, ctx, r->n, &o, s);
+    for (int i = 0; i < r->n; i++) side[i].samples = s[i];
+    if (rc) return rc;
+    for (int i = 0; i < r->n; i++)
+        if (!hb_inputs_guards_ok(&side[i].in)) return reply("wrong", "it wrote outside its tensors while timed", NULL);
+    return answer(side, r->n, a, setup_s);
+}
+
+static int serve(const struct request *r)
+{
+    static struct side side[2];      // static: half a megabyte of check results does not belong on a stack
+    struct hb_point first;
+    int rc = hb_point_parse(r->name[0], &first);
+    if (rc) return rc;
+    if ((rc = hb_host_init(first.p.threads, r->mem_bytes)) != 0 || (rc = hb_registry_load()) != 0) return rc;
+    for (int i = 0; !rc && i < r->n; i++) rc = open_side(&side[i], r->name[i], r);
+    if (!rc) rc = r->plan_only ? plan_only(side, r->n) : measure(side, r);
+    for (int i = 0; i < r->n; i++) {
+        unplan(&side[i]);
+        if (side[i].has_inputs) hb_inputs_free(&side[i].in);
+        hb_samples_free(&side[i].samples);
+    }
+    return rc ? reply_error(rc) : 0;
+}
+
+int hb_cmd_point(int argc, char **argv)
+{
+    static const struct hb_cli cli = { .command = "__point", .args = "", .about = "Measures one point; run by run and sweep.",
+                                       .example = "hyena-bench run --impl longconv_fftw --L 4096" };
+    int n_pos = 0;
+    int rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
+    if (rc) return rc == HB_CLI_HELP ? 0 : hb_exit_code("__point", rc);
+    signal(SIGINT, SIG_DFL);         // the parent keeps what is measured; a point in flight just ends
+    signal(SIGTERM, SIG_DFL);
+    json_t *doc = NULL;
+    struct request r = { 0 };
+    rc = read_request(&doc, &r);
+    if (!rc) rc = serve(&r);
+    json_decref(doc);
+    return hb_exit_code("__point", rc);
+}
