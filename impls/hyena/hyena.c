@@ -1,0 +1,331 @@
+// hyena.c: the Hyena operator over the device interface, with any longconv inside (problem.inner).
+//     x^0 .. x^{N-1}, v = short(Win u + bin);  v_0 = v;  for o < N-1:  r_o = v_o x^{N-1-o},
+//     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout          u,y (B,L,D)  float32
+// Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the last reads it,
+//           so nothing is transposed and the long convolution sees contiguous time (strides b L, c B L).
+// Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for all b).
+// Memory    in units of B L D floats: forward N+3, with backward 4N+5 (p, x and v, r_o, v_{o+1}, scratch);
+//           the filter h (C,L), C = (N-1) D, and its gradient.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published code has.
+// Accuracy  the filter in float64, the rest in float32.
+// Refuses   dtypes other than f32, order < 2, even E, lmax < L, filter = fixed (the filter is a parameter here).
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "device.h"
+#include "oper.h"
+#include "proj.h"
+
+struct state {
+    const struct hb_host *host;            // borrowed
+    const struct hb_device *dev;           // borrowed
+    const struct hb_impl *inner;           // borrowed; NULL without long convolution
+    void **conv;                           // owned; N-1 states, or one where nothing is kept for a backward pass
+    int n_conv;
+    struct hb_proj proj;
+    struct hb_filter_shape fs;
+    int N;
+    bool backward, permute;                // permute: filter channels come as c*(N-1)+o and are wanted as o*D+c
+    int64_t BLD;
+    float *p, *s;                          // owned: (N+1 or 1 blocks), (N+1 blocks)
+    float *r, *v;                          // owned: r_o and v_{o+1}, N-1 blocks each (forward only: NULL, 1)
+    float *h, *dh, *h_raw, *d, *dd;        // owned: (C,L); backward (C,L); if permute (C,L), (C), (2C)
+    float *e, *f, *blk;                    // owned: backward scratch, one block each; blk also dp
+    float *sink;                           // owned: where gradients that nobody wants go
+    void *ws;                              // owned
+};
+
+static const char *refuses(const struct hb_problem *p)
+{
+    struct hb_oper_opts o = hb_oper_resolve(p);
+    if (p->dtype != HB_F32) return "hyena computes in float32 only";
+    if (p->filter == HB_FILTER_FIXED) return "hyena makes its filter from its parameters at every call";
+    if (o.order < 2) return "hyena needs order >= 2";
+    if (o.emb_dim < 3 || o.emb_dim % 2 == 0) return "hyena needs an odd emb_dim >= 3";
+    if (o.filter_width < 1) return "hyena needs filter_width >= 1";
+    if (o.short_taps < 1) return "hyena needs short_taps >= 1";
+    if (o.lmax < p->L) return "hyena needs lmax >= L";
+    if (!p->inner[0] && !o.no_long) return "hyena needs a long convolution: hyena:NAME";
+    return NULL;
+}
+
+// --- parameters ----------------------------------------------------------------------------------------
+
+static int tensors(const struct hb_problem *p, struct hb_tensor *out, int cap)
+{
+    struct hb_oper_opts o = hb_oper_resolve(p);
+    int64_t D = p->D, Q = (o.order + 1) * D, C = (o.order - 1) * D, W = o.filter_width, E = o.emb_dim;
+    float aD = (float)(1 / sqrt((double)D)), aK = (float)(1 / sqrt((double)o.short_taps));
+    float aE = (float)(1 / sqrt((double)E)), aW = (float)(1 / sqrt((double)W));
+    const enum hb_init U = HB_INIT_UNIFORM, G = HB_INIT_NORMAL, O = HB_INIT_ZERO, K = HB_INIT_CONST,
+                       P = HB_INIT_POSEMB;
+    // name, shape, rank, init, argument, the same in the language model, residual_out, trainable, filter_group
+    const struct hb_tensor all[HB_HY_COUNT] = {
+        [HB_HY_WIN]  = { "in_proj.weight", { Q, D }, 2, U, aD, G, 0.02f, false, true, false },
+        [HB_HY_BIN]  = { "in_proj.bias", { Q }, 1, U, aD, O, 0, false, true, false },
+        [HB_HY_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, true, true, false },
+        [HB_HY_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, false, true, false },
+        [HB_HY_WS]   = { "short_filter.weight", { Q, 1, o.short_taps }, 3, U, aK, U, aK, false, true, false },
+        [HB_HY_BS]   = { "short_filter.bias", { Q }, 1, U, aK, U, aK, false, true, false },
+        [HB_HY_D]    = { "filter_fn.bias", { C }, 1, G, 1, G, 1, false, true, false },
+        [HB_HY_Z]    = { "filter_fn.pos_emb.z", { 1, o.lmax, E }, 3, P, 0, P, 0, false, o.train_z, true },
+        [HB_HY_W1]   = { "filter_fn.implicit_filter.0.weight", { W, E }, 2, U, aE, G, 0.02f, false, true, true },
+        [HB_HY_B1]   = { "filter_fn.implicit_filter.0.bias", { W }, 1, U, aE, O, 0, false, true, true },
+        [HB_HY_FREQ] = { "filter_fn.implicit_filter.1.freq", { 1, W }, 2, K, o.w, K, o.w, false, true, true },
+        [HB_HY_W2]   = { "filter_fn.implicit_filter.2.weight", { W, W }, 2, U, aW, G, 0.02f, false, true, true },
+        [HB_HY_B2]   = { "filter_fn.implicit_filter.2.bias", { W }, 1, U, aW, O, 0, false, true, true },
+        [HB_HY_W3]   = { "filter_fn.implicit_filter.4.weight", { W, W }, 2, U, aW, G, 0.02f, false, true, true },
+        [HB_HY_B3]   = { "filter_fn.implicit_filter.4.bias", { W }, 1, U, aW, O, 0, false, true, true },
+        [HB_HY_W4]   = { "filter_fn.implicit_filter.6.weight", { C, W }, 2, U, aW, G, 0.02f, false, true, true },
+    };
+    int n = o.no_long ? HB_HY_D : HB_HY_COUNT;
+    for (int i = 0; i < n && i < cap; i++) out[i] = all[i];
+    return n;
+}
+
+static int64_t count(const struct hb_tensor *t)
+{
+    int64_t n = 1;
+    for (int i = 0; i < t->rank; i++) n *= t->shape[i];
+    return n;
+}
+
+static struct hb_proj_params proj_params(void *const *t)
+{
+    return (struct hb_proj_params){ t[HB_HY_WIN], t[HB_HY_BIN], t[HB_HY_WOUT], t[HB_HY_BOUT], t[HB_HY_WS],
+                                    t[HB_HY_BS] };
+}
+
+static struct hb_filter_params filter_params(void *const *t)
+{
+    return (struct hb_filter_params){ t[HB_HY_Z], t[HB_HY_W1], t[HB_HY_B1], t[HB_HY_W2], t[HB_HY_B2], t[HB_HY_W3],
+                                      t[HB_HY_B3], t[HB_HY_W4], t[HB_HY_FREQ] };
+}
+
+// --- plan ----------------------------------------------------------------------------------------------
+
+static void destroy(void *state)
+{
+    struct state *st = state;
+    if (!st) return;
+    for (int i = 0; st->conv && i < st->n_conv; i++) st->inner->destroy(st->conv[i]);
+    st->host->free(st->host, st->conv);
+    void *const mem[] = { st->p, st->s, st->r, st->v, st->h, st->dh, st->h_raw, st->d, st->dd,
+                          st->e, st->f, st->blk, st->sink, st->ws };
+    for (size_t i = 0; i < sizeof mem / sizeof *mem; i++)
+        if (mem[i]) st->dev->free(st->dev, mem[i]);
+    st->host->free(st->host, st);
+}
+
+// The states of the long convolutions: each step needs its own where the backward pass looks back at it.
+static int plan_inner(struct state *st, const struct hb_problem *p)
+{
+    struct hb_problem in = { .op = HB_LONGCONV, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
+                             .threads = p->threads, .planning = p->planning, .backward = p->backward };
+    const struct hb_host *host = st->host;
+    st->inner = host->open(host, p->inner);
+    if (!st->inner) return HB_ERR_INPUT;
+    if (st->inner->op != HB_LONGCONV || strcmp(st->inner->device, st->dev->name) != 0)
+        return host->fail(host, HB_ERR_INPUT, "hyena:%s: expected a longconv on device %s", p->inner, st->dev->name);
+    const char *why = st->inner->refuses ? st->inner->refuses(&in) : NULL;
+    if (!why && p->backward && !st->inner->backward) why = "it has no backward pass";
+    if (why) return host->fail(host, HB_ERR_REFUSED, "%s: %s", p->inner, why);
+    int n = p->backward ? st->N - 1 : 1;
+    st->conv = host->alloc(host, (size_t)n * sizeof *st->conv);
+    if (!st->conv) return HB_ERR_OOM;
+    for (; st->n_conv < n; st->n_conv++) {
+        st->conv[st->n_conv] = NULL;
+        int rc = st->inner->plan(host, &in, &st->conv[st->n_conv]);
+        if (rc) return rc;
+    }
+    return 0;
+}
+
+static int64_t sink_size(const struct hb_problem *p)
+{
+    struct hb_tensor t[HB_HY_COUNT];
+    int64_t most = 0;
+    int n = tensors(p, t, HB_HY_COUNT);
+    for (int i = 0; i < n; i++)
+        if (i != HB_HY_Z && count(&t[i]) > most) most = count(&t[i]);   // no gradient for z: nothing is computed
+    return most;
+}
+
+static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
+{
+    int64_t one = st->BLD, steps = st->N - 1, C = steps * p->D, filter = no_long ? 0 : C * p->L;
+    bool bwd = st->backward, perm = st->permute;
+    const struct { float **at; int64_t n; } need[] = {
+        { &st->p, (bwd ? st->N + 1 : 1) * one }, { &st->s, (st->N + 1) * one },
+        { &st->r, bwd && !no_long ? steps * one : 0 }, { &st->v, bwd ? steps * one : one },
+        { &st->h, filter }, { &st->h_raw, perm ? filter : 0 }, { &st->dh, bwd ? filter : 0 },
+        { &st->d, perm ? C : 0 }, { &st->dd, perm && bwd ? 2 * C : 0 },
+        { &st->e, bwd ? one : 0 }, { &st->f, bwd ? one : 0 }, { &st->blk, bwd ? 2 * one : 0 },
+        { &st->sink, bwd ? sink_size(p) : 0 },
+    };
+    for (size_t i = 0; i < sizeof need / sizeof *need; i++) {
+        if (need[i].n == 0) continue;
+        *need[i].at = st->dev->alloc(st->dev, (size_t)need[i].n * sizeof(float));
+        if (!*need[i].at) return HB_ERR_OOM;
+    }
+    if (no_long) return 0;
+    st->ws = st->dev->alloc(st->dev, st->dev->filter_ws(st->fs));
+    return st->ws ? 0 : HB_ERR_OOM;
+}
+
+static int plan(const struct hb_host *host, const struct hb_problem *p, void **out)
+{
+    const char *why = refuses(p);
+    if (why) return host->fail(host, HB_ERR_REFUSED, "%s", why);
+    struct hb_oper_opts o = hb_oper_resolve(p);
+    struct state *st = host->alloc(host, sizeof *st);
+    *out = NULL;
+    if (!st) return HB_ERR_OOM;
+    *st = (struct state){ .host = host, .dev = host->device, .N = o.order, .backward = p->backward,
+                          .permute = o.package_layout && o.order > 2 && !o.no_long, .BLD = p->B * p->L * p->D };
+    st->proj = (struct hb_proj){ st->dev, NULL, p->B, p->L, p->D, o.order + 1, o.short_taps, p->backward };
+    st->fs = (struct hb_filter_shape){ p->L, o.lmax, (o.order - 1) * (int)p->D, o.emb_dim, o.filter_width, o.shift,
+                                       !o.no_window };
+    int rc = o.no_long ? 0 : plan_inner(st, p);
+    if (!rc) rc = allocate(st, p, o.no_long);
+    if (rc) destroy(st);
+    else *out = st;
+    return rc;
+}
+
+// --- forward -------------------------------------------------------------------------------------------
+
+// h (C,L) and d (C) in the order o*D+c. heads_join exchanges two axes: (D, N-1, n) <-> (N-1, D, n).
+static int make_filter(struct state *st, void *const *par, const float **d, void *s)
+{
+    int64_t D = st->proj.D, L = st->proj.L;
+    float *raw = st->permute ? st->h_raw : st->h;
+    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, s);
+    *d = par[HB_HY_D];
+    if (rc || !st->permute) return rc;
+    st->dev->heads_join(st->h, raw, 1, D, st->N - 1, L, s);
+    st->dev->heads_join(st->d, par[HB_HY_D], 1, D, st->N - 1, 1, s);
+    *d = st->d;
+    return 0;
+}
+
+static struct hb_longconv_io conv_io(const struct state *st, int o, const float *r, const float *d, float *v)
+{
+    int64_t D = st->proj.D, L = st->proj.L;
+    struct hb_strides cf = { L, st->proj.B * L };
+    return (struct hb_longconv_io){ .u = r, .su = cf, .h = st->h + o * D * L, .d = d + o * D, .y = v, .sy = cf };
+}
+
+// v_{o+1} of step o; without a backward pass they share one block.
+static float *v_after(const struct state *st, int o) { return st->v + (st->backward ? o * st->BLD : 0); }
+
+static int forward(void *state, const struct hb_io *io)
+{
+    struct state *st = state;
+    const struct hb_device *dev = st->dev;
+    void *s = io->stream, *const *par = io->oper.params;
+    int64_t n = st->BLD;
+    int N = st->N;
+    const float *d = NULL, *v = st->s + N * n;
+    float *q = st->backward ? st->blk : st->p;                  // p's one block is free once s is complete
+    st->proj.stream = s;
+    if (st->inner) {
+        int rc = make_filter(st, par, &d, s);
+        if (rc) return rc;
+    }
+    hb_proj_in(&st->proj, st->s, st->p, io->oper.u, proj_params(par));
+    for (int o = 0; o < N - 1; o++) {
+        float *to = v_after(st, o), *r = st->inner ? st->backward ? st->r + o * n : st->p : to;
+        dev->gate_fwd(r, v, st->s + (N - 1 - o) * n, n, s);
+        v = to;
+        if (!st->inner) continue;
+        struct hb_io ci = { .stream = s, .conv = conv_io(st, o, r, d, to) };
+        int rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
+        if (rc) return rc;
+    }
+    dev->gate_fwd(q, v, st->s, n, s);
+    hb_proj_out(&st->proj, true, io->oper.y, q, proj_params(par));
+    return 0;
+}
+
+// --- backward ------------------------------------------------------------------------------------------
+
+// st->e holds dv_{o+1}; leaves dr_o in st->f.
+static int conv_bwd(struct state *st, int o, const float *d, float *dd, void *s)
+{
+    int64_t D = st->proj.D, L = st->proj.L;
+    struct hb_io ci = { .stream = s, .conv = conv_io(st, o, st->r + o * st->BLD, d, v_after(st, o)) };
+    ci.conv.dy = st->e; ci.conv.sdy = ci.conv.su;
+    ci.conv.du = st->f; ci.conv.sdu = ci.conv.su;
+    ci.conv.dh = st->dh + o * D * L;
+    ci.conv.dd = dd + o * D;
+    return st->inner->backward(st->conv[o], &ci);
+}
+
+// dh, dd (order o*D+c) -> the parameters' gradients.
+static int filter_grads(struct state *st, void *const *par, void *const *g, void *s)
+{
+    const struct hb_device *dev = st->dev;
+    int64_t D = st->proj.D, L = st->proj.L, C = st->fs.channels;
+    float *dh = st->dh;
+    if (st->permute) {
+        dh = st->h_raw;                                          // its h is in st->h
+        dev->heads_unjoin(dh, st->dh, 1, D, st->N - 1, L, s);
+        dev->heads_unjoin(st->dd + C, st->dd, 1, D, st->N - 1, 1, s);
+        dev->add(g[HB_HY_D], st->dd + C, C, s);
+    }
+    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, s);
+}
+
+static int backward(void *state, const struct hb_io *io)
+{
+    struct state *st = state;
+    const struct hb_device *dev = st->dev;
+    void *s = io->stream, *const *par = io->oper.params, *g[HB_HY_COUNT];
+    int64_t n = st->BLD, C = st->fs.channels;
+    int N = st->N, rc = 0, n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
+    if (!st->backward) return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
+    for (int i = 0; i < n_par; i++) g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
+    struct hb_proj_params pp = proj_params(par), pg = proj_params(g);
+    const float *u = io->oper.u, *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
+    float *du = io->oper.du, *dx = st->blk, *dp = st->blk + n, *dd = st->permute ? st->dd : NULL;
+    st->proj.stream = s;
+    if (st->inner) {
+        if (!dd) dd = g[HB_HY_D];
+        else dev->zero(dd, (size_t)C * sizeof *dd, s);
+        dev->zero(st->dh, (size_t)(C * st->fs.L) * sizeof *st->dh, s);
+    }
+    const float *v = v_after(st, N - 2);
+    dev->gate_fwd(dx, v, st->s, n, s);                           // q again: cheaper than keeping it
+    hb_proj_out_bwd(&st->proj, true, st->e, io->oper.dy, dx, pp, pg);
+    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, s);             // e = dv_{N-1}, dx = dx^0
+    hb_proj_in_bwd(&st->proj, 0, true, du, dx, dp, st->p, u, pp, pg);
+    for (int o = N - 2; o >= 0; o--) {
+        int x = N - 1 - o;
+        float *dr = st->inner ? st->f : st->e;
+        if (st->inner && (rc = conv_bwd(st, o, d, dd, s))) return rc;
+        v = o ? v_after(st, o - 1) : st->s + N * n;
+        dev->gate_bwd(st->e, dx, dr, v, st->s + x * n, n, s);    // e = dv_o, dx = dx^{N-1-o}
+        hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, pp, pg);
+    }
+    hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, pp, pg);
+    return st->inner ? filter_grads(st, par, g, s) : 0;
+}
+
+static int describe(const void *state, char *buf, size_t cap)
+{
+    const struct state *st = state;
+    if (!st->inner) return snprintf(buf, cap, "order %d, no long convolution", st->N);
+    int n = snprintf(buf, cap, "order %d, filter %d x %d; ", st->N, st->fs.emb_dim, st->fs.width);
+    if (!st->inner->describe || n < 0 || (size_t)n >= cap) return n;
+    return n + st->inner->describe(st->conv[0], buf + n, cap - (size_t)n);
+}
+
+HB_EXPORT const struct hb_impl hb_impl = {
+    .abi = HB_ABI_VERSION, .name = "hyena", .op = HB_HYENA, .device = "cpu", .dtypes = 1u << HB_F32,
+    .source = "Poli et al. 2023, arXiv:2302.10866; channel-first over OpenBLAS and OpenMP",
+    .complexity = "O(L D^2) and that of its long convolution",
+    .refuses = refuses, .plan = plan, .forward = forward, .backward = backward, .destroy = destroy,
+    .tensors = tensors, .describe = describe,
+};
