@@ -1,9 +1,8 @@
 // paraminit.c: first values of parameters (contract: paraminit.h).
-// Source    Poli et al. 2023, arXiv:2302.10866, section 3.3 and appendix D.3 (positional table), with the
-//           conventions of the published code: angles over lmax, time over lmax-1, frequencies from 1e-4.
 #include <math.h>
 
 #include "paraminit.h"
+#include "../impls/core/oper.h"
 #include "../impls/core/rng.h"
 
 int64_t hb_tensor_size(const struct hb_tensor *t)
@@ -15,17 +14,10 @@ int64_t hb_tensor_size(const struct hb_tensor *t)
 
 void hb_posemb(float *z, int64_t lmax, int64_t E)
 {
-    const double two_pi = 6.283185307179586476925, f_first = 1e-4;
-    int64_t K = (E - 1) / 2;
+    double row[HB_EMB_MAX];
     for (int64_t j = 0; j < lmax; j++) {
-        float *row = z + j * E;
-        double omega = two_pi * (double)j / (double)lmax;
-        row[0] = lmax > 1 ? (float)((double)j / (double)(lmax - 1)) : 0.0f;
-        for (int64_t k = 0; k < K; k++) {
-            double f = K > 1 ? f_first + (double)k * ((double)(K - 1) - f_first) / (double)(K - 1) : f_first;
-            row[1 + k] = (float)cos(f * omega);
-            row[1 + K + k] = (float)-sin(f * omega);
-        }
+        hb_posemb_row(row, j, lmax, (int)E);
+        for (int64_t e = 0; e < E; e++) z[j * E + e] = (float)row[e];
     }
 }
 
@@ -55,8 +47,9 @@ int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed
         return 0;
     case HB_INIT_POSEMB: {
         int64_t lmax = p->oper.lmax ? p->oper.lmax : p->L;
-        if (t->rank != 2 || t->shape[0] != lmax || t->shape[1] % 2 == 0)
-            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (%lld, odd)", t->name, (long long)lmax);
+        if (t->rank != 2 || t->shape[0] != lmax || t->shape[1] % 2 == 0 || t->shape[1] > HB_EMB_MAX)
+            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (%lld, odd up to %d)", t->name,
+                           (long long)lmax, HB_EMB_MAX);
         hb_posemb(out, lmax, t->shape[1]);
         return 0;
     }

@@ -14,8 +14,8 @@ int64_t hb_tensor_size(const struct hb_tensor *t);        // elements
 int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed, uint64_t stream,
                   const struct hb_problem *p, float *out);
 
-// The positional table z (lmax, E) of the implicit filter, E = 2K+1 (hyena_spec section 2), rounded once from
-// float64: z_j = [ j/(lmax-1), cos(f_0 w_j) .. cos(f_{K-1} w_j), -sin(f_0 w_j) .. -sin(f_{K-1} w_j) ].
+// The positional table z (lmax, E) of the implicit filter (impls/core/oper.h), rounded once from float64.
+#define HB_EMB_MAX 1025                                    // E at most; odd
 void hb_posemb(float *z, int64_t lmax, int64_t E);
 
 #endif

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "paraminit.h"
 #include "point.h"
 
 #define MAX_LEN   ((int64_t)1 << 31)
@@ -243,8 +244,8 @@ static int check_options(const struct hb_problem *p)
 {
     const struct hb_oper_opts *o = &p->oper;
     if (p->op == HB_HYENA && in_range("order (N)", o->order, 2, 16)) return HB_ERR_INPUT;
-    if (o->emb_dim && (o->emb_dim < 3 || o->emb_dim > 1025 || o->emb_dim % 2 == 0))
-        return hb_fail(HB_ERR_INPUT, "emb_dim (E): %d is not odd and in 3..1025", o->emb_dim);
+    if (o->emb_dim && (o->emb_dim < 3 || o->emb_dim > HB_EMB_MAX || o->emb_dim % 2 == 0))
+        return hb_fail(HB_ERR_INPUT, "emb_dim (E): %d is not odd and in 3..%d", o->emb_dim, HB_EMB_MAX);
     if (o->filter_width && in_range("filter_width (W)", o->filter_width, 1, 65536)) return HB_ERR_INPUT;
     if (o->lmax && in_range("lmax", o->lmax, p->L, MAX_LEN)) return HB_ERR_INPUT;
     if (!isfinite(o->w) || !isfinite(o->shift)) return hb_fail(HB_ERR_INPUT, "w and shift must be finite");
@@ -288,7 +289,9 @@ int hb_point_resolve(struct hb_point *pt)
     if (wanted == HB_SCOPE_STEP) return hb_fail(HB_ERR_INPUT, "scope: step is measured by 'train' only");
     if ((unsigned)pt->pass >= HB_PASS_COUNT || (unsigned)p->dtype >= HB_DTYPE_COUNT)
         return hb_fail(HB_ERR_INPUT, "pass or dtype: unknown value");
+    bool backward = p->backward;               // may be planned for although only forward is timed
     set_pass(pt, pt->pass);
+    p->backward |= backward;
     if (p->op == HB_HYENA && p->oper.order == 0) p->oper.order = 2;
     if (p->threads == 0) p->threads = hb_host()->threads;
     rc = check_shape(p);
