@@ -44,6 +44,9 @@ int hb_run_add(struct hb_run *r, const char *point_name, json_t *doc);   // doc:
 bool hb_run_has(const struct hb_run *r, const char *point_name);
 int hb_run_assemble(struct hb_run *r, char path_out[4096]);
 void hb_run_close(struct hb_run *r);
+const char *hb_run_id(const struct hb_run *r);
+// A run is resumed only on the same machine, by the same build, and with the same plan["config_sha256"] (if any);
+// without a run id the newest such one, or a new one if there is none.
 
 json_t *hb_env_json(void);           // env.c: hb_env (measuring.md 7.3), new reference
 json_t *hb_context_json(void);       // the whole context object
