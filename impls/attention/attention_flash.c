@@ -1,0 +1,498 @@
+// hb-cflags: -mavx2 -mfma
+// attention_flash.c: causal softmax attention in O(L) memory, CPU.
+//     y = softmax(q k' / sqrt(P), causal) v, per head          q,k,v,y (B,H,L,P)   float32
+// Method    online softmax over tiles of BQ queries by BK keys. Forward: lanes are queries, so that maximum
+//           and sum are lane by lane and k, v are read as they lie; only q is transposed, tile by tile.
+//           Backward: lanes are keys; each slice of key tiles recomputes its probabilities from the kept
+//           maximum and sum, owns its dk and dv, and adds to a dq of its own; slices are summed in order.
+//           Tiles beyond the diagonal are skipped, on it rows are cut to what is needed, masks only there.
+// Cost      forward 2 P L (L+1), backward 5 P L (L+1) flop per head; memory 3 L floats per head, plus
+//           L P floats for each further slice (at most threads-1 in all), plus tiles per thread.
+// Source    Milakov, Gimelshein 2018, arXiv:1805.02867 (online softmax); Dao et al. 2022, arXiv:2205.14135,
+//           algorithms 1, 2, 4; Dao 2023, arXiv:2307.08691, sections 3.1, 3.2.
+// Accuracy  dot products over P in order, sums over keys in blocks of BK; exp2 to 2 ulp. Deterministic for a
+//           fixed number of threads; forward for any number.
+// Refuses   dtypes other than f32. P not a multiple of 8 runs on zero-padded copies.
+#include <float.h>
+#include <immintrin.h>
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <string.h>
+#include "hb.h"
+
+enum {
+    MR = 6, NR = 16,          // micro-kernel 6 x 16: 12 accumulators, 2 of B, 1 of A in 16 AVX registers
+    BQ = 48, BK = 96,         // forward tile: multiples of MR and NR; scores (18 KiB) stay in L1
+    BT = 96,                  // backward tile, keys and queries: five 96 x P operands stay in L2
+};
+static const float LOG2E = 1.44269504f;
+static const int64_t SERIAL_FLOP = 200000;   // below this, waking threads costs more than it saves
+
+struct state {
+    const struct hb_host *host;    // borrowed until destroy
+    int64_t heads, L, P, Pp;       // Pp: P rounded up to 8
+    int threads;
+    int64_t split, slices;         // backward: the last `split` heads are cut into `slices` slices each
+    float scale;                   // 1/sqrt(P)
+    float *top;                    // (heads,L) largest score of a row, times scale log2(e), owned
+    float *rsum;                   // (heads,L) 1 / sum_j 2^(score - top), owned
+    float *delta;                  // (heads,L) sum_p dy y, owned
+    float *dq_part;                // (split,slices-1,L,Pp), owned
+    float *pad;                    // 4 (7 with backward) tensors (heads,L,Pp) if Pp != P, owned
+    float *ws;                     // (threads,ws_floats), owned
+    int64_t ws_floats;
+};
+
+// The tensors of one head as the kernels see them: rows of Pp floats.
+struct head { const float *q, *k, *v, *dy; float *y, *dq, *dk, *dv, *top, *rsum, *delta; };
+
+static inline int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// ------------------------------------------------------------------------------------------ exp2
+
+// 2^x to 2 ulp for x in [-126, 127]; 0 from -127 down; NaN stays. Split x = n + r, |r| <= 1/2, minimax
+// polynomial of degree 6 in r (relative error 2e-9 before rounding), exponent by shifting n + 127 into place.
+static inline __m256 exp2v(__m256 x)
+{
+    const __m256 magic = _mm256_set1_ps(12582912.0f + 127.0f);   // 1.5 2^23: one ulp is 1, so adding rounds
+    x = _mm256_max_ps(_mm256_set1_ps(-127.0f), x);               // in this order a NaN in x comes out
+    const __m256 t = _mm256_add_ps(x, magic);
+    const __m256 r = _mm256_sub_ps(x, _mm256_sub_ps(t, magic));
+    __m256 p = _mm256_set1_ps(0x1.41d334p-13f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.5f456ap-10f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.3b2dbcp-7f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.c6aed4p-5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.ebfbdap-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0x1.62e430p-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(t), 23)));
+}
+
+// ---------------------------------------------------------------------------------- micro-kernels
+
+enum store { STORE, ADD, SCALE };   // c = ab,   c += ab,   c[r] = alpha[r] c[r] + ab
+
+// c (6, 8 nv) from a (6,n) and b (n, 8 nv). `tall`: a is stored (n,6), rows next to each other; otherwise
+// (6,n), and rows past `rows` repeat the last one. Only `rows` rows of c are touched.
+__attribute__((always_inline)) static inline void
+kernel(const bool tall, const int nv, const enum store how, int64_t n, const float *a, int64_t lda,
+       const float *b, int64_t ldb, float *c, int64_t ldc, int64_t rows, const float *alpha)
+{
+    __m256 acc[MR][2];
+    const float *ar[MR];
+#pragma GCC unroll 6
+    for (int r = 0; r < MR; r++) {
+        acc[r][0] = acc[r][1] = _mm256_setzero_ps();
+        ar[r] = tall ? a + r : a + min64(r, rows - 1) * lda;
+    }
+    for (int64_t k = 0; k < n; k++, b += ldb) {
+        const __m256 b0 = _mm256_loadu_ps(b), b1 = nv == 2 ? _mm256_loadu_ps(b + 8) : b0;
+#pragma GCC unroll 6
+        for (int r = 0; r < MR; r++) {
+            const __m256 x = _mm256_broadcast_ss(tall ? a + k * lda + r : ar[r] + k);
+            acc[r][0] = _mm256_fmadd_ps(x, b0, acc[r][0]);
+            if (nv == 2)
+                acc[r][1] = _mm256_fmadd_ps(x, b1, acc[r][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < MR; r++) {
+        if (r >= rows)
+            break;
+        for (int h = 0; h < nv; h++) {
+            float *const to = c + r * ldc + 8 * h;
+            __m256 z = acc[r][h];
+            if (how == ADD)
+                z = _mm256_add_ps(z, _mm256_loadu_ps(to));
+            if (how == SCALE)
+                z = _mm256_fmadd_ps(_mm256_set1_ps(alpha[r]), _mm256_loadu_ps(to), z);
+            _mm256_storeu_ps(to, z);
+        }
+    }
+}
+
+// One row block: c (rows<=6, width) over panels of 16 columns, and one of 8 if width asks for it.
+//   b     panels of NR columns, `bstep` floats apart, rows ldb apart (NR if packed, P if natural)
+#define ROW_BLOCK(name, tall, how)                                                                       \
+    static void name(int64_t n, const float *a, int64_t lda, const float *b, int64_t ldb, int64_t bstep, \
+                     float *c, int64_t ldc, int64_t rows, int64_t width, const float *alpha)             \
+    {                                                                                                    \
+        for (; width >= NR; width -= NR, b += bstep, c += NR)                                            \
+            kernel(tall, 2, how, n, a, lda, b, ldb, c, ldc, rows, alpha);                                \
+        if (width > 0)                                                                                   \
+            kernel(tall, 1, how, n, a, lda, b, ldb, c, ldc, rows, alpha);                                \
+    }
+ROW_BLOCK(wide_store, false, STORE)
+ROW_BLOCK(wide_add, false, ADD)
+ROW_BLOCK(tall_store, true, STORE)
+ROW_BLOCK(tall_add, true, ADD)
+ROW_BLOCK(tall_scale, true, SCALE)
+
+// Rows [0,n) of x (n,P) into panels of NR lanes: to[panel][p][lane]; lanes past n are zero.
+static void pack(float *to, const float *x, int64_t n, int64_t P)
+{
+    for (int64_t i0 = 0; i0 < n; i0 += NR, to += NR * P)
+        for (int64_t lane = 0; lane < NR; lane++)
+            for (int64_t p = 0; p < P; p++)
+                to[p * NR + lane] = i0 + lane < n ? x[(i0 + lane) * P + p] : 0.0f;
+}
+
+// ------------------------------------------------------------------------------------------ forward
+
+struct rows_stat { float m[BQ], l[BQ], alpha[BQ]; };   // running maximum (times c), sum, last rescaling
+
+// Online softmax of one vector of lanes i = 8 col .. 8 col + 7 over a score tile s (nk,BQ), in place.
+//   off   query index minus key index at the tile's corner: lane i sees keys j <= i + off
+//   c     scale * log2(e); s becomes 2^(c s - m)
+static void softmax_lanes(float *s, int64_t nk, int64_t col, int64_t off, float c, struct rows_stat *st)
+{
+    const int64_t full = max64(0, min64(nk, 8 * col + off + 1)), some = max64(0, min64(nk, 8 * col + off + 8));
+    const __m256 cv = _mm256_set1_ps(c), never = _mm256_set1_ps(-FLT_MAX);
+    const __m256 lane = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+    s += 8 * col;
+
+    __m256 top = never;
+    for (int64_t j = 0; j < full; j++)
+        top = _mm256_max_ps(top, _mm256_loadu_ps(s + j * BQ));
+    for (int64_t j = full; j < some; j++) {
+        const __m256 seen = _mm256_cmp_ps(lane, _mm256_set1_ps((float)(j - off - 8 * col)), _CMP_GE_OQ);
+        const __m256 x = _mm256_blendv_ps(never, _mm256_loadu_ps(s + j * BQ), seen);
+        _mm256_storeu_ps(s + j * BQ, x);
+        top = _mm256_max_ps(top, x);
+    }
+    const __m256 m0 = _mm256_loadu_ps(st->m + 8 * col);
+    const __m256 m = _mm256_max_ps(m0, _mm256_mul_ps(top, cv));
+    const __m256 alpha = exp2v(_mm256_sub_ps(m0, m));
+    __m256 sum = _mm256_setzero_ps();
+    for (int64_t j = 0; j < some; j++) {
+        const __m256 e = exp2v(_mm256_fmsub_ps(_mm256_loadu_ps(s + j * BQ), cv, m));
+        _mm256_storeu_ps(s + j * BQ, e);
+        sum = _mm256_add_ps(sum, e);
+    }
+    for (int64_t j = some; j < nk; j++)
+        _mm256_storeu_ps(s + j * BQ, _mm256_setzero_ps());
+    _mm256_storeu_ps(st->m + 8 * col, m);
+    _mm256_storeu_ps(st->alpha + 8 * col, alpha);
+    _mm256_storeu_ps(st->l + 8 * col, _mm256_fmadd_ps(_mm256_loadu_ps(st->l + 8 * col), alpha, sum));
+}
+
+// Scores of a tile, s (nk,BQ) = k qt: row j only from the panel of its first query on.
+static void score_tile(float *s, const float *k, const float *qt, int64_t nk, int64_t nq, int64_t off, int64_t P)
+{
+    const int64_t width = round_up(nq, NR);
+    for (int64_t j = 0; j < nk; j += MR) {
+        const int64_t first = max64(0, j - off) / NR * NR;
+        wide_store(P, k + j * P, P, qt + first * P, NR, NR * P, s + j * BQ + first, BQ, min64(MR, nk - j),
+                   width - first, NULL);
+    }
+}
+
+// y rows [i0, i0+nq), nq <= BQ, of one head, their maxima and sums.
+static void forward_tile(const struct state *st, struct head h, int64_t i0, float *ws)
+{
+    const int64_t P = st->Pp, nq = min64(BQ, st->L - i0);
+    const float c = st->scale * LOG2E;
+    float *const qt = ws, *const s = ws + BQ * P;
+    struct rows_stat stat;
+    for (int i = 0; i < BQ; i++)
+        stat.m[i] = -FLT_MAX, stat.l[i] = 0;
+
+    pack(qt, h.q + i0 * P, nq, P);
+    for (int64_t j0 = 0; j0 < i0 + nq; j0 += BK) {
+        const int64_t nk = min64(BK, i0 + nq - j0), off = i0 - j0;
+        score_tile(s, h.k + j0 * P, qt, nk, nq, off, P);
+        for (int64_t col = 0; 8 * col < round_up(nq, NR); col++)
+            softmax_lanes(s, nk, col, off, c, &stat);
+        for (int64_t i = 0; i < nq; i += MR) {
+            const int64_t seen = min64(nk, i + MR + off);   // keys that the last row of the block sees
+            if (seen > 0)
+                (j0 == 0 ? tall_store : tall_scale)(seen, s + i, BQ, h.v + j0 * P, P, NR, h.y + (i0 + i) * P, P,
+                                                    min64(MR, nq - i), P, stat.alpha + i);
+        }
+    }
+    for (int64_t i = 0; i < nq; i++) {
+        const float r = 1.0f / stat.l[i];
+        for (int64_t p = 0; p < P; p++)
+            h.y[(i0 + i) * P + p] *= r;
+        h.top[i0 + i] = stat.m[i];
+        h.rsum[i0 + i] = r;
+    }
+}
+
+// ----------------------------------------------------------------------------------------- backward
+
+// Probabilities and score gradients of a tile, in place: s (nq,BT) -> p, dp (nq,BT) -> ds, lanes are keys.
+//   h        the head, moved on to the tile's first query
+//   diag     row i sees keys j <= i, the rest become 0
+//   whole    the tile holds all keys of its rows: delta is refined by sum_j p (dp - delta), because in short
+//            rows one p is often nearly 1 and dp - delta nothing but rounding
+static void grad_tile(float *s, float *dp, struct head h, int64_t nq, int64_t nk, bool diag, bool whole, float scale)
+{
+    const __m256 c = _mm256_set1_ps(scale * LOG2E), zero = _mm256_setzero_ps();
+    const __m256 lane = _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7);
+    for (int64_t i = 0; i < nq; i++, s += BT, dp += BT) {
+        const __m256 m = _mm256_set1_ps(h.top[i]), r = _mm256_set1_ps(h.rsum[i]);
+        const int64_t seen = diag ? min64(i + 1, nk) : nk, width = round_up(seen, 8);
+        for (int64_t j = 0; j < width; j += 8) {
+            const __m256 p = _mm256_mul_ps(r, exp2v(_mm256_fmsub_ps(_mm256_loadu_ps(s + j), c, m)));
+            const __m256 in = _mm256_cmp_ps(lane, _mm256_set1_ps((float)(seen - j)), _CMP_LT_OQ);
+            _mm256_storeu_ps(s + j, _mm256_and_ps(p, in));
+        }
+        float rest = 0;
+        if (whole)
+            for (int64_t j = 0; j < seen; j++)
+                rest += s[j] * (dp[j] - h.delta[i]);
+        const __m256 d = _mm256_set1_ps(h.delta[i]), e = _mm256_set1_ps(rest), sc = _mm256_set1_ps(scale);
+        for (int64_t j = 0; j < width; j += 8) {
+            const __m256 x = _mm256_sub_ps(_mm256_sub_ps(_mm256_loadu_ps(dp + j), d), e);
+            _mm256_storeu_ps(dp + j, _mm256_mul_ps(_mm256_mul_ps(sc, _mm256_loadu_ps(s + j)), x));
+        }
+        for (int64_t j = width; j < round_up(nk, NR); j += 8) {
+            _mm256_storeu_ps(s + j, zero);
+            _mm256_storeu_ps(dp + j, zero);
+        }
+    }
+}
+
+// One tile pair of the backward pass: queries [i0, i0+nq) with keys [j0, j0+nk), j0 <= i0.
+//   kt, vt   packed keys and values;   s, dp  (BT,BT) scratch;   dq (L,P) of this slice
+// s = q k', dp = dy v', then p and ds;  dv += p' dy,  dk += ds' q  (set by the diagonal tile);  dq += ds k
+static void backward_tile(const struct state *st, struct head h, float *dq, int64_t i0, int64_t j0, const float *kt,
+                          const float *vt, float *s, float *dp)
+{
+    const int64_t P = st->Pp, nq = min64(BT, st->L - i0), nk = min64(BT, st->L - j0);
+    const bool diag = i0 == j0;
+    for (int64_t i = 0; i < nq; i += MR) {
+        const int64_t width = round_up(diag ? min64(i + MR, nk) : nk, NR), rows = min64(MR, nq - i);
+        wide_store(P, h.q + (i0 + i) * P, P, kt, NR, NR * P, s + i * BT, BT, rows, width, NULL);
+        wide_store(P, h.dy + (i0 + i) * P, P, vt, NR, NR * P, dp + i * BT, BT, rows, width, NULL);
+    }
+    const struct head at = { .top = h.top + i0, .rsum = h.rsum + i0, .delta = h.delta + i0 };
+    grad_tile(s, dp, at, nq, nk, diag, diag && j0 == 0, st->scale);
+    for (int64_t j = 0; j < nk; j += MR) {
+        const int64_t i = diag ? j : 0, rows = min64(MR, nk - j);   // queries before i do not see key j
+        (diag ? tall_store : tall_add)(nq - i, s + i * BT + j, BT, h.dy + (i0 + i) * P, P, NR,
+                                       h.dv + (j0 + j) * P, P, rows, P, NULL);
+        (diag ? tall_store : tall_add)(nq - i, dp + i * BT + j, BT, h.q + (i0 + i) * P, P, NR,
+                                       h.dk + (j0 + j) * P, P, rows, P, NULL);
+    }
+    for (int64_t i = 0; i < nq; i += MR)
+        wide_add(diag ? min64(i + MR, nk) : nk, dp + i * BT, BT, h.k + j0 * P, P, NR, dq + (i0 + i) * P, P,
+                 min64(MR, nq - i), P, NULL);
+}
+
+// Slice `slice` of `slices` of a head: its key tiles, dealt out there and back so that the triangle balances.
+static void backward_slice(const struct state *st, struct head h, float *dq, int64_t slice, int64_t slices, float *ws)
+{
+    const int64_t P = st->Pp;
+    float *const kt = ws, *const vt = kt + BT * P, *const s = vt + BT * P, *const dp = s + BT * BT;
+    memset(dq, 0, sizeof *dq * (size_t)(st->L * P));
+    for (int64_t t = 0; t * BT < st->L; t++) {
+        const int64_t turn = t % (2 * slices);
+        if ((turn < slices ? turn : 2 * slices - 1 - turn) != slice)
+            continue;
+        const int64_t j0 = t * BT, nk = min64(BT, st->L - j0);
+        pack(kt, h.k + j0 * P, nk, P);
+        pack(vt, h.v + j0 * P, nk, P);
+        for (int64_t i0 = j0; i0 < st->L; i0 += BT)
+            backward_tile(st, h, dq, i0, j0, kt, vt, s, dp);
+    }
+}
+
+// ---------------------------------------------------------------------------------- padding and heads
+
+// x (rows,from) -> y (rows,to): cut, or filled up with zeros.
+static void repitch(const struct state *st, float *y, int64_t to, const float *x, int64_t from)
+{
+    const int64_t both = min64(to, from);
+#pragma omp parallel for num_threads(st->threads) schedule(static)
+    for (int64_t r = 0; r < st->heads * st->L; r++) {
+        for (int64_t p = 0; p < both; p++)
+            y[r * to + p] = x[r * from + p];
+        for (int64_t p = both; p < to; p++)
+            y[r * to + p] = 0.0f;
+    }
+}
+
+// All heads as one `struct head`: io itself, or the padded copies q,k,v,y (in backward dy),dq,dk,dv.
+static struct head all_heads(const struct state *st, const struct hb_attention_io *io)
+{
+    struct head h = { .q = io->q, .k = io->k, .v = io->v, .dy = io->dy, .y = io->y, .dq = io->dq, .dk = io->dk,
+                      .dv = io->dv, .top = st->top, .rsum = st->rsum, .delta = st->delta };
+    if (st->pad) {
+        const int64_t n = st->heads * st->L * st->Pp;
+        h.q = st->pad, h.k = st->pad + n, h.v = st->pad + 2 * n, h.y = st->pad + 3 * n, h.dy = h.y;
+        h.dq = st->pad + 4 * n, h.dk = st->pad + 5 * n, h.dv = st->pad + 6 * n;
+    }
+    return h;
+}
+
+static struct head one_head(const struct state *st, struct head h, int64_t i)
+{
+    const int64_t n = i * st->L * st->Pp, r = i * st->L;
+    return (struct head){ .q = h.q + n, .k = h.k + n, .v = h.v + n, .y = h.y + n, .top = h.top + r, .rsum = h.rsum + r };
+}
+
+static struct head one_head_bwd(const struct state *st, struct head h, int64_t i)
+{
+    const int64_t n = i * st->L * st->Pp, r = i * st->L;
+    return (struct head){ .q = h.q + n, .k = h.k + n, .v = h.v + n, .dy = h.dy + n, .dq = h.dq + n, .dk = h.dk + n,
+                          .dv = h.dv + n, .top = h.top + r, .rsum = h.rsum + r, .delta = h.delta + r };
+}
+
+// ------------------------------------------------------------------------------------- the five functions
+
+static const char *refuses(const struct hb_problem *p)
+{
+    return p->dtype == HB_F32 ? NULL : "float32 only";
+}
+
+static void destroy(void *vst)
+{
+    struct state *const st = vst;
+    if (!st)
+        return;
+    const struct hb_host *const host = st->host;
+    host->free(host, st->top);
+    host->free(host, st->rsum);
+    host->free(host, st->delta);
+    host->free(host, st->dq_part);
+    host->free(host, st->pad);
+    host->free(host, st->ws);
+    host->free(host, st);
+}
+
+// a b c floats into *to; nothing if that is 0. Returns 0 or HB_ERR_OOM.
+static int floats(const struct hb_host *host, float **to, int64_t a, int64_t b, int64_t c)
+{
+    size_t n;
+    if (__builtin_mul_overflow((size_t)a, (size_t)b, &n) || __builtin_mul_overflow(n, (size_t)c, &n)
+        || __builtin_mul_overflow(n, sizeof **to, &n))
+        return host->fail(host, HB_ERR_OOM, "attention_flash: %lld x %lld x %lld floats exceed the address space",
+                          (long long)a, (long long)b, (long long)c);
+    if (n == 0)
+        return HB_OK;
+    *to = host->alloc(host, n);
+    return *to ? HB_OK : HB_ERR_OOM;
+}
+
+static int plan(const struct hb_host *host, const struct hb_problem *p, void **out)
+{
+    struct state *const st = host->alloc(host, sizeof *st);
+    if (!st)
+        return HB_ERR_OOM;
+    const int64_t P = p->D / p->H, Pp = round_up(P, 8), heads = p->B * p->H;
+    *st = (struct state){ .host = host, .heads = heads, .L = p->L, .P = P, .Pp = Pp, .threads = p->threads,
+                          .scale = (float)(1.0 / sqrt((double)P)) };
+    // Heads are dealt out whole; those left over in the last round are cut so that every thread has one slice.
+    st->split = p->threads > 1 ? heads % p->threads : 0;
+    st->slices = st->split ? p->threads / st->split : 1;
+    if (st->slices == 1)
+        st->split = 0;
+    st->ws_floats = p->backward ? max64(2 * BT * Pp + 2 * BT * BT, BQ * Pp + BK * BQ) : BQ * Pp + BK * BQ;
+
+    int rc = floats(host, &st->top, heads, p->L, 1);
+    if (!rc)
+        rc = floats(host, &st->rsum, heads, p->L, 1);
+    if (!rc && p->backward)
+        rc = floats(host, &st->delta, heads, p->L, 1);
+    if (!rc && p->backward)
+        rc = floats(host, &st->dq_part, st->split * (st->slices - 1), p->L, Pp);
+    if (!rc && Pp != P)
+        rc = floats(host, &st->pad, (p->backward ? 7 : 4) * heads, p->L, Pp);
+    if (!rc)
+        rc = floats(host, &st->ws, p->threads, round_up(st->ws_floats, 16), 1);
+    if (rc) {
+        destroy(st);
+        return rc;
+    }
+    st->ws_floats = round_up(st->ws_floats, 16);
+    *out = st;
+    return HB_OK;
+}
+
+static int forward(void *vst, const struct hb_io *io)
+{
+    struct state *const st = vst;
+    const struct head all = all_heads(st, &io->attn);
+    if (st->pad) {
+        repitch(st, (float *)all.q, st->Pp, io->attn.q, st->P);
+        repitch(st, (float *)all.k, st->Pp, io->attn.k, st->P);
+        repitch(st, (float *)all.v, st->Pp, io->attn.v, st->P);
+    }
+    const int64_t tiles = (st->L + BQ - 1) / BQ, n = st->heads * tiles;
+    // Head by head, longest rows first: two threads share a head's k and v in cache, and the end is fine-grained.
+#pragma omp parallel for num_threads(st->threads) schedule(dynamic, 1) if (n * st->L * BQ * st->P > SERIAL_FLOP)
+    for (int64_t i = 0; i < n; i++)
+        forward_tile(st, one_head(st, all, i / tiles), (tiles - 1 - i % tiles) * BQ,
+                     st->ws + omp_get_thread_num() * st->ws_floats);
+    if (st->pad)
+        repitch(st, io->attn.y, st->P, all.y, st->Pp);
+    return HB_OK;
+}
+
+static int backward(void *vst, const struct hb_io *io)
+{
+    struct state *const st = vst;
+    const struct head all = all_heads(st, &io->attn);
+    if (st->pad)
+        repitch(st, (float *)all.dy, st->Pp, io->attn.dy, st->P);
+    const int64_t rows = st->heads * st->L, P = st->P, LP = st->L * st->Pp, tiles = (st->L + BQ - 1) / BQ;
+    const float *const y = io->attn.y, *const dy = io->attn.dy;
+    const int64_t whole = st->heads - st->split, n = whole + st->split * st->slices;
+#pragma omp parallel num_threads(st->threads) if (st->heads * tiles * st->L * BQ * st->P > SERIAL_FLOP)
+    {
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < rows; r++) {
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t p = 0; p < P; p++)
+                sum += dy[r * P + p] * y[r * P + p];
+            st->delta[r] = sum;
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t i = 0; i < n; i++) {
+            const int64_t cut = max64(0, i - whole), slices = i < whole ? 1 : st->slices, slice = cut % slices;
+            const struct head h = one_head_bwd(st, all, min64(i, whole) + cut / slices);
+            float *const dq = slice ? st->dq_part + (cut / slices * (slices - 1) + slice - 1) * LP : h.dq;
+            backward_slice(st, h, dq, slice, slices, st->ws + omp_get_thread_num() * st->ws_floats);
+        }
+#pragma omp for schedule(static)
+        for (int64_t e = 0; e < st->split * LP; e++)
+            for (int64_t slice = 1; slice < st->slices; slice++)
+                all.dq[whole * LP + e] += st->dq_part[((e / LP) * (st->slices - 1) + slice - 1) * LP + e % LP];
+    }
+    if (st->pad) {
+        repitch(st, io->attn.dq, st->P, all.dq, st->Pp);
+        repitch(st, io->attn.dk, st->P, all.dk, st->Pp);
+        repitch(st, io->attn.dv, st->P, all.dv, st->Pp);
+    }
+    return HB_OK;
+}
+
+static int describe(const void *vst, char *buf, size_t cap)
+{
+    const struct state *const st = vst;
+    return snprintf(buf, cap, "forward tile %dx%d, backward tile %dx%d, kernel %dx%d, P padded to %lld, "
+                    "%lld heads in %lld slices", BQ, BK, BT, BT, MR, NR, (long long)st->Pp,
+                    (long long)st->split, (long long)st->slices);
+}
+
+HB_EXPORT const struct hb_impl hb_impl = {
+    .abi = HB_ABI_VERSION,
+    .name = "attention_flash",
+    .op = HB_ATTENTION,
+    .device = "cpu",
+    .dtypes = 1u << HB_F32,
+    .source = "Dao et al. 2022, arXiv:2205.14135; Dao 2023, arXiv:2307.08691",
+    .complexity = "O(B H L^2 P) time, O(B H L) memory",
+    .refuses = refuses,
+    .plan = plan,
+    .forward = forward,
+    .backward = backward,
+    .destroy = destroy,
+    .describe = describe,
+};
