@@ -148,7 +148,7 @@ static int derive_and_print(const struct hb_results *r, const char *a, const cha
     struct hb_text text = {0};
     json_t *doc = NULL;
     int rc = hb_series_make(r, &set);
-    if (!rc) rc = hb_crossovers_make(r, &set, a, b, &x);
+    if (!rc) rc = hb_crossovers_make(&set, a, b, &x);
     if (!rc && !(doc = hb_crossovers_json(r, &set, &x))) rc = HB_ERR_RUN;
     if (!rc && !a && !b) rc = write_json(doc);          // a chosen pair is a question, not the record
     if (!rc && as_json) {

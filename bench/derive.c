@@ -7,20 +7,20 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_SAMPLES 4096     // of one cell; records keep at most 64 inline
+#define MAX_SAMPLES 1024     // of one cell; records keep at most 64 of each of 10 repetitions
 
 // --- where a file was measured -------------------------------------------------------------------------
 static const json_t *context(const json_t *file) { return json_object_get(file, "context"); }
 
 const char *hb_file_machine(const json_t *file) {
-    const char *id = json_string_value(json_object_get(context(file), "hb_machine_id"));
-    if (!id) id = json_string_value(json_object_get(context(file), "hb_fingerprint"));
+    const char *id = json_string_value(json_object_get(json_object_get(context(file), "hb_env"), "machine_id"));
+    if (!id) id = json_string_value(json_object_get(context(file), "host_name"));
     return id ? id : "unknown";
 }
 
 const char *hb_file_cpu(const json_t *file) {
-    const json_t *cpu = json_object_get(json_object_get(context(file), "hb_env"), "cpu");
-    const char *model = json_string_value(json_object_get(cpu, "model"));
+    const json_t *machine = json_object_get(json_object_get(context(file), "hb_env"), "machine");
+    const char *model = json_string_value(json_object_get(json_object_get(machine, "cpu"), "model"));
     return model ? model : hb_file_machine(file);
 }
 
@@ -57,49 +57,27 @@ struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m) {
     return (struct hb_interval){v, v};      // bytes and errors are counted, not sampled
 }
 
-size_t hb_cell_samples(const struct hb_cell *c, const double **ns_out, double *buf, size_t cap) {
-    const json_t *a = json_object_get(c->entry, "hb_samples_ns");
+// A cell's samples stand in its repetitions' entries; all of them have the point's name.
+size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap) {
+    const json_t *all = json_object_get(c->file, "benchmarks");
     size_t n = 0;
-    for (size_t i = 0; i < json_array_size(a) && n < cap; i++) {
-        const double v = json_number_value(json_array_get(a, i));
-        if (v > 0) buf[n++] = v;
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *e = json_array_get(all, i), *a = json_object_get(e, "hb_samples_ns");
+        const char *name = json_string_value(json_object_get(e, "name"));
+        if (!name || strcmp(name, c->name)) continue;
+        for (size_t k = 0; k < json_array_size(a) && n < cap; k++) {
+            const double v = json_number_value(json_array_get(a, k));
+            if (v > 0) ns[n++] = v;
+        }
     }
-    *ns_out = buf;
     return n;
 }
 
-static bool pair_lookup(const struct hb_results *r, const struct hb_cell *a, const struct hb_cell *b,
-                        struct hb_ratio *out) {
-    bool found = false;
-    for (size_t f = 0; f < r->n_files; f++) {
-        if (strcmp(hb_file_machine(r->files[f]), hb_file_machine(a->file))) continue;
-        const json_t *pairs = json_object_get(r->files[f], "hb_pairs");
-        for (size_t i = 0; i < json_array_size(pairs); i++) {
-            const json_t *p = json_array_get(pairs, i), *ci = json_object_get(p, "ratio_ci95");
-            const char *na = json_string_value(json_object_get(p, "a")), *nb = json_string_value(json_object_get(p, "b"));
-            if (!na || !nb) continue;
-            const bool straight = !strcmp(na, a->name) && !strcmp(nb, b->name);
-            const bool turned = !strcmp(na, b->name) && !strcmp(nb, a->name);
-            const double ratio = json_number_value(json_object_get(p, "ratio"));
-            const double lo = json_number_value(json_array_get(ci, 0)), hi = json_number_value(json_array_get(ci, 1));
-            if ((!straight && !turned) || !(ratio > 0) || !(lo > 0) || !(hi > 0)) continue;
-            *out = straight ? (struct hb_ratio){ratio, {lo, hi}} : (struct hb_ratio){1 / ratio, {1 / hi, 1 / lo}};
-            found = true;                   // a later file's pair replaces an earlier one
-        }
-    }
-    return found;
-}
-
-struct hb_ratio hb_cell_ratio(const struct hb_results *r, const struct hb_cell *a, const struct hb_cell *b,
-                              bool *paired) {
+struct hb_ratio hb_cell_ratio(const struct hb_cell *a, const struct hb_cell *b) {
     struct hb_ratio out = {NAN, {NAN, NAN}};
-    if (paired) *paired = false;
     if (!hb_cell_ok(a) || !hb_cell_ok(b)) return out;
-    if (pair_lookup(r, a, b, &out)) { if (paired) *paired = true; return out; }
-    double buf_a[MAX_SAMPLES / 8], buf_b[MAX_SAMPLES / 8];
-    const double *x, *y;
-    const size_t nx = hb_cell_samples(a, &x, buf_a, sizeof buf_a / sizeof *buf_a);
-    const size_t ny = hb_cell_samples(b, &y, buf_b, sizeof buf_b / sizeof *buf_b);
+    double x[MAX_SAMPLES], y[MAX_SAMPLES];
+    const size_t nx = hb_cell_samples(a, x, MAX_SAMPLES), ny = hb_cell_samples(b, y, MAX_SAMPLES);
     if (nx >= 3 && ny >= 3) return hb_ratio_of(x, nx, y, ny, 0, 1);
     // Without samples: the two intervals' log half-widths add in quadrature.
     const struct hb_interval ia = hb_cell_interval(a, HB_METRIC_TIME), ib = hb_cell_interval(b, HB_METRIC_TIME);
@@ -132,27 +110,26 @@ static int series_cmp(const struct hb_series *a, const struct hb_series *b) {
     CMP(a->op, b->op);
     const int n = strcmp(a->impl, b->impl);
     if (n) return n;
-    CMP(a->H, b->H);
-    CMP(a->order, b->order);
-    CMP((int)a->planning, (int)b->planning);
-    return 0;
+    return strcmp(a->key, b->key);
 }
 
-// The operator is the part before ':' or '_': results of foreign plug-ins are read without loading them.
-static bool impl_op(const char *impl, enum hb_op *op) {
-    char head[HB_NAME_MAX];
-    const size_t n = strcspn(impl, ":_");
-    if (n >= sizeof head) return false;
-    memcpy(head, impl, n);
-    head[n] = 0;
-    if (!hb_op_parse(head, op)) return true;
-    hb_error_clear();
-    return false;
+// What stands between D, H, N and L in a name: "/window:off/taps:3/" -> "window:off/taps:3".
+static void options_of(const char *key, char *out, size_t cap) {
+    out[0] = 0;
+    const char *end = strstr(key, "/L:0/"), *p = strstr(key, "/D:");
+    while (p && p < end && (!strncmp(p, "/D:", 3) || !strncmp(p, "/H:", 3) || !strncmp(p, "/N:", 3)))
+        p += 1 + strcspn(p + 1, "/");
+    if (p && p < end) snprintf(out, cap, "%.*s", (int)(end - p - 1), p + 1);
 }
 
 static bool series_of(const struct hb_cell *c, struct hb_series *s) {
     *s = (struct hb_series){0};
-    if (!c->has_pt || !impl_op(c->pt.impl, &s->op)) return false;
+    if (!c->has_pt) return false;
+    struct hb_point pt = c->pt;
+    pt.p.L = 0;                              // the name without its length: options and all
+    if (hb_point_name(&pt, s->key, sizeof s->key)) { hb_error_clear(); return false; }
+    options_of(s->key, s->options, sizeof s->options);
+    s->op = c->pt.p.op;
     s->set = (struct hb_setting){.machine = hb_file_machine(c->file), .scope = c->pt.scope, .pass = c->pt.pass,
         .mode = c->pt.mode, .dtype = c->pt.p.dtype, .B = c->pt.p.B, .D = c->pt.p.D, .threads = c->pt.p.threads};
     memcpy(s->set.device, c->pt.device, sizeof s->set.device);
@@ -208,19 +185,20 @@ void hb_series_free(struct hb_series_set *set) {
 
 struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s) {
     struct hb_label l;
-    bool heads = false, order = false, planning = false;
+    bool heads = false, order = false, planning = false, options = false;
     for (size_t i = 0; i < set->n; i++) {
         const struct hb_series *o = &set->s[i];
         if (hb_setting_cmp(&o->set, &s->set) || strcmp(o->impl, s->impl)) continue;
         heads = heads || o->H != s->H;
         order = order || o->order != s->order;
+        options = options || (o != s && o->H == s->H && o->order == s->order && o->planning == s->planning);
         planning = planning || o->planning != s->planning;
     }
-    static const char *const plans[] = {"estimate", "measure", "wisdom"};
     int n = snprintf(l.s, sizeof l.s, "%s", s->impl);
     if (heads) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " H %lld", (long long)s->H);
     if (order) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " order %d", s->order);
-    if (planning) snprintf(l.s + n, sizeof l.s - (size_t)n, " plan %s", plans[s->planning]);
+    if (planning) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " plan %s", hb_planning_str(s->planning));
+    if (options && strlen(s->options)) snprintf(l.s + n, sizeof l.s - (size_t)n, " %s", s->options);
     return l;
 }
 

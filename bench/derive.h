@@ -20,6 +20,8 @@ struct hb_setting {
 struct hb_series {
     struct hb_setting set;
     char impl[HB_NAME_MAX];
+    char key[HB_POINT_NAME_MAX];     // the points' name without L
+    char options[64];                // of an operator, as they stand in the name; "" if all are the defaults
     enum hb_op op;
     int64_t H;                       // heads, order and planning tell series of one setting apart
     int order;
@@ -53,12 +55,24 @@ enum hb_metric { HB_METRIC_TIME, HB_METRIC_MEMORY, HB_METRIC_ERROR };
 double hb_cell_value(const struct hb_cell *c, enum hb_metric m);
 struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m);
 bool hb_cell_ok(const struct hb_cell *c);
-size_t hb_cell_samples(const struct hb_cell *c, const double **ns_out, double *buf, size_t cap);
+size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap);     // all repetitions' raw samples
 
-// time(a)/time(b) at one length: from a pair alternated in one process where the results have one, else from the two
-// sets of samples. paired says which.
-struct hb_ratio hb_cell_ratio(const struct hb_results *r, const struct hb_cell *a, const struct hb_cell *b,
-                              bool *paired);
+// time(a)/time(b) of two cells from their samples, as taken in separate processes. NAN if one has no time.
+struct hb_ratio hb_cell_ratio(const struct hb_cell *a, const struct hb_cell *b);
+
+// Two implementations side by side: alternated in one process (hb_pairs of the records), or, where a length has no such
+// pair, divided from separate processes.
+struct hb_pair {
+    struct hb_setting set;
+    int64_t L;
+    struct hb_ratio ratio;           // time(a)/time(b)
+    double a_ns, b_ns;
+    int n;                           // rounds; 0: not alternated
+};
+struct hb_pair_set { struct hb_pair *p; size_t n; };
+int hb_pairs_make(const struct hb_results *r, const struct hb_series_set *set, const char *a, const char *b,
+                  struct hb_pair_set *out);              // sorted by setting, then L
+void hb_pairs_free(struct hb_pair_set *p);
 
 // Crossovers: a and b of one setting, over the lengths both have.
 struct hb_crossover {
@@ -72,8 +86,7 @@ struct hb_crossover {
 struct hb_crossover_set { struct hb_crossover *c; size_t n; };
 // All pairs worth comparing (attention against hyena at scope operator, one operator's methods at scope core), or
 // only those of implementations a and b (NULL: any), in time and in memory.
-int hb_crossovers_make(const struct hb_results *r, const struct hb_series_set *set, const char *a, const char *b,
-                       struct hb_crossover_set *out);
+int hb_crossovers_make(const struct hb_series_set *set, const char *a, const char *b, struct hb_crossover_set *out);
 void hb_crossovers_free(struct hb_crossover_set *set);
 const char *hb_cross_kind_str(enum hb_cross_kind k);
 // "L* = 3100 [2900, 3300]", "no crossover in range (mha:attention_flash faster everywhere)", "tie".

@@ -34,22 +34,22 @@ static size_t common_points(const struct hb_series *a, const struct hb_series *b
     return n;
 }
 
-static struct hb_ratio ratio_at(const struct hb_results *r, const struct hb_crossover *c, double L) {
+static struct hb_ratio ratio_at(const struct hb_crossover *c, double L) {
     const struct hb_cell *a = hb_series_at(c->a, (int64_t)L), *b = hb_series_at(c->b, (int64_t)L);
-    if (c->metric == HB_METRIC_TIME) return hb_cell_ratio(r, a, b, NULL);
+    if (c->metric == HB_METRIC_TIME) return hb_cell_ratio(a, b);
     const double v = hb_cell_value(a, c->metric) / hb_cell_value(b, c->metric);
     return (struct hb_ratio){v, {v, v}};
 }
 
-static bool crossover_of(const struct hb_results *r, struct hb_crossover *c) {
+static bool crossover_of(struct hb_crossover *c) {
     struct hb_curve_pt p[MAX_LENGTHS];
     c->n = common_points(c->a, c->b, c->metric, p, MAX_LENGTHS);
     if (c->n < 2) return false;             // one length is a ratio, not a curve
     c->L_lo = p[0].L;
     c->L_hi = p[c->n - 1].L;
     hb_cross(p, c->n, 1, &c->x);
-    c->first = ratio_at(r, c, c->L_lo);
-    c->last = ratio_at(r, c, c->L_hi);
+    c->first = ratio_at(c, c->L_lo);
+    c->last = ratio_at(c, c->L_hi);
     return true;
 }
 
@@ -64,7 +64,7 @@ static int push(struct hb_crossover_set *out, size_t *cap, const struct hb_cross
     return 0;
 }
 
-int hb_crossovers_make(const struct hb_results *r, const struct hb_series_set *set, const char *a, const char *b,
+int hb_crossovers_make(const struct hb_series_set *set, const char *a, const char *b,
                        struct hb_crossover_set *out) {
     static const enum hb_metric metrics[] = {HB_METRIC_TIME, HB_METRIC_MEMORY};
     *out = (struct hb_crossover_set){0};
@@ -78,7 +78,7 @@ int hb_crossovers_make(const struct hb_results *r, const struct hb_series_set *s
             if ((a || b) ? !asked : x->op == y->op && i > j) continue;
             for (size_t m = 0; m < sizeof metrics / sizeof *metrics; m++) {
                 struct hb_crossover c = {.a = x, .b = y, .metric = metrics[m]};
-                if (!crossover_of(r, &c)) continue;
+                if (!crossover_of(&c)) continue;
                 const int rc = push(out, &cap, &c);
                 if (rc) { hb_crossovers_free(out); return rc; }
             }
