@@ -190,13 +190,18 @@ static int find_unfinished(struct hb_run *r)
     return rc;
 }
 
-// Killed at birth, a minute ago at least (a younger one may be another process's that is being born).
+// A minute at least: what is younger may be another process's that is at work.
+static bool is_old(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && st.st_mtime < time(NULL) - 60;
+}
+
 static bool stillborn(const char *folder)
 {
     char path[PATH_CAP + 16];
-    struct stat st;
     snprintf(path, sizeof path, "%s/start.json", folder);
-    return access(path, F_OK) != 0 && stat(folder, &st) == 0 && st.st_mtime < time(NULL) - 60;
+    return access(path, F_OK) != 0 && is_old(folder);
 }
 
 static void remove_leftovers(const char *home)
@@ -207,6 +212,7 @@ static void remove_leftovers(const char *home)
         int n = snprintf(path, sizeof path - 64, "%s/%s", home, e->d_name);
         if (n < 0 || (size_t)n >= sizeof path - 64) continue;
         if (ends_with(path, DONE) || (ends_with(path, PARTIAL) && stillborn(path))) remove_folder(path);
+        else if (ends_with(path, ".tmp") && is_old(path)) unlink(path);      // hb_write_file, killed
     }
     if (d) closedir(d);
 }

@@ -2,7 +2,7 @@
 //
 // Method    rounds of one sample per body, the order alternating (A B, B A, ...), run by Google Benchmark in batches;
 //           after each batch the stop rules are looked at. A sample repeats its body until it lasts min_sample_s.
-// Stop      ci: the median's (pairs: also the ratio's) interval is narrow enough. plateau: twice in a row, doubling
+// Stop      ci: the median's (pairs: also the ratio's) interval is narrow enough, after 0.1 s at least. plateau: twice in a row, doubling
 //           the samples narrowed it by less than a tenth (independent noise: by 30 %). count, budget: as they say.
 // Steady    trend: first and last third differ (U-test p < 0.01, medians by more than 2 %); bimodal: two clusters,
 //           each with a fifth of the samples, apart by 5 % and by six times their spread.
@@ -18,6 +18,7 @@
 
 enum { MAX_BODIES = 2, WARM_RUNS = 2, STOP_DRAWS = 500 };
 #define WARM_S 0.05
+#define SPAN_S 0.1                   // noise lasts for milliseconds: samples of less than this know too little of it
 #define CALIBRATION_CAP 1000000      // executions per sample at most: a body of 20 ps is a bug
 
 struct body {
@@ -135,7 +136,7 @@ static double relative_width(const struct sampler *s)
 static const char *stop_reason(struct sampler *s, double elapsed_s)
 {
     double width = relative_width(s);
-    if (width <= s->o->ci_target) return "ci";
+    if (width <= s->o->ci_target && elapsed_s >= fmin(SPAN_S, s->o->budget_s)) return "ci";
     if (s->round >= (size_t)s->o->max_samples) return "count";
     if (s->round >= s->next_width) {
         memmove(s->width, s->width + 1, 2 * sizeof *s->width);
