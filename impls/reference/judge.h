@@ -22,6 +22,17 @@ int hb_judge_attention_rows(const double *q, const double *k, const double *v, c
 int hb_judge_attention_bwd(const double *q, const double *k, const double *v, const double *dy, double *dq,
                            double *dk, double *dv, int64_t L, int64_t P);
 
+// Sampled rows (judge_sample.c), for problems whose whole judge would take too long. y[i] belongs to t = rows[i].
+// Backward: dy is zero except dy[i] at rows[i]; then every gradient costs O(n L), complete and exact.
+void hb_judge_conv_at(const double *u, const double *h, double d, const int64_t *rows, int64_t n, double *y);
+// du (L) = ..., dh (L) += ..., returns the increment of dd.
+double hb_judge_conv_bwd_at(const double *u, const double *h, double d, const double *dy, const int64_t *rows,
+                            int64_t n, double *du, double *dh, int64_t L);
+// dy, dq (n,P);  dk, dv (L,P) = ...   HB_ERR_OOM without a message.
+int hb_judge_attention_bwd_at(const double *q, const double *k, const double *v, const double *dy,
+                              const int64_t *rows, int64_t n, double *dq, double *dk, double *dv, int64_t L,
+                              int64_t P);
+
 // Whole operators, float64 throughout; params, grads in the order of the operator's `tensors`.
 // dy NULL: forward only. grads entries NULL are skipped, others are overwritten.
 int hb_judge_hyena(const struct hb_problem *p, const double *u, double *const *params, double *y,
