@@ -1,0 +1,178 @@
+// test_lm.c: the language model: parameter counts, gradients, repeatability, interchangeable implementations.
+#include "../bench/lm/model.h"
+#include "../impls/core/rng.h"
+#include "tests.h"
+
+static struct hb_lm_config config(const char *const *words)
+{
+    struct hb_lm_config c;
+    hb_lm_config_default(&c);
+    for (; *words; words++)
+        cr_assert_eq(hb_lm_config_word(&c, *words), HB_OK, "%s: %s", *words, hb_error());
+    cr_assert_eq(hb_lm_config_finish(&c), HB_OK, "%s", hb_error());
+    return c;
+}
+#define CONFIG(...) config((const char *const[]){__VA_ARGS__, NULL})
+
+static int64_t count(struct hb_lm_config c, int64_t V)
+{
+    struct hb_lm_table t;
+    cr_assert_eq(hb_lm_table_make(&c, V, &t), HB_OK, "%s", hb_error());
+    int64_t n = t.params;
+    hb_lm_table_free(&t);
+    return n;
+}
+
+// The exact integers of the specification's section 7 (positional table constant, or trained).
+Test(lm, parameter_counts)
+{
+    start();
+    static const struct { const char *D, *layers, *ffn, *order, *E, *W, *lmax; int64_t V, constant, trained; } rows[] = {
+        {"864", "18", "1728", "2", "33", "64", "2048", 50264, 152483904, 153700416},
+        {"1024", "36", "2048", "2", "33", "64", "2048", 50264, 357086464, 359519488},
+        {"2048", "36", "4096", "2", "33", "64", "2048", 50264, 1317772544, 1320205568},
+        {"768", "12", "3072", "3", "33", "64", "1024", 50264, 132218112, 132623616},
+        {"768", "18", "1536", "3", "33", "64", "1024", 50264, 136530048, 137138304},
+        {"64", "2", "256", "2", "5", "64", "128", 30, 129408, 0},
+        {"64", "2", "256", "2", "5", "32", "128", 30, 112448, 0},
+        {"128", "2", "512", "2", "5", "64", "1024", 16, 436096, 0},
+        {"256", "2", "1024", "2", "5", "64", "1024", 16, 1641088, 0},
+        {"128", "4", "512", "2", "5", "64", "1024", 16, 869888, 0},
+        {"256", "4", "1024", "2", "5", "64", "1024", 16, 3277568, 0},
+        {"256", "8", "1024", "2", "5", "64", "1024", 16, 6550528, 0}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        for (int z = 0; z < 2; z++) {
+            int64_t want = z ? rows[i].trained : rows[i].constant;
+            if (!want)
+                continue;
+            char w[9][64];
+            snprintf(w[0], 64, "D=%s", rows[i].D), snprintf(w[1], 64, "layers=%s", rows[i].layers);
+            snprintf(w[2], 64, "ffn=%s", rows[i].ffn), snprintf(w[3], 64, "order=%s", rows[i].order);
+            snprintf(w[4], 64, "emb_dim=%s", rows[i].E), snprintf(w[5], 64, "filter_width=%s", rows[i].W);
+            snprintf(w[6], 64, "L=%s", rows[i].lmax), snprintf(w[7], 64, "batch_tokens=%s", rows[i].lmax);
+            snprintf(w[8], 64, "train_z=%s", z ? "true" : "false");
+            struct hb_lm_config c = CONFIG("pattern=H", w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]);
+            cr_expect_eq(count(c, rows[i].V), want, "row %zu: %lld, specification %lld", i,
+                         (long long)count(c, rows[i].V), (long long)want);
+        }
+    struct hb_lm_config gpt = CONFIG("pattern=A", "positions=learned", "D=768", "layers=12", "heads=12", "ffn=3072",
+                                     "L=1024", "batch_tokens=1024");
+    cr_expect_eq(count(gpt, 50257), 124439808, "GPT 125M: %lld", (long long)count(gpt, 50257));
+}
+
+enum { V = 11, L = 24, BATCH = 2 };
+
+static void tokens(int32_t *in, int32_t *target)
+{
+    for (int i = 0; i < BATCH * L; i++) {
+        in[i] = (int32_t)hb_rng_below(3, 1, (uint64_t)i, V);
+        target[i] = i % 7 == 3 ? -1 : (int32_t)hb_rng_below(3, 2, (uint64_t)i, V);
+    }
+}
+
+// Directional derivative over all parameters against a central difference of the float32 loss. Step 1e-2 along a unit
+// direction scaled by 1: the difference carries rounding of about 1e-7 / 2e-2 and curvature of about 1e-4.
+static void gradient(const char *pattern, const char *more)
+{
+    struct hb_lm_config c = CONFIG(pattern, more, "D=16", "layers=2", "heads=2", "L=24", "batch_tokens=48", "emb_dim=5",
+                                   "filter_width=8", "positions=auto");
+    struct hb_lm *m;
+    cr_assert_eq(hb_lm_create(&c, V, &m, NULL), HB_OK, "%s", hb_error());
+    int64_t n = hb_lm_table_of(m)->floats;
+    int32_t in[BATCH * L], target[BATCH * L];
+    tokens(in, target);
+    float *w = hb_lm_params(m), *keep = malloc((size_t)n * sizeof *keep);
+    cr_assert(keep);
+    // larger weights than the initial ones, so that every gradient is well above rounding
+    for (int64_t i = 0; i < n; i++)
+        w[i] += (float)(0.05 * hb_rng_normal(8, 1, (uint64_t)i));
+    memcpy(keep, w, (size_t)n * sizeof *keep);
+    for (uint64_t trial = 0; trial < 4; trial++) {
+        double nll, expect = 0, norm = 0, loss[2];
+        cr_assert_eq(hb_lm_forward(m, in, target, true, &nll), HB_OK);
+        cr_assert_eq(hb_lm_backward(m), HB_OK);
+        const float *g = hb_lm_grads(m);
+        for (int64_t i = 0; i < n; i++) {        // along the gradient plus noise: a direction in which the loss moves
+            expect += g[i] * (g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i));
+            norm += pow(g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i), 2);
+        }
+        norm = sqrt(norm);
+        float *dir = malloc((size_t)n * sizeof *dir);
+        cr_assert(dir);
+        for (int64_t i = 0; i < n; i++)
+            dir[i] = (float)((g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i)) / norm);
+        for (int side = 0; side < 2; side++) {
+            for (int64_t i = 0; i < n; i++)
+                w[i] = keep[i] + (side ? 1e-2f : -1e-2f) * dir[i];
+            cr_assert_eq(hb_lm_forward(m, in, target, false, &loss[side]), HB_OK);
+        }
+        double got = (loss[1] - loss[0]) / 2e-2, want = expect / norm;
+        cr_expect(fabs(got - want) <= 3e-3 * fabs(want), "%s: difference %.8g, gradient %.8g", pattern, got, want);
+        memcpy(w, keep, (size_t)n * sizeof *keep);
+        free(dir);
+    }
+    free(keep);
+    hb_lm_destroy(m);
+}
+
+Test(lm, gradients, .timeout = 120)
+{
+    start();
+    gradient("pattern=H", "longconv=longconv_direct");
+    gradient("pattern=A", "attention=attention_naive");
+    gradient("pattern=S", "order=2");
+    gradient("pattern=C", "attention=attention_flash");
+    gradient("pattern=N", "order=2");
+    gradient("pattern=HA", "order=3");
+}
+
+// Losses of `steps` updates on fixed random tokens.
+static void losses(struct hb_lm_config c, int steps, double *out)
+{
+    struct hb_lm *m;
+    cr_assert_eq(hb_lm_create(&c, V, &m, NULL), HB_OK, "%s", hb_error());
+    int32_t in[BATCH * L], target[BATCH * L];
+    tokens(in, target);
+    for (int s = 0; s < steps; s++) {
+        cr_assert_eq(hb_lm_forward(m, in, target, true, &out[s]), HB_OK);
+        cr_assert_eq(hb_lm_backward(m), HB_OK);
+        cr_assert_eq(hb_lm_update(m, hb_lm_rate(&c, s), s + 1, NULL), HB_OK);
+    }
+    hb_lm_destroy(m);
+}
+
+Test(lm, same_seed_same_losses_and_implementations_agree, .timeout = 120)
+{
+    start();
+    enum { STEPS = 50 };
+    double first[STEPS], again[STEPS], other[STEPS];
+    static const struct { const char *pattern, *impl[3]; } ops[] = {
+        {"pattern=H", {"longconv=longconv_fftw", "longconv=longconv_direct", "longconv=longconv_fftw_plain"}},
+        {"pattern=A", {"attention=attention_flash", "attention=attention_naive", "attention=attention_naive"}}};
+    for (int k = 0; k < 2; k++) {
+#define CASE(i) CONFIG(ops[k].pattern, ops[k].impl[i], "D=32", "layers=2", "heads=2", "L=24", "batch_tokens=48", \
+                       "tokens=2400", "lr=0.0006", "planning=estimate")
+        losses(CASE(0), STEPS, first);
+        losses(CASE(0), STEPS, again);
+        for (int s = 0; s < STEPS; s++)
+            cr_expect(first[s] == again[s], "%s step %d: %.17g then %.17g", ops[k].impl[0], s, first[s], again[s]);
+        for (int i = 1; i < 3; i++) {
+            losses(CASE(i), STEPS, other);
+            for (int s = 0; s < STEPS; s++)
+                cr_expect(fabs(first[s] - other[s]) <= 1e-4, "%s step %d: %.8g, %s: %.8g", ops[k].impl[0], s, first[s],
+                          ops[k].impl[i], other[s]);
+        }
+        cr_expect(first[STEPS - 1] < first[0] - 0.1, "%s learns: %.4f to %.4f", ops[k].impl[0], first[0], first[STEPS - 1]);
+    }
+}
+
+Test(lm, learning_rate)
+{
+    struct hb_lm_config c;
+    hb_lm_config_default(&c);
+    c.lr = 1, c.warmup = 0.1, c.lr_final = 0.1;
+    int64_t steps = hb_lm_steps(&c);
+    for (int64_t s = 1; s < steps; s++)
+        cr_assert(hb_lm_rate(&c, s) > 0 && hb_lm_rate(&c, s) <= 1);
+    cr_expect(fabs(hb_lm_rate(&c, steps - 1) - 0.1) < 0.02, "%g", hb_lm_rate(&c, steps - 1));
+}
