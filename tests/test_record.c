@@ -1,0 +1,150 @@
+// test_record.c: results: written point by point, never half, found again; read strictly.
+#include <glob.h>
+#include <unistd.h>
+#include "../bench/record.h"
+#include "tests.h"
+
+static char folder[4096];
+
+// A build folder of its own in /tmp, so that these runs are not mixed with real ones.
+static void start_in_tmp(void)
+{
+    snprintf(folder, sizeof folder, "/tmp/hb-record-XXXXXX");
+    cr_assert(mkdtemp(folder));
+    cr_assert_eq(setenv("HYENA_BENCH_BUILD", folder, 1), 0);
+    hb_error_clear();
+    cr_assert_eq(hb_host_init(2, 0), HB_OK, "%s", hb_error());
+}
+
+static void done(void)
+{
+    char cmd[4200];
+    snprintf(cmd, sizeof cmd, "rm -rf '%.4000s'", folder);
+    cr_assert_eq(system(cmd), 0);
+}
+
+static const char *name_of(int L)
+{
+    static char name[256];
+    snprintf(name, sizeof name, "longconv_x/dev:cpu0/dt:f32/B:1/D:4/L:%d/pass:fwd/plan:estimate/T:2/mode:warm/scope:core/manual_time", L);
+    return name;
+}
+
+static json_t *row(int L, double ns)
+{
+    return json_pack("{s:[{s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}],s:[],s:[]}", "benchmarks", "name", name_of(L),
+                     "run_name", name_of(L), "run_type", "iteration", "repetitions", 1, "repetition_index", 0, "iterations", 1,
+                     "real_time", ns, "cpu_time", ns, "time_unit", "ns", "hb_median_ns", ns, "hb_ci95_ns", ns * 0.9,
+                     ns * 1.1, "hb_status", "ok", "hb_skips", "hb_pairs");
+}
+
+static void add(struct hb_run *r, int L, double ns)
+{
+    json_t *doc = row(L, ns);
+    cr_assert(doc);
+    cr_assert_eq(hb_run_add(r, name_of(L), doc), HB_OK, "%s", hb_error());
+    json_decref(doc);
+}
+
+Test(record, interrupted_and_resumed)
+{
+    start_in_tmp();
+    json_t *plan = json_pack("{s:s}", "config_sha256", "abc");
+    struct hb_run *r;
+    cr_assert_eq(hb_run_open(NULL, true, plan, &r), HB_OK, "%s", hb_error());
+    add(r, 64, 100.5);
+    add(r, 128, 200.5);
+    char id[256];
+    snprintf(id, sizeof id, "%s", hb_run_id(r));
+    hb_run_close(r);                              // as if killed: never assembled
+
+    json_t *other = json_pack("{s:s}", "config_sha256", "other");
+    cr_assert_eq(hb_run_open(NULL, true, other, &r), HB_OK, "%s", hb_error());
+    cr_expect(!hb_run_has(r, name_of(64)), "a run of another configuration is not resumed");
+    hb_run_close(r);
+
+    cr_assert_eq(hb_run_open(NULL, true, plan, &r), HB_OK, "%s", hb_error());
+    cr_expect_str_eq(hb_run_id(r), id);
+    cr_expect(hb_run_has(r, name_of(64)) && hb_run_has(r, name_of(128)) && !hb_run_has(r, name_of(256)));
+    add(r, 256, 400.5);
+    char path[4096];
+    cr_assert_eq(hb_run_assemble(r, path), HB_OK, "%s", hb_error());
+    hb_run_close(r);
+
+    const char *paths[] = {path, NULL};
+    struct hb_results res;
+    cr_assert_eq(hb_results_load(paths, &res), HB_OK, "%s", hb_error());
+    cr_expect_eq(res.n, 3);
+    double sum = 0;
+    for (size_t i = 0; i < res.n; i++)
+        sum += res.cells[i].median_ns;
+    cr_expect_float_eq(sum, 701.5, 1e-9);
+    hb_results_free(&res);
+    json_decref(plan), json_decref(other);
+    done();
+}
+
+Test(record, later_files_replace_earlier_ones)
+{
+    start_in_tmp();
+    json_t *plan = json_object();
+    char path[2][4096];
+    for (int k = 0; k < 2; k++) {
+        struct hb_run *r;
+        cr_assert_eq(hb_run_open(k ? "20260102T000000Z-bbbbbbbb" : "20260101T000000Z-aaaaaaaa", false, plan, &r), HB_OK, "%s", hb_error());
+        add(r, 64, k ? 7 : 5);
+        if (!k)
+            add(r, 128, 9);
+        cr_assert_eq(hb_run_assemble(r, path[k]), HB_OK, "%s", hb_error());
+        hb_run_close(r);
+    }
+    char *slash = strrchr(path[0], '/');
+    *slash = 0;
+    const char *paths[] = {path[0], NULL};        // the folder
+    struct hb_results res;
+    cr_assert_eq(hb_results_load(paths, &res), HB_OK, "%s", hb_error());
+    cr_assert_eq(res.n, 2, "%zu cells", res.n);
+    for (size_t i = 0; i < 2; i++)
+        cr_expect(res.cells[i].median_ns == (res.cells[i].pt.p.L == 64 ? 7 : 9), "%s: %g", res.cells[i].name, res.cells[i].median_ns);
+    hb_results_free(&res);
+    json_decref(plan);
+    done();
+}
+
+Test(record, strict_reading)
+{
+    start_in_tmp();
+    static const char *const bad[] = {"", "{", "[1", "{\"a\":1,\"a\":2}", "{\"a\":NaN}", "{\"a\":1e999}", "{} x", "{\"a\":\"\xff\"}"};
+    char path[4200];
+    snprintf(path, sizeof path, "%s/t.json", folder);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        cr_assert_eq(hb_write_file(path, bad[i], strlen(bad[i])), HB_OK);
+        hb_error_clear();
+        json_t *j = hb_json_load(path);
+        cr_expect(!j, "accepted: %s", bad[i]);
+        cr_expect(strstr(hb_error(), "t.json:"), "no file and line in: %s", hb_error());
+    }
+    done();
+}
+
+// A full disk (or any failed write) leaves the old file as it was and no temporary behind.
+Test(record, failed_write_leaves_nothing)
+{
+    start_in_tmp();
+    char path[4200], pattern[4300];
+    snprintf(path, sizeof path, "%s/nowhere/t.json", folder);
+    hb_error_clear();
+    cr_expect_eq(hb_write_file(path, "x", 1), HB_ERR_RUN);
+    cr_expect(strstr(hb_error(), "nowhere"), "%s", hb_error());
+    snprintf(path, sizeof path, "%s/t.json", folder);
+    cr_assert_eq(hb_write_file(path, "old", 3), HB_OK);
+    snprintf(pattern, sizeof pattern, "%s/*", folder);
+    glob_t g;
+    cr_assert_eq(glob(pattern, GLOB_PERIOD, NULL, &g), 0);
+    int files = 0;
+    for (size_t i = 0; i < g.gl_pathc; i++)
+        files += strstr(g.gl_pathv[i], "t.json") != NULL;
+    cr_expect_eq(files, 1, "temporaries were left");
+    globfree(&g);
+    done();
+}
