@@ -120,3 +120,31 @@ struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i) {
     g.ci95 = (struct hb_interval){g.ppl - h, g.ppl + h};
     return g;
 }
+
+bool hb_lm_ngram(const struct hb_lm_run *r) { return strstr(r->model, "gram") != NULL; }
+
+bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b) {
+    return r->ok && r->L > 0 && !hb_lm_ngram(r) && r->steps == b->steps && !strcmp(r->dataset, b->dataset)
+           && !strcmp(r->machine, b->machine);
+}
+
+bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out) {
+    size_t best_lengths = 0, best_runs = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct hb_lm_budget b = {machine, s->run[i].dataset, s->run[i].steps};
+        size_t lengths = 0, runs = 0;
+        int64_t last = -1;
+        if (!hb_lm_in(&s->run[i], &b)) continue;
+        for (size_t k = 0; k < s->n; k++) {                 // sorted by length within a budget
+            if (!hb_lm_in(&s->run[k], &b)) continue;
+            runs++;
+            lengths += s->run[k].L != last;
+            last = s->run[k].L;
+        }
+        if (lengths < best_lengths || (lengths == best_lengths && runs <= best_runs)) continue;
+        best_lengths = lengths;
+        best_runs = runs;
+        *out = b;
+    }
+    return best_runs > 0;
+}

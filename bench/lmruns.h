@@ -27,4 +27,11 @@ struct hb_lm_group { const struct hb_lm_run *run; size_t n; double ppl; struct h
 // The group that starts at run i (runs are sorted); i + n is the next one's start.
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
+// The budget that the study is about: data set and number of steps with the most lengths, then the most runs. Only
+// runs with a length count. false: this machine has no training runs.
+struct hb_lm_budget { const char *machine, *dataset; int64_t steps; };
+bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
+bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
+bool hb_lm_ngram(const struct hb_lm_run *r);             // counts, not a network
+
 #endif
