@@ -368,15 +368,30 @@ static int gather(const struct hb_run *r, json_t *doc)
     return number_families(json_object_get(doc, "benchmarks"));
 }
 
-int hb_run_assemble(struct hb_run *r, char path_out[4096])
+json_t *hb_run_doc(const struct hb_run *r, const char *point_name)
 {
-    char done[PATH_CAP];
+    char path[PATH_CAP];
+    int number = (int)json_integer_value(json_object_get(r->index, point_name));
+    if (!number) return NULL;
+    snprintf(path, sizeof path, "%s/%06d.json", r->folder, number);
+    return json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+}
+
+int hb_run_snapshot(struct hb_run *r, char path_out[4096])
+{
     int n = snprintf(path_out, 4096, "%s/%s.json", r->home, r->id);
     if (n < 0 || n >= 4096) return hb_fail(HB_ERR_RUN, "result file: path of %d characters is too long", n);
     json_t *doc = json_pack("{s:O, s:[], s:[], s:[]}", "context", r->context, "benchmarks", "hb_skips", "hb_pairs");
     int rc = doc ? gather(r, doc) : hb_fail(HB_ERR_OOM, "%s: no memory", path_out);
     if (rc == 0) rc = hb_json_save(path_out, doc);
     json_decref(doc);
+    return rc;
+}
+
+int hb_run_assemble(struct hb_run *r, char path_out[4096])
+{
+    char done[PATH_CAP];
+    int rc = hb_run_snapshot(r, path_out);
     if (rc != 0) return rc;
     snprintf(done, sizeof done, "%s/%s" DONE, r->home, r->id);
     if (rename(r->folder, done) != 0)

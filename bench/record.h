@@ -42,7 +42,9 @@ struct hb_run;
 int hb_run_open(const char *run_id_or_null, bool resume, json_t *plan, struct hb_run **out);
 int hb_run_add(struct hb_run *r, const char *point_name, json_t *doc);   // doc: {benchmarks, hb_skips, hb_pairs}
 bool hb_run_has(const struct hb_run *r, const char *point_name);
+json_t *hb_run_doc(const struct hb_run *r, const char *point_name);      // what was added; new reference, NULL if none
 int hb_run_assemble(struct hb_run *r, char path_out[4096]);
+int hb_run_snapshot(struct hb_run *r, char path_out[4096]);   // the file as of now; the run stays open to be resumed
 void hb_run_close(struct hb_run *r);
 const char *hb_run_id(const struct hb_run *r);
 // A run is resumed only on the same machine, by the same build, and with the same plan["config_sha256"] (if any);
