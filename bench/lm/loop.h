@@ -1,0 +1,33 @@
+// loop.h: one training run from its configuration to its numbers.
+#ifndef HB_LM_LOOP_H
+#define HB_LM_LOOP_H
+
+#include "config.h"
+
+struct hb_lm_result {
+    int64_t steps, params, vocab, held_tokens;
+    double *loss;                // (steps) mean nats of each step's batch, owned
+    double *step_ns;             // (steps) wall time of each step, batch to update, owned
+    struct hb_lm_eval { int64_t step; double seconds, nats; } *eval;   // (n_eval) on valid; step 0: before training. owned
+    int64_t n_eval;
+    double test_nats;            // held-out mean nats a token, after the last step
+    double valid_nats;           // the last of eval; NAN if there was none
+    double floor_nats;           // of the same test tokens under the source; NAN if unknown
+    double entropy_prev;         // markov: nats given one symbol less than the order; NAN otherwise
+    double accuracy, chance_uniform, chance_frequent;     // recall; NAN otherwise
+    double ngram_m;              // counts: the pseudo-count chosen; NAN otherwise
+    double train_s, eval_s, cpu_ns_per_step, eval_ns_per_token;
+    int64_t plan_ns;
+    size_t alloc_peak_bytes, rss_peak_bytes;
+    char sha256[65];
+};
+
+// Trains, evaluates and fills *out. `quiet`: no progress lines. SIGINT ends it with HB_ERR_RUN.
+int hb_lm_train(const struct hb_lm_config *c, bool quiet, struct hb_lm_result *out);
+void hb_lm_result_free(struct hb_lm_result *r);
+
+// entry.c: the run as a record entry (bench/record.h), and one that did not finish. New references.
+json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r);
+json_t *hb_lm_skip(const struct hb_lm_config *c, const char *status, const char *detail);
+
+#endif
