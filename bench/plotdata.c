@@ -71,9 +71,8 @@ static struct curves curves_of(const struct hb_fig_in *in) {
 static void sample_range(const struct curves *c, struct hb_range *r) {
     for (int i = 0; i < c->n; i++)
         for (size_t k = 0; k < c->s[i]->n; k++) {
-            const json_t *e = c->s[i]->cell[k]->entry;
-            const size_t n = json_array_size(json_object_get(e, "hb_samples_ns"));
-            hb_range_add(r, n ? (double)n : json_number_value(json_object_get(e, "repetitions")));
+            const json_t *e = c->s[i]->cell[k]->entry, *n = json_object_get(e, "hb_samples");
+            hb_range_add(r, json_number_value(n ? n : json_object_get(e, "repetitions")));
         }
 }
 

@@ -1,0 +1,80 @@
+# style.gp: how every figure looks: terminal, axes, one look per implementation. Scripts load it first; they are called
+#     gnuplot -c plots/SCRIPT.gp DATA OUT          OUT: a .png or .svg file, or - for text in the terminal
+# Colours: Okabe and Ito, told apart by colour-blind readers; marks and dashes differ, too, for print in grey.
+
+# --- terminal ---
+svg_out = OUT[strlen(OUT)-2:*] eq 'svg'
+if (OUT eq '-') {
+    set terminal dumb noenhanced size 110, 34
+} else {
+    if (svg_out) { set terminal svg noenhanced size 1200, 660 font 'DejaVu Sans,13' background 'white' } \
+    else { set terminal pngcairo noenhanced size 1200, 660 font 'DejaVu Sans,11.5' }
+    set output OUT
+}
+set encoding utf8
+set datafile missing NaN
+
+# --- looks: name, colour, mark (full), dash. Mark - 1 is the open one ---
+LOOKS = 'longconv_direct longconv_fftw_plain longconv_fftw attention_naive attention_flash N S C'
+LOOKS = LOOKS.' longconv_direct_cuda longconv_cufft_cuda longconv_fused_cuda attention_naive_cuda attention_cudnn_cuda'
+COLOURS = '0xE69F00 0x56B4E9 0x0072B2 0xCC79A7 0xD55E00 0x999999 0x009E73 0x000000'
+COLOURS = COLOURS.' 0xE69F00 0x56B4E9 0x0072B2 0xCC79A7 0xD55E00'
+MARKS = '5 9 7 11 13 5 9 15 5 9 7 11 13'
+DASHES = '2 4 1 3 1 2 4 5 2 4 1 3 1'
+# Implementations that are not named above take one of these, by their number in the data file.
+SPARE_COLOURS = '0x009E73 0xF0E442 0x0072B2 0xCC79A7 0xE69F00 0x56B4E9 0xD55E00 0x000000'
+SPARE_MARKS = '15 5 7 9 11 13'
+inner(name) = name[strstrt(name, ':')+1:*]           # hyena:longconv_fftw looks like longconv_fftw
+rank(name) = sum [k=1:words(LOOKS)] (word(LOOKS, k) eq inner(name) ? k : 0)
+pick(list, k) = word(list, 1 + (k % words(list)))
+colour(name, spare) = int(rank(name) ? word(COLOURS, rank(name)) : pick(SPARE_COLOURS, spare))
+mark(name, spare) = int(rank(name) ? word(MARKS, rank(name)) : pick(SPARE_MARKS, spare))
+dash(name, spare) = int(rank(name) ? word(DASHES, rank(name)) : 1 + spare % 5)
+
+# --- the data file: meta values and the list of curves ---
+array NAME[64]; array LABEL[64]; array SPARE[64]
+META = ''
+N = 0
+stats DATA index 'meta' using (META = META.strcol(1)."\t".strcol(2)."\n", 1) nooutput
+stats DATA index 'series' using (N = N + 1, NAME[N] = strcol(1), LABEL[N] = strcol(2), SPARE[N] = int($3), 1) nooutput
+meta_at(key) = strstrt("\n".META, "\n".key."\t")
+meta_from(key) = META[meta_at(key) + strlen(key) + 1:*]
+meta(key) = meta_at(key) ? meta_from(key)[1:strstrt(meta_from(key), "\n") - 1] : ''
+num(key) = real(meta(key))
+curve(k) = sprintf('s%02d', k)
+
+do for [k=1:N] {
+    set style line k lc rgb colour(NAME[k], SPARE[k]) pt mark(NAME[k], SPARE[k]) dt dash(NAME[k], SPARE[k]) lw 2 ps 1.1
+}
+set style line 101 lc rgb '#b0b0b0' lw 1 dt 1         # guides
+set style line 102 lc rgb '#b0b0b0' lw 1 dt 2
+set style line 103 lc rgb '#b0b0b0' lw 1 dt 4
+set style line 104 lc rgb '#000000' lw 1.5 dt 3       # bounds
+set style line 105 lc rgb '#707070' lw 1.5 dt 3
+set style line 106 lc rgb '#e8e8e8' lw 0.7            # grid
+set style line 107 lc rgb '#000000' lw 1.5 pt 2 ps 1.1    # marks of the paper
+set style line 108 lc rgb '#000000' lw 1.5 pt 3 ps 1.3
+
+# --- axes ---
+set label 1 meta('title') at screen 0.012, screen 0.965 left font ',15'
+set label 2 meta('sub') at screen 0.012, screen 0.92 left font ',10.5'
+set tmargin at screen 0.88
+set rmargin at screen 0.75
+set lmargin at screen 0.085
+set grid xtics ytics ls 106
+set border 3
+set tics nomirror out
+set key outside right top vertical reverse Left samplen 3 spacing 1.2
+set bars 0.6
+set style fill transparent solid 0.18 noborder
+
+# Lengths: powers of two, written as they are.
+lengths_axis = "set logscale x 2; set xlabel 'sequence length L'; set format x '%.0f'"
+
+# Points without a value stand below the top edge, one below the other at equal L.
+FAILED = strlen(meta('failed')) ? num('failed') > 0 : 0
+open_mark(k) = mark(NAME[int(k)], SPARE[int(k)]) - 1
+curve_colour(k) = colour(NAME[int(k)], SPARE[int(k)])
+decades = strlen(meta('ymin')) ? log10(num('ymax') / num('ymin')) : 1
+edge(rank) = num('ymax') * 10**(decades * (0.11 - 0.035 * rank))
+failed_edge = "set yrange [num('ymin') / 10**(0.04*decades) : num('ymax') * 10**((FAILED ? 0.16 : 0.04) * decades)]"
