@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o, bool plan_only)
+static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o, const char *task)
 {
     json_t *names = json_array();
     for (int i = 0; i < n; i++) {
@@ -11,23 +11,23 @@ static json_t *request_of(const struct hb_point *pts, int n, const struct hb_mea
         if (hb_point_name(&pts[i], name, sizeof name)) { json_decref(names); return NULL; }
         json_array_append_new(names, json_string(name));
     }
-    json_t *r = json_pack("{s:o,s:I,s:I,s:f,s:f,s:f,s:i,s:i,s:f,s:b}", "points", names,
+    json_t *r = json_pack("{s:o,s:I,s:I,s:f,s:f,s:f,s:i,s:i,s:f,s:s}", "points", names,
                           "seed", (json_int_t)pts[0].seed, "mem_bytes", (json_int_t)o->mem_bytes,
                           "judge_flop", o->judge_flop, "ci_target", o->sample.ci_target,
                           "budget_s", o->sample.budget_s, "min_samples", o->sample.min_samples,
                           "max_samples", o->sample.max_samples, "min_sample_s", o->sample.min_sample_s,
-                          "plan_only", plan_only);
+                          "task", task);
     if (!r) hb_fail(HB_ERR_RUN, "out of memory for a request");
     return r;
 }
 
-static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o, bool plan_only,
+static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o, const char *task,
                     struct hb_child_result *res)
 {
     char arg0[] = "hyena-bench", arg1[] = "__point";
     char *const argv[] = { arg0, arg1, NULL };
     struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes };
-    json_t *request = request_of(pts, n, o, plan_only);
+    json_t *request = request_of(pts, n, o, task);
     if (!request) return HB_ERR_RUN;
     int rc = hb_child_run(argv, request, &lim, res);
     json_decref(request);
@@ -82,7 +82,7 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
 {
     struct hb_child_result res;
     memset(out, 0, sizeof *out);
-    int rc = in_child(pts, n, o, false, &res);
+    int rc = in_child(pts, n, o, "measure", &res);
     if (rc) return rc;
     json_t *doc = json_object_get(res.reply, "doc");
     if (!strcmp(res.status, "ok") && !doc) {
@@ -99,14 +99,26 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
     return 0;
 }
 
-int hb_plan_point(const struct hb_point *pt, const struct hb_measure_opts *o, double *plan_s, double *elapsed_s)
+int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o, double *took_s)
 {
     struct hb_child_result res;
-    *plan_s = -1;
-    int rc = in_child(pt, 1, o, true, &res);
+    int rc = in_child(pts, n, o, "plan", &res);
     if (rc) return rc;
-    if (!strcmp(res.status, "ok")) *plan_s = 1e-9 * item(json_object_get(res.reply, "doc"), "plan_ns", 0);
-    *elapsed_s = res.elapsed_s;
+    *took_s = res.elapsed_s;
     json_decref(res.reply);
     return 0;
+}
+
+int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out)
+{
+    struct hb_child_result res;
+    memset(out, 0, sizeof *out);
+    int rc = in_child(pts, n, o, "probe", &res);
+    if (rc) return rc;
+    out->status = res.status;
+    out->elapsed_s = res.elapsed_s;
+    snprintf(out->detail, sizeof out->detail, "%s", res.detail);
+    json_decref(res.reply);
+    out->doc = failed_doc(pts, n, o, &res);
+    return out->doc ? 0 : hb_fail(HB_ERR_RUN, "out of memory for a record");
 }

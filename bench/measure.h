@@ -32,9 +32,13 @@ struct hb_measured {
 // n = 1: a point; n = 2: a pair, alternated in one process, ratio = time of pts[0] / time of pts[1]. Every
 // outcome is a row in doc. 0 also when the child failed; HB_ERR_RUN if none could be started.
 int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out);
-// The planning step: the implementation plans this problem once, measuring, and so leaves its wisdom on this
-// machine. *plan_s < 0: it did not come to that (out of memory, time limit); the point itself will say why.
-int hb_plan_point(const struct hb_point *pt, const struct hb_measure_opts *o, double *plan_s, double *elapsed_s);
+// The planning step: an implementation plans these problems, measuring, and so leaves its wisdom on this machine.
+// One child for all of pts[n] (n <= HB_PLAN_POINTS); a problem that cannot be planned is passed over, what the time
+// limit cuts off is planned with its point. *took: seconds.
+enum { HB_PLAN_POINTS = 512 };
+int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o, double *took_s);
+// Only plans the real problem, to learn whether it is refused or does not fit. Status ok says no more than that.
+int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out);
 // Heads (attention, mha; 0: one per 64 channels, or one) and order (hyena; 0: the default) where impl has them.
 void hb_point_fit_op(struct hb_point *pt, int64_t H, int order);
 // "A vs B": key of a pair in a run and its name in hb_pairs.

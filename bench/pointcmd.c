@@ -18,13 +18,16 @@
 #include "commands.h"
 #include "measure.h"
 
+// What to do with the points: measure one or two; only plan one or two and say whether they fit; leave the wisdom of
+// as many as there are.
+enum task { TASK_MEASURE, TASK_PROBE, TASK_PLAN };
 struct request {
-    const char *name[2];
+    enum task task;
+    const char *name[HB_PLAN_POINTS];
     int n;
     uint64_t seed;
     size_t mem_bytes;
     double judge_flop;
-    bool plan_only;
     struct hb_sample_opts sample;
 };
 
@@ -43,33 +46,46 @@ struct side {
 
 // --- request and answer ------------------------------------------------------------------------------------------
 
+static int read_task(const char *word, enum task *t)
+{
+    static const char *const tasks[] = { [TASK_MEASURE] = "measure", [TASK_PROBE] = "probe", [TASK_PLAN] = "plan" };
+    for (int i = 0; i <= TASK_PLAN; i++)
+        if (!strcmp(tasks[i], word)) { *t = (enum task)i; return 0; }
+    return hb_fail(HB_ERR_INPUT, "request: 'task': '%.60s' is none of measure, probe, plan", word);
+}
+
+static int read_names(const json_t *names, struct request *r)
+{
+    size_t cap = r->task == TASK_PLAN ? HB_PLAN_POINTS : 2;
+    if (!json_is_array(names) || json_array_size(names) < 1 || json_array_size(names) > cap)
+        return hb_fail(HB_ERR_INPUT, "request: 'points' must be an array of 1 to %zu names", cap);
+    r->n = (int)json_array_size(names);
+    for (int i = 0; i < r->n; i++)
+        if (!(r->name[i] = json_string_value(json_array_get(names, (size_t)i))))
+            return hb_fail(HB_ERR_INPUT, "request: 'points'[%d] is not a text", i);
+    return 0;
+}
+
 static int read_request(json_t **doc, struct request *r)
 {
     json_error_t e;
     json_t *names;
+    const char *task;
     json_int_t seed = 0, mem = 0;
-    int plan_only = 0, min_n = 0, max_n = 0;
+    struct hb_sample_opts *s = &r->sample;
     if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
-    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:b}", "points", &names, "seed", &seed,
-                       "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &r->sample.ci_target, "budget_s",
-                       &r->sample.budget_s, "min_samples", &min_n, "max_samples", &max_n, "min_sample_s",
-                       &r->sample.min_sample_s, "plan_only", &plan_only))
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}", "points", &names, "seed", &seed,
+                       "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &s->ci_target, "budget_s",
+                       &s->budget_s, "min_samples", &s->min_samples, "max_samples", &s->max_samples, "min_sample_s",
+                       &s->min_sample_s, "task", &task))
         return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
-    if (!json_is_array(names) || json_array_size(names) < 1 || json_array_size(names) > 2)
-        return hb_fail(HB_ERR_INPUT, "request: 'points' must be an array of one or two names");
-    if (mem < 0 || min_n < 1 || max_n < min_n)
+    if (mem < 0 || s->min_samples < 1 || s->max_samples < s->min_samples)
         return hb_fail(HB_ERR_INPUT, "request: limits and numbers of samples must be positive");
-    r->n = (int)json_array_size(names);
-    for (int i = 0; i < r->n; i++)
-        if (!(r->name[i] = json_string_value(json_array_get(names, (size_t)i))))
-            return hb_fail(HB_ERR_INPUT, "request: 'points' must be an array of one or two names");
-    r->seed = r->sample.seed = (uint64_t)seed;
+    r->seed = s->seed = (uint64_t)seed;
     r->mem_bytes = (size_t)mem;
-    r->plan_only = plan_only;
-    r->sample.min_samples = min_n;
-    r->sample.max_samples = max_n;
-    return 0;
+    int rc = read_task(task, &r->task);
+    return rc ? rc : read_names(names, r);
 }
 
 static int reply(const char *status, const char *detail, json_t *doc)
@@ -131,18 +147,30 @@ static int open_side(struct side *s, const char *name, const struct request *r)
     return why ? hb_fail(HB_ERR_REFUSED, "%s", why) : 0;
 }
 
-// The planning step: wisdom for the problems of a sweep. Problems that do not fit are not its business.
-static int plan_only(struct side *sides, int n)
+// The planning step. A problem that is refused or does not fit is not its business.
+static int plan_all(const struct request *r)
 {
-    json_t *out = json_array();
-    for (int i = 0; i < n; i++) {
+    json_t *ns = json_array();
+    for (int i = 0; i < r->n; i++) {
+        struct side s = { .st = NULL };
         int64_t t0 = hb_now_ns();
-        int rc = sides[i].impl->plan(hb_host(), &sides[i].pt.p, &sides[i].st);
-        unplan(&sides[i]);
-        if (rc) { json_decref(out); return rc; }
-        json_array_append_new(out, json_integer(hb_now_ns() - t0));
+        int rc = open_side(&s, r->name[i], r);
+        if (!rc) rc = s.impl->plan(hb_host(), &s.pt.p, &s.st);
+        unplan(&s);
+        if (rc) hb_error_clear();
+        json_array_append_new(ns, json_integer(rc ? -1 : hb_now_ns() - t0));
     }
-    return reply("ok", "", json_pack("{s:o}", "plan_ns", out));
+    return reply("ok", "", json_pack("{s:o}", "plan_ns", ns));
+}
+
+static int probe(struct side *side, int n)
+{
+    for (int i = 0; i < n; i++) {
+        int rc = plan(&side[i]);
+        unplan(&side[i]);
+        if (rc) return rc;
+    }
+    return reply("ok", "", NULL);
 }
 
 // --- one side, step by step --------------------------------------------------------------------------------------
@@ -296,8 +324,9 @@ static int serve(const struct request *r)
     int rc = hb_point_parse(r->name[0], &first);
     if (rc) return rc;
     if ((rc = hb_host_init(first.p.threads, r->mem_bytes)) != 0 || (rc = hb_registry_load()) != 0) return rc;
+    if (r->task == TASK_PLAN) return plan_all(r);
     for (int i = 0; !rc && i < r->n; i++) rc = open_side(&side[i], r->name[i], r);
-    if (!rc) rc = r->plan_only ? plan_only(side, r->n) : measure(side, r);
+    if (!rc) rc = r->task == TASK_PROBE ? probe(side, r->n) : measure(side, r);
     for (int i = 0; i < r->n; i++) {
         unplan(&side[i]);
         if (side[i].has_inputs) hb_inputs_free(&side[i].in);
@@ -316,7 +345,7 @@ int hb_cmd_point(int argc, char **argv)
     signal(SIGINT, SIG_DFL);         // the parent keeps what is measured; a point in flight just ends
     signal(SIGTERM, SIG_DFL);
     json_t *doc = NULL;
-    struct request r = { 0 };
+    static struct request r;
     rc = read_request(&doc, &r);
     if (!rc) rc = serve(&r);
     json_decref(doc);

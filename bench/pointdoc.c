@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "roofline.h"
+
 enum { REPETITIONS = 10, KEPT_SAMPLES = 64 };    // 64: raw samples kept per repetition
 
 static int put(json_t *obj, const char *key, json_t *v)

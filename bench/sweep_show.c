@@ -1,0 +1,208 @@
+// sweep_show.c: a sweep for people: the first curve, the tables at the end, the plan of a dry run.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "sweep.h"
+#include "table.h"
+
+enum { CHART_WIDTH = 64, MAX_CURVES = 26 };
+
+static int flush(struct hb_text *out)
+{
+    int rc = hb_text_done(out);
+    if (!rc && (fputs(out->s, stdout) < 0 || fflush(stdout))) rc = hb_fail(HB_ERR_RUN, "cannot write to stdout");
+    hb_text_free(out);
+    return rc;
+}
+
+static const struct sweep_item *at(const struct sweep *s, int group, const char *impl, int64_t L, enum hb_pass pass)
+{
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && it->pt[0].p.L == L
+            && !strcmp(it->pt[0].impl, impl) && it->state != ITEM_PENDING) return it;
+    }
+    return NULL;
+}
+
+static int ascending(const void *x, const void *y)
+{
+    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
+    return a < b ? -1 : a > b;
+}
+
+// The lengths of a group and pass for which there is an answer. Owned by the caller; NULL: none or no memory.
+static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, size_t *n)
+{
+    int64_t *L = malloc((s->n + 1) * sizeof *L);
+    size_t m = 0;
+    for (size_t i = 0; L && i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && it->state != ITEM_PENDING) L[m++] = it->pt[0].p.L;
+    }
+    if (L) qsort(L, m, sizeof *L, ascending);
+    *n = 0;
+    for (size_t i = 0; i < m; i++)
+        if (!*n || L[i] != L[*n - 1]) L[(*n)++] = L[i];
+    return L;
+}
+
+// --- the curve -----------------------------------------------------------------------------------------------------
+
+static bool timed(const struct sweep_item *it) { return it && it->status && !strcmp(it->status, "ok"); }
+
+static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo, double hi, struct hb_text *out)
+{
+    const struct sweep_group *g = &s->file.groups[group];
+    char row[CHART_WIDTH + 1], note[200] = "";
+    memset(row, ' ', CHART_WIDTH);
+    row[CHART_WIDTH] = 0;
+    for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) {
+        const struct sweep_item *it = at(s, group, g->impls[k], L, pass);
+        if (!timed(it)) {
+            if (it) snprintf(note + strlen(note), sizeof note - strlen(note), "  %c: %s", 'a' + k, it->status);
+            continue;
+        }
+        int x = hi > lo ? (int)lround(log(it->median_ns / lo) / log(hi / lo) * (CHART_WIDTH - 1)) : 0;
+        row[x] = row[x] == ' ' ? (char)('a' + k) : '*';
+    }
+    hb_text_add(out, "%8lld |%s|%s\n", (long long)L, row, note);
+}
+
+void hb_sweep_print_curve(const struct sweep *s, int group)
+{
+    const struct sweep_group *g = &s->file.groups[group];
+    double lo = INFINITY, hi = 0;
+    enum hb_pass pass = HB_PASS_FWD;
+    struct hb_text out = { 0 };
+    while (pass < HB_PASS_COUNT && !g->set.pass[pass]) pass++;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->n != 1 || !(it->groups >> group & 1) || it->pt[0].pass != pass || !timed(it)) continue;
+        lo = fmin(lo, it->median_ns);
+        hi = fmax(hi, it->median_ns);
+    }
+    if (!(hi > 0)) return;
+    hb_text_add(&out, "\n%s: time, growing to the right (log scale), against length L, growing downwards\n", g->title);
+    for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) hb_text_add(&out, "   %c %s\n", 'a' + k, g->impls[k]);
+    hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1, hb_str_time(lo).s, hb_str_time(hi).s);
+    size_t n = 0;
+    int64_t *L = lengths_of(s, group, pass, &n);
+    for (size_t i = 0; L && i < n; i++) chart_row(s, group, L[i], pass, lo, hi, &out);
+    hb_text_add(&out, "   (* two at the same place)\n\n");
+    free(L);
+    if (flush(&out)) hb_error_clear();       // a picture on the way is no reason to stop measuring
+}
+
+// --- the tables ----------------------------------------------------------------------------------------------------
+
+static void group_table(const struct sweep *s, int group, enum hb_pass pass, struct hb_text *out)
+{
+    const struct sweep_group *g = &s->file.groups[group];
+    struct hb_table t = { 0 };
+    char heads[SWEEP_MAX_IMPLS * (HB_NAME_MAX + 2) + 8] = ">L";
+    size_t n = 0;
+    int64_t *L = lengths_of(s, group, pass, &n);
+    bool used[SWEEP_MAX_IMPLS] = { 0 };
+    for (int k = 0; k < g->n_impls; k++) {
+        for (size_t i = 0; i < n; i++) used[k] = used[k] || at(s, group, g->impls[k], L[i], pass);
+        if (used[k]) snprintf(heads + strlen(heads), sizeof heads - strlen(heads), "|>%s", g->impls[k]);
+    }
+    if (n) {
+        hb_text_add(out, "\n%s, pass %s: median time\n", g->title, hb_pass_str(pass));
+        hb_table_head(&t, heads);
+        for (size_t i = 0; i < n; i++) {
+            hb_table_cell(&t, "%lld", (long long)L[i]);
+            for (int k = 0; k < g->n_impls; k++) {
+                const struct sweep_item *it = at(s, group, g->impls[k], L[i], pass);
+                if (used[k]) hb_table_cell(&t, "%s", timed(it) ? hb_str_time(it->median_ns).s : it ? it->status : "");
+            }
+        }
+        hb_table_print(&t, out);
+    }
+    free(L);
+}
+
+static void pair_table(const struct sweep *s, struct hb_text *out)
+{
+    struct hb_table t = { 0 };
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->n != 2 || it->state == ITEM_PENDING) continue;
+        if (!t.cols) hb_table_head(&t, "time of|against|>B|>D|>L|pass|>ratio, 95 % interval");
+        const struct hb_problem *p = &it->pt[0].p;
+        struct hb_ratio r = { it->ratio, { it->ratio_lo, it->ratio_hi } };
+        hb_table_cell(&t, "%s", it->pt[0].impl);
+        hb_table_cell(&t, "%s", it->pt[1].impl);
+        hb_table_cell(&t, "%lld", (long long)p->B);
+        hb_table_cell(&t, "%lld", (long long)p->D);
+        hb_table_cell(&t, "%lld", (long long)p->L);
+        hb_table_cell(&t, "%s", hb_pass_str(it->pt[0].pass));
+        hb_table_cell(&t, "%s", timed(it) ? hb_str_ratio(r).s : it->status);
+    }
+    if (t.cols) hb_text_add(out, "\nSide by side, alternated in one process\n");
+    if (t.cols) hb_table_print(&t, out);
+}
+
+static void crossings(const struct sweep *s, struct hb_text *out)
+{
+    for (int i = 0; s->refine && i < s->file.n_refines; i++) {
+        const struct sweep_refine *r = &s->file.refines[i];
+        struct hb_crossing x;
+        int n = hb_sweep_crossing(s, r, &x);
+        const char *what = r->what == SWEEP_TIME ? "time" : "memory";
+        hb_text_add(out, "%s%s against %s, %s: ", i ? "" : "\n", r->a, r->b, what);
+        if (n < 2) hb_text_add(out, "fewer than two common lengths\n");
+        else if (x.kind == HB_CROSS_TIE) hb_text_add(out, "a tie everywhere\n");
+        else if (x.kind == HB_CROSS_NONE_A) hb_text_add(out, "the first is better at every length\n");
+        else if (x.kind == HB_CROSS_NONE_B) hb_text_add(out, "the second is better at every length\n");
+        else hb_text_add(out, "L* = %s %s over %d lengths\n", hb_str_len(x.L_star).s, hb_str_interval(x.ci95).s, n);
+    }
+}
+
+static void sums(const struct sweep *s, struct hb_text *out)
+{
+    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed", "dropped" };
+    hb_text_add(out, "\n");
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+        int n = 0;
+        for (size_t i = 0; i < s->n; i++) n += s->items[i].n && s->items[i].status && !strcmp(s->items[i].status, all[k]);
+        if (n) hb_text_add(out, "%d %s  ", n, all[k]);
+    }
+    hb_text_add(out, "\n");
+}
+
+int hb_sweep_print_tables(const struct sweep *s)
+{
+    struct hb_text out = { 0 };
+    for (int g = 0; g < s->file.n_groups; g++)
+        for (int p = 0; p < HB_PASS_COUNT; p++)
+            if (s->file.groups[g].set.pass[p]) group_table(s, g, (enum hb_pass)p, &out);
+    pair_table(s, &out);
+    crossings(s, &out);
+    sums(s, &out);
+    return flush(&out);
+}
+
+int hb_sweep_print_plan(const struct sweep *s)
+{
+    struct hb_text out = { 0 };
+    double total = 0, refine = 0;
+    hb_text_add(&out, "%8s %8s  %s\n", "priority", "seconds", "point");
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        double t = it->refine >= 0 ? 0 : hb_sweep_predict(s, it);
+        if (it->refine >= 0) {
+            const struct sweep_refine *r = &s->file.refines[it->refine];
+            hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "", it->name, (long long)r->steps);
+            refine += 2 * (double)r->steps;
+        } else {
+            hb_text_add(&out, "%8lld %8.1f  %s\n", (long long)it->priority, fmin(t, it->opts.time_limit_s), it->name);
+        }
+        total += fmin(t, it->refine >= 0 ? 0 : it->opts.time_limit_s);
+    }
+    hb_text_add(&out, "%zu points and pairs, about %.1f minutes%s", s->n, total / 60, refine > 0 ? "" : "\n");
+    if (refine > 0) hb_text_add(&out, ", and at most %.0f points around crossovers\n", refine);
+    return flush(&out);
+}
