@@ -1,0 +1,122 @@
+// main.c: finds the command and hands over; the only place that decides about the process.
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cli.h"
+#include "commands.h"
+#include "record.h"
+#include "env.h"
+
+#define HB_VERSION "0.1"
+
+struct command { const char *name; int (*run)(int argc, char **argv); const char *about; };   // about NULL: hidden
+
+// In the order in which a newcomer needs them.
+static const struct command commands[] = {
+    { "list", hb_cmd_list, "implementations: what is there, what is not, and why" },
+    { "run", hb_cmd_run, "measure one point" },
+    { "sweep", hb_cmd_sweep, "measure many points from a file; stop and resume" },
+    { "apply", hb_cmd_apply, "run an implementation on your own NumPy arrays" },
+    { "train", hb_cmd_train, "train one language model, record losses and perplexity" },
+    { "crossover", hb_cmd_crossover, "lengths at which one implementation overtakes another" },
+    { "plot", hb_cmd_plot, "figures from results" },
+    { "report", hb_cmd_report, "the findings, from results" },
+    { "env", hb_cmd_env, "this machine; compare two; what spoils measurements" },
+    { "roofline", hb_cmd_roofline, "measure the peaks of this machine" },
+    { "gbench", hb_cmd_gbench, "Google Benchmark's own command line over the same points" },
+    { "__point", hb_cmd_point, NULL },
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "usage: hyena-bench COMMAND [options]\n\n"
+            "How fast, how lean and how good is Hyena against attention, at which length, on this machine?\n\ncommands\n");
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (commands[i].about) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].about);
+    fprintf(out, "\n  'hyena-bench COMMAND --help' explains one.\n\nexample\n"
+            "  hyena-bench run --impl hyena:longconv_fftw --L 4096 --D 256\n\nexit codes\n"
+            "  0 done   1 the answer is no   2 bad usage or input   3 the machine lacks something   4 failure\n");
+}
+
+static int print_version(void)
+{
+    json_t *software = hb_env_software();
+    const char *git = json_string_value(json_object_get(software, "git"));
+    printf("hyena-bench %s (%s), implementation ABI %d\n", HB_VERSION, git ? git : "unversioned", HB_ABI_VERSION);
+    json_decref(software);
+    return 0;
+}
+
+static int is_folder(const char *variable, const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) return 0;
+    return hb_fail(HB_ERR_INPUT, "%s: '%.300s' is not a folder", variable, path);
+}
+
+// The variables that name places: a wrong one is an error before any work, not a surprise after it. Unset and
+// empty are the same.
+static int check_environment(void)
+{
+    static const char *const variables[] = { "HYENA_BENCH_IMPLS", "HYENA_BENCH_BUILD", "HYENA_BENCH_DATA" };
+    int rc = 0;
+    for (size_t i = 0; i < sizeof variables / sizeof *variables && rc == 0; i++) {
+        const char *value = getenv(variables[i]);
+        char *copy = strdup(value ? value : ""), *save = NULL;
+        const char *separator = i == 0 ? ":" : "\n";        // IMPLS is a list
+        if (!copy) return hb_fail(HB_ERR_OOM, "out of memory: %s", variables[i]);
+        for (char *dir = strtok_r(copy, separator, &save); dir && rc == 0; dir = strtok_r(NULL, separator, &save))
+            rc = is_folder(variables[i], dir);
+        free(copy);
+    }
+    return rc;
+}
+
+static int no_such_command(const char *word)
+{
+    const char *names[N_COMMANDS];
+    size_t n = 0;
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (commands[i].about) names[n++] = commands[i].name;
+    const char *near = hb_closest(word, names, n);
+    return hb_fail(HB_ERR_INPUT, "no command '%.100s'%s%s%s; 'hyena-bench --help' lists them", word,
+                   near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+}
+
+// What was printed has arrived, or it is said that it has not. A reader that went away is not our failure.
+static int close_stdout(int rc)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return rc;
+    if (errno == EPIPE || rc != 0) return rc;
+    return hb_exit_code("", hb_fail(HB_ERR_RUN, "cannot write to standard output: %s", strerror(errno)));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    const char *word = argv[1];
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
+        print_help(stdout);
+        return close_stdout(0);
+    }
+    if (!strcmp(word, "--version")) return close_stdout(print_version());
+    hb_signals_install();
+    for (int i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(word, commands[i].name)) continue;
+        if (check_environment()) return hb_exit_code(word, hb_error_code());
+        int rc = close_stdout(commands[i].run(argc - 1, argv + 1));
+        if (hb_interrupted()) {              // the caller's shell must see that it was the signal
+            signal(hb_signal_number(), SIG_DFL);
+            raise(hb_signal_number());
+        }
+        return rc;
+    }
+    return hb_exit_code("", no_such_command(word));
+}
