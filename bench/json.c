@@ -14,7 +14,7 @@ json_t *hb_json_load(const char *path)
     struct stat st;
     FILE *f = fopen(path, "re");
     if (!f || fstat(fileno(f), &st) != 0) {
-        hb_fail(errno == ENOENT ? HB_ERR_MISSING : HB_ERR_INPUT, "%s: %s", path, strerror(errno));
+        hb_fail(HB_ERR_INPUT, "%s: %s", path, strerror(errno));
         if (f) fclose(f);
         return NULL;
     }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "child.h"
 #include "cli.h"
@@ -229,7 +230,9 @@ static int read_peaks(const json_t *o, const char *path, struct hb_peaks *out)
 static int load(struct hb_roofline *out, char *cflags, size_t cap)
 {
     char path[4500];
-    json_t *o = hb_json_load(file_path(path, sizeof path));
+    if (access(file_path(path, sizeof path), F_OK) != 0)
+        return hb_fail(HB_ERR_MISSING, "%s: not there, 'hyena-bench roofline' makes it", path);
+    json_t *o = hb_json_load(path);
     if (!o) return hb_error_code();
     const char *flags = json_string_value(json_object_get(o, "cflags"));
     if (cflags) snprintf(cflags, cap, "%s", flags ? flags : "");
