@@ -39,7 +39,7 @@ struct expansion {
     struct hb_lm_jobs *jobs;
     const char *const *words; int n_words;
     int priority;
-    const char *where;
+    char where[4096 + 64];
 };
 
 // All runs of `obj` from its key `it` on, on top of c; the key `priority` is no key of the configuration.
@@ -87,7 +87,6 @@ static int read_suite(json_t *doc, const char *path, struct expansion *x)
 {
     const char *key, *about = NULL;
     json_t *v, *defaults = NULL, *runs = NULL;
-    char where[4096 + 64];
     if (!json_is_object(doc))
         return hb_fail(HB_ERR_INPUT, "%s: expected an object with about, defaults and runs", path);
     json_object_foreach(doc, key, v)
@@ -101,11 +100,10 @@ static int read_suite(json_t *doc, const char *path, struct expansion *x)
         return hb_fail(HB_ERR_INPUT, "%s: runs must be a list with at least one run", path);
     struct hb_lm_config c;
     hb_lm_config_default(&c);
-    snprintf(where, sizeof where, "%s: defaults", path);
-    int rc = defaults ? hb_lm_config_json(&c, defaults, where) : 0;
-    x->where = where;
+    snprintf(x->where, sizeof x->where, "%s: defaults", path);
+    int rc = defaults ? hb_lm_config_json(&c, defaults, x->where) : 0;
     for (size_t i = 0; !rc && i < json_array_size(runs); i++) {
-        snprintf(where, sizeof where, "%s: runs[%zu]", path, i);
+        snprintf(x->where, sizeof x->where, "%s: runs[%zu]", path, i);
         rc = read_run(x, json_array_get(runs, i), &c);
     }
     return rc;
