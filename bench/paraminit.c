@@ -46,11 +46,11 @@ int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed
         for (int64_t i = 0; i < n; i++) out[i] = (float)(arg * (2 * hb_rng_uniform(seed, stream, (uint64_t)i) - 1));
         return 0;
     case HB_INIT_POSEMB: {
-        int64_t lmax = p->oper.lmax ? p->oper.lmax : p->L;
-        if (t->rank != 2 || t->shape[0] != lmax || t->shape[1] % 2 == 0 || t->shape[1] > HB_EMB_MAX)
+        int64_t lmax = p->oper.lmax ? p->oper.lmax : p->L, E = t->shape[t->rank - 1];
+        if (n != lmax * E || E % 2 == 0 || E > HB_EMB_MAX)             // (lmax,E), in checkpoints (1,lmax,E)
             return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (%lld, odd up to %d)", t->name,
                            (long long)lmax, HB_EMB_MAX);
-        hb_posemb(out, lmax, t->shape[1]);
+        hb_posemb(out, lmax, E);
         return 0;
     }
     }
