@@ -47,8 +47,8 @@ int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed
         return 0;
     case HB_INIT_POSEMB: {
         int64_t lmax = p->oper.lmax ? p->oper.lmax : p->L, E = t->shape[t->rank - 1];
-        if (n != lmax * E || E % 2 == 0 || E > HB_EMB_MAX)             // (lmax,E), in checkpoints (1,lmax,E)
-            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (%lld, odd up to %d)", t->name,
+        if (n != lmax * E || E % 2 == 0 || E > HB_EMB_MAX)
+            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (1, %lld, odd up to %d)", t->name,
                            (long long)lmax, HB_EMB_MAX);
         hb_posemb(out, lmax, E);
         return 0;
