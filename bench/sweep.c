@@ -208,10 +208,9 @@ static int measure(struct job *j, struct sweep_item *it)
 static int process(struct job *j, struct sweep_item *it)
 {
     char why[200];
-    bool known, answered = false;
-    double exec = hb_sweep_predict_exec(&j->s, it, &known), left = left_of_budget(&j->s);
+    bool answered = false, hopeless = hb_sweep_hopeless(&j->s, it);
+    double left = left_of_budget(&j->s);
     it->predicted_s = hb_sweep_predict(&j->s, it);
-    bool hopeless = it->opts.sample.min_samples * exec > (known ? 1.2 : 20) * it->opts.time_limit_s;   // 20: a guess
     bool late = it->predicted_s > left && it->predicted_s - left > 0.1 * it->predicted_s;
     if (!hopeless && !late) return measure(j, it);
     int rc = hopeless ? probe(j, it, &answered) : 0;

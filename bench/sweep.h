@@ -88,6 +88,8 @@ void hb_sweep_sort(struct sweep *s);         // by priority, length, file; refin
 // false: nothing has, it is a guess from typical rates.
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known);
 double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it);     // seconds of the whole child
+// Would even the fewest samples take longer than its limit by far?
+bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it);
 double hb_sweep_remaining(const struct sweep *s);                                // seconds of all that is pending
 void hb_sweep_learn(struct sweep *s, struct sweep_item *it, const struct hb_measured *m);
 // The same from a record that is there: {benchmarks, hb_skips, hb_pairs}. False: it was dropped, measure it.

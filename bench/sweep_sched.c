@@ -86,6 +86,15 @@ int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L
 
 static bool wanted(const char *glob, const char *impl) { return !glob || !fnmatch(glob, impl, 0); }
 
+// Puts the file and the place in front of the message that is set.
+static int in_place(const struct sweep *s, const char *kind, const char *id, int code)
+{
+    char text[1024];
+    snprintf(text, sizeof text, "%s", hb_error());
+    hb_error_clear();
+    return hb_fail(code, "%s: %s '%s': %s", s->path, kind, id, text);
+}
+
 static int expand_group(struct sweep *s, int g, const char *glob, const int64_t *lengths, int n_lengths)
 {
     const struct sweep_group *gr = &s->file.groups[g];
@@ -96,7 +105,7 @@ static int expand_group(struct sweep *s, int g, const char *glob, const int64_t 
                 if (!gr->set.pass[p] || !wanted(glob, gr->impls[i])) continue;
                 int rc = hb_sweep_point(&gr->set, gr->impls[i], lengths[l], (enum hb_pass)p, &pt);
                 if (!rc) rc = hb_sweep_add(s, &pt, 1, &gr->set, g);
-                if (rc < 0) return rc;
+                if (rc < 0) return in_place(s, "group", gr->id, rc);
             }
     return 0;
 }
@@ -110,7 +119,7 @@ static int expand_pair(struct sweep *s, const struct sweep_pair *pr, const int64
             int rc = hb_sweep_point(&pr->set, pr->a, lengths[l], (enum hb_pass)p, &pt[0]);
             if (!rc) rc = hb_sweep_point(&pr->set, pr->b, lengths[l], (enum hb_pass)p, &pt[1]);
             if (!rc) rc = hb_sweep_add(s, pt, 2, &pr->set, -1);
-            if (rc < 0) return rc;
+            if (rc < 0) return in_place(s, "pair of", pr->a, rc);
             snprintf(s->items[rc].title, sizeof s->items[rc].title, "%s", pr->title);
         }
     return 0;
@@ -219,11 +228,21 @@ double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it)
     return START_S + setup + fmax(warm, WARM_RUNS * exec) + sampling;
 }
 
+bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it)
+{
+    bool known;
+    double least = it->opts.sample.min_samples * hb_sweep_predict_exec(s, it, &known);
+    return least > (known ? 1.2 : 20) * it->opts.time_limit_s;     // 20: a guess is wrong by as much
+}
+
 double hb_sweep_remaining(const struct sweep *s)
 {
     double sum = 0;
-    for (size_t i = 0; i < s->n; i++)
-        if (s->items[i].state == ITEM_PENDING) sum += hb_sweep_predict(s, &s->items[i]);
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->state != ITEM_PENDING) continue;
+        sum += hb_sweep_hopeless(s, it) ? START_S : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
+    }
     return sum;
 }
 

@@ -192,15 +192,15 @@ int hb_sweep_print_plan(const struct sweep *s)
     hb_text_add(&out, "%8s %8s  %s\n", "priority", "seconds", "point");
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        double t = it->refine >= 0 ? 0 : hb_sweep_predict(s, it);
+        double t = it->refine >= 0 ? 0 : fmin(hb_sweep_hopeless(s, it) ? 1 : hb_sweep_predict(s, it), it->opts.time_limit_s);
         if (it->refine >= 0) {
             const struct sweep_refine *r = &s->file.refines[it->refine];
             hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "", it->name, (long long)r->steps);
             refine += 2 * (double)r->steps;
         } else {
-            hb_text_add(&out, "%8lld %8.1f  %s\n", (long long)it->priority, fmin(t, it->opts.time_limit_s), it->name);
+            hb_text_add(&out, "%8lld %8.1f  %s\n", (long long)it->priority, t, it->name);
         }
-        total += fmin(t, it->refine >= 0 ? 0 : it->opts.time_limit_s);
+        total += t;
     }
     hb_text_add(&out, "%zu points and pairs, about %.1f minutes%s", s->n, total / 60, refine > 0 ? "" : "\n");
     if (refine > 0) hb_text_add(&out, ", and at most %.0f points around crossovers\n", refine);

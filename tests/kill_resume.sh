@@ -1,0 +1,89 @@
+#!/bin/bash
+# A sweep killed with SIGKILL at twenty random moments and resumed each time ends with the same set of points: valid
+# files, nothing lost, nothing measured twice, no child left. Then once with SIGINT, which also writes a file.
+# Usage: tests/kill_resume.sh BUILD_DIR [KILLS]
+set -u
+build=$(realpath "${1:-build}")
+kills=${2:-20}
+hb=$build/hyena-bench
+tmp=$(mktemp -d) || exit 1
+trap 'rm -rf "$tmp"' EXIT
+export HYENA_BENCH_BUILD=$tmp/build       # results and wisdom of its own
+mkdir "$HYENA_BENCH_BUILD"
+RANDOM=$$
+failed=0
+say() {   # $1 status of the check  $2 what was checked
+    if [ "$1" = 0 ]; then echo "PASS $2"; else echo "FAIL $2"; failed=1; fi
+}
+
+cat > "$tmp/sweep.json" <<'JSON'
+{"name": "kill_resume",
+ "defaults": {"B": 1, "D": 8, "budget_s": 0.02, "ci_target": 0.5, "time_limit_s": 20, "threads": 1},
+ "groups": [{"id": "core", "impls": ["longconv_direct", "longconv_fftw_plain"], "L": [16, 33, 64, 100, 128, 200, 256],
+             "pass": ["fwd", "bwd"], "priority": 1},
+            {"id": "oom", "impls": ["attention_naive"], "L": 1048576, "priority": 2}],
+ "pairs": [{"a": "longconv_direct", "b": "longconv_fftw_plain", "L": [64, 128], "priority": 2}]}
+JSON
+"$hb" sweep "$tmp/sweep.json" --dry-run | grep -o '[a-z_]*/dev:.*' | sort > "$tmp/want"
+[ -s "$tmp/want" ]; say $? "the plan has $(wc -l < "$tmp/want") points"
+
+folder() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null | head -n 1; }
+names() {   # keys of the points that the unfinished run has
+    local d; d=$(folder)
+    [ -n "$d" ] && cat "$d"/[0-9]*.json 2>/dev/null | grep -o '"name": *"[^"]*"' | sort -u
+}
+points() { local d; d=$(folder); [ -n "$d" ] && find "$d" -name '[0-9]*.json' | wc -l || echo 0; }
+
+# Starts the sweep, ends it by a signal after a random part of $2 milliseconds. Sets survivors, done_first.
+hit() {
+    "$hb" sweep "$tmp/sweep.json" --resume >"$tmp/out" 2>"$tmp/err" &
+    local pid=$! ms=$((RANDOM % $2 + 10)) children= c
+    sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
+    children=$(cat /proc/$pid/task/*/children 2>/dev/null)
+    kill -"$1" $pid 2>/dev/null
+    wait $pid 2>/dev/null; code=$?
+    survivors=0
+    for c in $children; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do [ -e "/proc/$c" ] && sleep 0.05; done
+        if [ -e "/proc/$c" ] && grep -q __point "/proc/$c/cmdline" 2>/dev/null; then survivors=$((survivors + 1)); fi
+    done
+}
+
+lost=0 left=0 most=0 broken=0 n=0 early=0
+while [ $n -lt "$kills" ]; do
+    names > "$tmp/before"
+    hit KILL 1500
+    if [ $code = 0 ]; then          # it was done before the signal: begin again, with a new run
+        early=$((early + 1)); [ $early -gt 20 ] && break
+        continue
+    fi
+    n=$((n + 1)) left=$((left + survivors))
+    names > "$tmp/after"
+    [ -n "$(comm -23 "$tmp/before" "$tmp/after")" ] && lost=$((lost + 1))
+    [ "$(points)" -gt $most ] && most=$(points)
+    for f in "$(folder)"/*.json; do [ -e "$f" ] && [ "$(tail -c 1 "$f" | tr -d '\n' | wc -c)" -gt 0 ] && [ "$(tail -c 1 "$f")" != '}' ] && broken=$((broken + 1)); done
+done
+[ $n = "$kills" ];  say $? "killed $n times, $most points at the latest"
+[ $lost = 0 ];      say $? "no point that was there is lost ($lost times)"
+[ $left = 0 ];      say $? "no child is left running ($left)"
+[ $broken = 0 ];    say $? "every file is whole ($broken are not)"
+
+hit INT 1000
+[ $code = 4 ] && grep -q -- --resume "$tmp/out" && [ -n "$(folder)" ]; say $? "SIGINT: exit code $code, says how to resume, the run stays open"
+[ $survivors = 0 ]; say $? "SIGINT: no child is left running"
+
+"$hb" sweep "$tmp/sweep.json" --resume >"$tmp/out" 2>"$tmp/err"; code=$?
+[ $code = 0 ] || cat "$tmp/err"
+file=$(grep -o '/.*\.json$' "$tmp/out" | tail -n 1)
+[ $code = 0 ] && [ -s "$file" ]; say $? "the last one ends by itself (exit code $code)"
+grep -o '"name": *"[^"]*"' "$file" | sed 's/.*: *"//; s/"$//' | grep /dev: | sort -u > "$tmp/have"
+cmp -s "$tmp/want" "$tmp/have"; rc=$?
+[ $rc = 0 ] || diff "$tmp/want" "$tmp/have" | head -n 20
+say $rc "the file has the same set of points ($(wc -l < "$tmp/have"))"
+twice=$(grep -o '"name": *"[^"]*".*"repetition_index": *0[,}]' "$file" | grep -o '"name": *"[^"]*"' | sort | uniq -d | wc -l)
+[ "$twice" = 0 ]; say $? "no point is there twice ($twice)"
+"$hb" crossover "$file" >/dev/null 2>"$tmp/err"; rc=$?
+[ $rc = 0 ] || cat "$tmp/err"
+say $rc "the file can be read"
+[ -z "$(folder)" ]; say $? "nothing unfinished is left"
+exit $failed
