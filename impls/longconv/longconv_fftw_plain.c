@@ -63,19 +63,14 @@ static void transform(const struct state *s, const struct work *w, const float *
     fftwf_execute_dft_r2c(s->r2c, w->x, f);
 }
 
-// sum_t a[t] b[t], float32 sums of 512 terms summed in float64.
+// sum_t a[t] b[t]; products of float32 are exact in float64.
 static double dot(const float *a, const float *b, int64_t n)
 {
-    double total = 0;
-    for (int64_t t0 = 0; t0 < n; t0 += 512) {
-        const int64_t end = n - t0 < 512 ? n : t0 + 512;
-        float part = 0;
-#pragma omp simd reduction(+ : part)
-        for (int64_t t = t0; t < end; t++)
-            part += a[t] * b[t];
-        total += (double)part;
-    }
-    return total;
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t t = 0; t < n; t++)
+        sum += (double)a[t] * (double)b[t];
+    return sum;
 }
 
 static const float complex *filter_of(const struct state *s, const struct work *w,
