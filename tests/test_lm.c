@@ -75,7 +75,7 @@ static void tokens(int32_t *in, int32_t *target)
 static void gradient(const char *pattern, const char *more)
 {
     struct hb_lm_config c = CONFIG(pattern, more, "D=16", "layers=2", "heads=2", "L=24", "batch_tokens=48", "emb_dim=5",
-                                   "filter_width=8", "positions=auto");
+                                   "filter_width=8", "positions=auto", "eval_tokens=48", "valid_tokens=48");
     struct hb_lm *m;
     cr_assert_eq(hb_lm_create(&c, V, &m, NULL), HB_OK, "%s", hb_error());
     int64_t n = hb_lm_table_of(m)->floats;
@@ -151,7 +151,7 @@ Test(lm, same_seed_same_losses_and_implementations_agree, .timeout = 120)
         {"pattern=A", {"attention=attention_flash", "attention=attention_naive", "attention=attention_naive"}}};
     for (int k = 0; k < 2; k++) {
 #define CASE(i) CONFIG(ops[k].pattern, ops[k].impl[i], "D=32", "layers=2", "heads=2", "L=24", "batch_tokens=48", \
-                       "tokens=2400", "lr=0.0006", "planning=estimate")
+                       "tokens=2400", "lr=0.0006", "planning=estimate", "eval_tokens=48", "valid_tokens=48")
         losses(CASE(0), STEPS, first);
         losses(CASE(0), STEPS, again);
         for (int s = 0; s < STEPS; s++)

@@ -32,8 +32,8 @@ static const char *name_of(int L)
 
 static json_t *row(int L, double ns)
 {
-    return json_pack("{s:[{s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}],s:[],s:[]}", "benchmarks", "name", name_of(L),
-                     "run_name", name_of(L), "run_type", "iteration", "repetitions", 1, "repetition_index", 0, "iterations", 1,
+    return json_pack("{s:[{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}],s:[],s:[]}", "benchmarks", "name", name_of(L),
+                     "run_name", name_of(L), "hb_impl", "longconv_x", "run_type", "iteration", "repetitions", 1, "repetition_index", 0, "iterations", 1,
                      "real_time", ns, "cpu_time", ns, "time_unit", "ns", "hb_median_ns", ns, "hb_ci95_ns", ns * 0.9,
                      ns * 1.1, "hb_status", "ok", "hb_skips", "hb_pairs");
 }
