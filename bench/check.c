@@ -6,6 +6,7 @@
 // Outputs   y, du, dq, dk, dv start as NaN and are overwritten. dh, dd and gradients of parameters start from
 //           +-(root mean square of the reference), and the increment is judged: "=" instead of "+=" is an error
 //           of 100 %, and the rounding of the sum costs half an ulp.
+// Sampled   (judged.h) an operator on its first positions, and the core inside at full length.
 // Error     relative L2 per tensor, |out - ref| / |ref|, sums in float64. Where the reference is exactly zero
 //           (dq at L = 1) the size of what cancels takes its place. Every element must be finite, on its bits.
 // Tolerance float32: longconv and attention 2e-6, hyena and mha 1e-5 (their filter, gates and projections come
@@ -169,10 +170,34 @@ static int check_with(const struct hb_point *pt, const struct hb_impl *impl, con
     return 0;
 }
 
+// A sampled operator was judged on its first positions. What carries its far ones is the core inside, and that can
+// be judged at full length: its errors are added as "core:y", "core:du" ...
+static int check_core(const struct hb_point *pt, const struct hb_check_opts *o, struct hb_check_result *res)
+{
+    struct hb_point core = *pt;
+    snprintf(core.impl, sizeof core.impl, "%s", pt->p.inner);
+    memset(&core.p.oper, 0, sizeof core.p.oper);
+    struct hb_check_opts core_opts = *o;
+    core_opts.impl = NULL;
+    struct hb_check_result *r = malloc(sizeof *r);
+    if (!r) return hb_fail(HB_ERR_OOM, "out of memory: checking");
+    int rc = hb_point_resolve(&core);
+    if (!rc) rc = hb_check_point(&core, &core_opts, r);
+    if (!rc && !r->ok) wrong(res, "core:%.240s", r->detail);
+    for (int i = 0; !rc && i < r->n && res->n < (int)(sizeof res->err / sizeof *res->err); i++) {
+        struct hb_check_err *e = &res->err[res->n++];
+        *e = r->err[i];
+        snprintf(e->what, sizeof e->what, "core:%.58s", r->err[i].what);
+    }
+    free(r);
+    return rc;
+}
+
 int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o, struct hb_check_result *res)
 {
     memset(res, 0, sizeof *res);
     res->ok = true;
+    res->tol = hb_check_tol(point, "y");
     struct hb_point pt = *point;
     pt.p.backward = o->backward;
     const struct hb_impl *impl = o->impl ? o->impl : hb_registry_find(pt.impl);
@@ -187,6 +212,7 @@ int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o, 
     if (j) hb_judged_free(j);
     free(j);
     hb_inputs_free(&in);
+    if (!rc && res->sampled && pt.p.inner[0] && !pt.p.oper.no_long) rc = check_core(&pt, o, res);
     if (rc) res->ok = false;
     return rc;
 }
