@@ -1,0 +1,255 @@
+// apply.c: `hyena-bench apply IMPL`: any implementation on the user's own arrays.
+//
+// Everything is read and checked first, then computed, then written: the gradients, then the output, each file
+// whole or not at all; if the second cannot be written the first is taken back.
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "apply.h"
+#include "cli.h"
+#include "commands.h"
+
+static int parse(int argc, char **argv, struct hb_apply *a)
+{
+    const struct hb_opt opts[] = {
+        { "u", HB_OPT_STR, &a->u_path, "U.npy", "input: longconv (B,D,L) or (D,L); hyena, mha (B,L,D)", 0, 0 },
+        { "h", HB_OPT_STR, &a->h_path, "H.npy", "longconv: filter (D,L)", 0, 0 },
+        { "d", HB_OPT_STR, &a->d_path, "D.npy", "longconv: skip term (D)", 0, 0 },
+        { "q", HB_OPT_STR, &a->q_path, "Q.npy", "attention: queries (B,H,L,P); --k and --v alike", 0, 0 },
+        { "k", HB_OPT_STR, &a->k_path, "K.npy", "attention: keys", 0, 0 },
+        { "v", HB_OPT_STR, &a->v_path, "V.npy", "attention: values", 0, 0 },
+        { "params", HB_OPT_STR, &a->params_path, "W.safetensors", "hyena, mha: parameters by official names", 0, 0 },
+        { "out", HB_OPT_STR, &a->out_path, "Y.npy", "where the output goes", 0, 0 },
+        { "dy", HB_OPT_STR, &a->dy_path, "DY.npy", "gradient of the output: compute the backward pass too", 0, 0 },
+        { "grads", HB_OPT_STR, &a->grads_path, "G.safetensors", "where all gradients go, by name; du is 'u'", 0, 0 },
+        { "heads", HB_OPT_INT, &a->heads, "N", "mha: heads; default one per 64 channels", 1, 1 << 24 },
+        { "rope", HB_OPT_FLAG, &a->rope, "", "mha: rotary positions on q and k", 0, 0 },
+        { "shift", HB_OPT_DOUBLE, &a->shift, "X", "hyena: added to the decay window (0)", -1e6, 1e6 },
+        { "no-window", HB_OPT_FLAG, &a->no_window, "", "hyena: no decay window", 0, 0 },
+        { "package-layout", HB_OPT_FLAG, &a->package_layout, "", "hyena: filter channel c*(order-1)+o", 0, 0 },
+        { "threads", HB_OPT_INT, &a->threads, "N", "worker threads; default all there are", 1, 1024 },
+    };
+    const struct hb_cli cli = {
+        .command = "apply", .args = "IMPL --u U.npy --h H.npy --out Y.npy",
+        .about = "Runs any implementation on your own NumPy arrays (float32 or float64, C order).",
+        .example = "hyena-bench apply longconv_fftw --u u.npy --h h.npy --d d.npy --out y.npy\n"
+                   "hyena-bench apply hyena:longconv_fftw --params w.safetensors --u u.npy --dy dy.npy "
+                   "--grads g.safetensors --out y.npy",
+        .opts = opts, .n_opts = sizeof opts / sizeof *opts, .min_pos = 1, .max_pos = 1,
+    };
+    const char *pos[1] = { NULL };
+    int n_pos = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n_pos);
+    a->impl_name = pos[0];
+    return rc;
+}
+
+// --- which options belong to which operator ------------------------------------------------------------------
+
+struct named { const char *option; const void *value; unsigned ops, needed; };     // bit sets of 1 << hb_op
+enum { CONV = 1 << HB_LONGCONV, ATTN = 1 << HB_ATTENTION, HY = 1 << HB_HYENA, MHA = 1 << HB_MHA,
+       ALL = CONV | ATTN | HY | MHA };
+
+static int check_options(const struct hb_apply *a)
+{
+    const struct named list[] = {
+        { "u", a->u_path, CONV | HY | MHA, CONV | HY | MHA }, { "h", a->h_path, CONV, CONV },
+        { "d", a->d_path, CONV, 0 }, { "q", a->q_path, ATTN, ATTN }, { "k", a->k_path, ATTN, ATTN },
+        { "v", a->v_path, ATTN, ATTN }, { "params", a->params_path, HY | MHA, HY | MHA },
+        { "out", a->out_path, ALL, ALL }, { "dy", a->dy_path, ALL, a->grads_path ? ALL : 0 },
+        { "grads", a->grads_path, ALL, a->dy_path ? ALL : 0 }, { "heads", a->heads ? a : NULL, MHA, 0 },
+        { "rope", a->rope ? a : NULL, MHA, 0 }, { "shift", a->shift != 0 ? a : NULL, HY, 0 },
+        { "no-window", a->no_window ? a : NULL, HY, 0 }, { "package-layout", a->package_layout ? a : NULL, HY, 0 },
+    };
+    unsigned op = 1u << a->p.op;
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        if ((list[i].needed & op) && !list[i].value)
+            return hb_fail(HB_ERR_INPUT, "--%s is missing: %s needs it here", list[i].option, a->impl_name);
+        if (list[i].value && !(list[i].ops & op))
+            return hb_fail(HB_ERR_INPUT, "--%s is not for %s", list[i].option, a->impl_name);
+    }
+    if (a->dy_path && !a->impl->backward)
+        return hb_fail(HB_ERR_REFUSED, "%s has no backward pass", a->impl_name);
+    if (a->grads_path && !strcmp(a->grads_path, a->out_path))
+        return hb_fail(HB_ERR_INPUT, "--grads and --out are both %s", a->out_path);
+    return 0;
+}
+
+static int find_impl(struct hb_apply *a)
+{
+    const char *colon = strchr(a->impl_name, ':');
+    a->impl = hb_registry_find(a->impl_name);
+    if (!a->impl) return hb_error_code();
+    a->p.op = a->impl->op;
+    if (!colon && (a->p.op == HB_HYENA || a->p.op == HB_MHA))
+        return hb_fail(HB_ERR_INPUT, "%s: what should be inside? Expected %s:NAME; 'hyena-bench list' shows all",
+                       a->impl_name, a->impl_name);
+    snprintf(a->p.inner, sizeof a->p.inner, "%s", colon ? colon + 1 : "");
+    if (!(a->impl->dtypes & 1u << HB_F32)) return hb_fail(HB_ERR_REFUSED, "%s does not do float32", a->impl_name);
+    return check_options(a);
+}
+
+// --- inputs ----------------------------------------------------------------------------------------------------
+
+// Reads path if it is named; its shape must be want.
+static int read_like(const char *path, struct hb_npy *x, int rank, const int64_t *want)
+{
+    char is[256], expected[256];
+    int rc = path ? hb_npy_read(path, x) : 0;
+    if (rc || !path || (x->rank == rank && !memcmp(x->shape, want, (size_t)rank * sizeof *want))) return rc;
+    return hb_fail(HB_ERR_INPUT, "%s: its shape is %s, expected %s", path,
+                   hb_shape_str(x->rank, x->shape, is, sizeof is), hb_shape_str(rank, want, expected, sizeof expected));
+}
+
+// Reads path, which has `rank` dimensions (or one less if `less`); what names them.
+static int read_rank(const char *path, struct hb_npy *x, int rank, bool less, const char *what)
+{
+    char is[256];
+    int rc = hb_npy_read(path, x);
+    if (rc || x->rank == rank || (less && x->rank == rank - 1)) return rc;
+    return hb_fail(HB_ERR_INPUT, "%s: its shape is %s, expected %s", path,
+                   hb_shape_str(x->rank, x->shape, is, sizeof is), what);
+}
+
+// The tensor that sets the shape of the output and its gradient.
+static struct hb_npy *leading(struct hb_apply *a) { return a->p.op == HB_ATTENTION ? &a->q : &a->u; }
+
+static int read_inputs(struct hb_apply *a)
+{
+    struct hb_problem *p = &a->p;
+    int rc = 0;
+    if (p->op == HB_ATTENTION) {
+        if ((rc = read_rank(a->q_path, &a->q, 4, false, "(B,H,L,P)"))) return rc;
+        p->B = a->q.shape[0], p->H = a->q.shape[1], p->L = a->q.shape[2], p->D = p->H * a->q.shape[3];
+        rc = read_like(a->k_path, &a->k, 4, a->q.shape);
+        if (!rc) rc = read_like(a->v_path, &a->v, 4, a->q.shape);
+    } else if (p->op == HB_LONGCONV) {
+        if ((rc = read_rank(a->u_path, &a->u, 3, true, "(B,D,L) or (D,L)"))) return rc;
+        const int64_t *last = a->u.shape + a->u.rank - 2;
+        p->B = a->u.rank == 3 ? a->u.shape[0] : 1, p->D = last[0], p->L = last[1];
+        rc = read_like(a->h_path, &a->h, 2, last);
+        if (!rc) rc = read_like(a->d_path, &a->d, 1, last);
+    } else {
+        if ((rc = read_rank(a->u_path, &a->u, 3, false, "(B,L,D)"))) return rc;
+        p->B = a->u.shape[0], p->L = a->u.shape[1];
+        rc = hb_apply_params(a);
+    }
+    return rc ? rc : read_like(a->dy_path, &a->dy, leading(a)->rank, leading(a)->shape);
+}
+
+// --- running -----------------------------------------------------------------------------------------------------
+
+static float *new_floats(int64_t n)
+{
+    float *x = hb_host()->alloc(hb_host(), (size_t)n * sizeof *x);
+    if (x) memset(x, 0, (size_t)n * sizeof *x);
+    return x;
+}
+
+// One more gradient, zeroed, as large as an input; NULL with the message set.
+static float *add_grad(struct hb_apply *a, const char *name, int rank, const int64_t *shape)
+{
+    struct hb_st_tensor *t = &a->grads[a->n_grads];
+    *t = (struct hb_st_tensor){ .name = name, .rank = rank, .n = 1 };
+    for (int i = 0; i < rank; i++) t->n *= t->shape[i] = shape[i];
+    t->data = a->grad[a->n_grads] = new_floats(t->n);
+    return t->data ? a->grad[a->n_grads++] : NULL;
+}
+
+static float *grad_like(struct hb_apply *a, const char *name, const struct hb_npy *x)
+{
+    return a->dy.data && x->data ? add_grad(a, name, x->rank, x->shape) : NULL;
+}
+
+static void conv_io(struct hb_apply *a, struct hb_longconv_io *io)
+{
+    struct hb_strides s = { a->p.D * a->p.L, a->p.L };
+    *io = (struct hb_longconv_io){ .u = a->u.data, .su = s, .h = a->h.data, .d = a->d.data, .y = a->y, .sy = s,
+                                   .dy = a->dy.data, .sdy = s, .du = grad_like(a, "u", &a->u), .sdu = s,
+                                   .dh = grad_like(a, "h", &a->h), .dd = grad_like(a, "d", &a->d) };
+}
+
+static void attention_io(struct hb_apply *a, struct hb_attention_io *io)
+{
+    *io = (struct hb_attention_io){ .q = a->q.data, .k = a->k.data, .v = a->v.data, .y = a->y, .dy = a->dy.data,
+                                    .dq = grad_like(a, "q", &a->q), .dk = grad_like(a, "k", &a->k),
+                                    .dv = grad_like(a, "v", &a->v) };
+}
+
+// grads: room for HB_APPLY_TENSORS, lives as long as io.
+static void oper_io(struct hb_apply *a, struct hb_oper_io *io, void **grads)
+{
+    *io = (struct hb_oper_io){ .u = a->u.data, .y = a->y, .dy = a->dy.data, .du = grad_like(a, "u", &a->u),
+                               .params = a->params, .grads = grads };
+    for (int i = 0; i < a->n_params && a->dy.data; i++)
+        grads[i] = add_grad(a, a->tensors[i].name, a->tensors[i].rank, a->tensors[i].shape);
+}
+
+static int compute(struct hb_apply *a)
+{
+    void *st = NULL, *grads[HB_APPLY_TENSORS] = { 0 };
+    struct hb_io io = { .stream = NULL };
+    const char *why = a->impl->refuses ? a->impl->refuses(&a->p) : NULL;
+    if (why) return hb_fail(HB_ERR_REFUSED, "%s: %s", a->impl_name, why);
+    a->y = new_floats(leading(a)->n);
+    if (!a->y) return HB_ERR_OOM;
+    if (a->p.op == HB_LONGCONV) conv_io(a, &io.conv);
+    else if (a->p.op == HB_ATTENTION) attention_io(a, &io.attn);
+    else oper_io(a, &io.oper, grads);
+    if (hb_error_code()) return hb_error_code();             // no memory for a gradient
+    int rc = a->impl->plan(hb_host(), &a->p, &st);
+    if (!rc) rc = a->impl->forward(st, &io);
+    if (!rc && a->dy.data) rc = a->impl->backward(st, &io);
+    a->impl->destroy(st);
+    return rc;
+}
+
+static int write_outputs(struct hb_apply *a)
+{
+    const struct hb_npy *like = leading(a);
+    int rc = a->grads_path ? hb_st_write(a->grads_path, a->grads, a->n_grads) : 0;
+    if (rc) return rc;
+    rc = hb_npy_write(a->out_path, like->rank, like->shape, a->y);
+    if (rc && a->grads_path) unlink(a->grads_path);          // never one without the other
+    return rc;
+}
+
+static void clean(struct hb_apply *a)
+{
+    struct hb_npy *const arrays[] = { &a->u, &a->h, &a->d, &a->q, &a->k, &a->v, &a->dy };
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) hb_npy_free(arrays[i]);
+    for (int i = 0; i < HB_APPLY_TENSORS; i++) {
+        hb_host()->free(hb_host(), a->params[i]);
+        hb_host()->free(hb_host(), a->grad[i]);
+    }
+    hb_host()->free(hb_host(), a->y);
+    hb_st_free(&a->file);
+}
+
+static int apply(struct hb_apply *a)
+{
+    int rc = hb_registry_load();
+    if (!rc) rc = find_impl(a);
+    if (!rc) rc = read_inputs(a);
+    a->p.backward = a->dy.data != NULL;
+    a->p.threads = hb_host()->threads;
+    a->p.planning = HB_PLAN_ESTIMATE;                        // one call: measuring plans would cost more than it saves
+    if (!rc) rc = compute(a);
+    return rc ? rc : write_outputs(a);
+}
+
+int hb_cmd_apply(int argc, char **argv)
+{
+    struct hb_apply *a = calloc(1, sizeof *a);
+    if (!a) return hb_exit_code("apply", hb_fail(HB_ERR_OOM, "out of memory"));
+    int rc = parse(argc, argv, a);
+    if (!rc) rc = hb_host_init((int)a->threads, 0);
+    if (!rc) {
+        rc = apply(a);
+        clean(a);
+    }
+    free(a);
+    return hb_exit_code("apply", rc);
+}
