@@ -131,6 +131,40 @@ void hb_crossovers_table(const struct hb_series_set *set, const struct hb_crosso
     hb_table_print(&t, out);
 }
 
+static void fit_cells(struct hb_table *t, const struct hb_series *s, enum hb_metric m) {
+    struct hb_fit f;
+    if (!hb_series_fit(s, m, &f)) {
+        hb_table_cell(t, "-");
+        hb_table_cell(t, "too few lengths");
+        return;
+    }
+    hb_table_cell(t, "%.2f [%.2f, %.2f]", f.f.exponent, f.f.ci95.lo, f.f.ci95.hi);
+    hb_table_cell(t, "%.0f to %.0f (%zu)", f.L_lo, f.L_hi, f.n);
+}
+
+void hb_fits_table(const struct hb_series_set *set, const char *machine, struct hb_text *out) {
+    struct hb_table t = {0};
+    struct hb_fit f;
+    hb_table_head(&t, "implementation|setting|>exponent of time|over L|>exponent of memory|over L");
+    for (size_t i = 0; i < set->n; i++) {
+        const struct hb_series *s = &set->s[i];
+        if (machine && strcmp(s->set.machine, machine)) continue;
+        if (!hb_series_fit(s, HB_METRIC_TIME, &f) && !hb_series_fit(s, HB_METRIC_MEMORY, &f)) continue;
+        char buf[160];
+        where(buf, sizeof buf, &s->set);
+        hb_table_cell(&t, "%s", hb_series_label(set, s).s);
+        hb_table_cell(&t, "%s", buf);
+        fit_cells(&t, s, HB_METRIC_TIME);
+        fit_cells(&t, s, HB_METRIC_MEMORY);
+    }
+    if (hb_table_empty(&t)) {
+        hb_text_add(out, "No implementation has three lengths to fit: `hyena-bench sweep` measures more.\n");
+        hb_table_free(&t);
+        return;
+    }
+    hb_table_print(&t, out);
+}
+
 // --- the command ---------------------------------------------------------------------------------------
 static int write_json(const json_t *doc) {
     char dir[4096], path[4160];
@@ -156,6 +190,8 @@ static int derive_and_print(const struct hb_results *r, const char *a, const cha
             rc = hb_fail(HB_ERR_RUN, "cannot write to standard output");
     } else if (!rc) {
         hb_crossovers_table(&set, &x, NULL, &text);
+        hb_text_add(&text, "\n");
+        if (!a && !b) hb_fits_table(&set, NULL, &text);
         rc = hb_text_done(&text);
         if (!rc && fputs(text.s, stdout) < 0) rc = hb_fail(HB_ERR_RUN, "cannot write to standard output");
     }

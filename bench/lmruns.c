@@ -31,12 +31,6 @@ static void split_name(struct hb_lm_run *r) {
     if (all > model) snprintf(r->impl, sizeof r->impl, "%.*s", (int)(all - model - 1), p + model + 1);
 }
 
-static double curve_last(const json_t *e, const char *key) {
-    const json_t *a = json_object_get(json_object_get(e, "hb_curve"), key);
-    const size_t n = json_array_size(a);
-    return n ? json_number_value(json_array_get(a, n - 1)) : NAN;
-}
-
 static void fill(struct hb_lm_run *r, const struct hb_cell *c) {
     const json_t *e = c->entry;
     *r = (struct hb_lm_run){.cell = c, .machine = hb_file_machine(c->file), .name = c->name,
@@ -45,8 +39,14 @@ static void fill(struct hb_lm_run *r, const struct hb_cell *c) {
         .seed = integer(e, "hb_seed"), .params = integer(e, "hb_params"), .steps = integer(e, "hb_steps"),
         .nll = number(e, "hb_nll_nats"), .ppl = number(e, "hb_ppl"), .final_loss = number(e, "hb_final_loss_nats"),
         .train_tokens = number(e, "hb_train_tokens"), .eval_tokens = number(e, "hb_eval_tokens"),
-        .lr = number(e, "hb_lr"), .seconds = curve_last(e, "seconds"), .floor_nll = number(e, "hb_floor_nats"),
-        .ok = !strcmp(c->status, "ok")};
+        .lr = number(e, "hb_lr"), .seconds = number(e, "hb_train_s"), .floor_nll = number(e, "hb_floor_nats"),
+        .token_s = NAN, .purpose = text(e, "hb_purpose"), .ok = !strcmp(c->status, "ok")};
+}
+
+// Counts have no steps: their median time is the evaluation's.
+static void fill_speed(struct hb_lm_run *r) {
+    const double tokens = (double)r->B * (double)r->L;
+    if (r->ok && r->steps > 0 && tokens > 0) r->token_s = r->cell->median_ns * 1e-9 / tokens;
 }
 
 // All but the seed: what makes runs comparable as repetitions of each other.
@@ -59,6 +59,7 @@ static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b) {
     if ((d = strcmp(a->control, b->control))) return d;
     if ((d = strcmp(a->model, b->model))) return d;
     if ((d = strcmp(a->impl, b->impl))) return d;
+    if ((d = strcmp(a->purpose, b->purpose))) return d;
     if ((d = strcmp(a->positions, b->positions))) return d;
     if (a->B != b->B) return a->B < b->B ? -1 : 1;
     if (a->D != b->D) return a->D < b->D ? -1 : 1;
@@ -78,7 +79,10 @@ int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out) {
     if (!out->run) return hb_fail(HB_ERR_OOM, "no memory for %zu training runs", r->n);
     for (size_t i = 0; i < r->n; i++)
         if (!strncmp(r->cells[i].name, "lm:", 3)) fill(&out->run[out->n++], &r->cells[i]);
-    for (size_t i = 0; i < out->n; i++) split_name(&out->run[i]);
+    for (size_t i = 0; i < out->n; i++) {
+        split_name(&out->run[i]);
+        fill_speed(&out->run[i]);
+    }
     qsort(out->run, out->n, sizeof *out->run, run_cmp);
     return 0;
 }

@@ -10,9 +10,10 @@ struct hb_lm_run {
     const char *name;                    // record name
     char model[HB_NAME_MAX];             // "A", "H", "N" ... or "bigram": what stands after "lm:"
     char impl[HB_NAME_MAX];              // implementation of the mixer, "" if none
-    const char *dataset, *control, *positions;       // "" if absent
+    const char *dataset, *control, *positions, *purpose;       // "" if absent
     int64_t L, B, D, seed, params, steps;
-    double nll, ppl, final_loss, train_tokens, eval_tokens, lr, seconds, floor_nll;   // NAN if absent
+    double nll, ppl, final_loss, train_tokens, eval_tokens, lr, floor_nll;   // NAN if absent
+    double seconds, token_s;             // of the whole training; per token, from the median step
     bool ok;
 };
 struct hb_lm_set { struct hb_lm_run *run; size_t n; };

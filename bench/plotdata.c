@@ -82,9 +82,11 @@ static void write_meta(const struct hb_fig_in *in, const struct curves *c, struc
     hb_dat_meta(dat, "title", "%s", in->fig->title);
     struct hb_range n = {INFINITY, -INFINITY};
     sample_range(c, &n);
-    if (in->fig->metric == HB_METRIC_TIME && n.hi > 0)
-        hb_dat_meta(dat, "sub", "%s. Median of %.0f to %.0f samples; bars: 95 %% bootstrap interval",
+    if (in->fig->metric == HB_METRIC_TIME && n.hi > n.lo)
+        hb_dat_meta(dat, "sub", "%s. Medians of %.0f to %.0f samples; bars: 95 %% interval",
                     hb_setting_words(in->st, in->at).s, n.lo, n.hi);
+    else if (in->fig->metric == HB_METRIC_TIME && n.hi > 0)
+        hb_dat_meta(dat, "sub", "%s. Medians of %.0f samples; bars: 95 %% interval", hb_setting_words(in->st, in->at).s, n.hi);
     else
         hb_dat_meta(dat, "sub", "%s", hb_setting_words(in->st, in->at).s);
     hb_dat_meta(dat, "xmin", "%.17g", x.lo);

@@ -32,8 +32,7 @@ static struct kinds kinds_of(const struct hb_lm_set *s, const struct hb_lm_budge
 static void series_row(const struct hb_lm_run *r, bool with_label, struct hb_text *dat) {
     const char *look = r->control[0] || !r->impl[0] ? r->model : r->impl;
     char label[3 * HB_NAME_MAX];
-    snprintf(label, sizeof label, "%s: %s%s%s", r->model, r->control[0] ? r->control : r->impl,
-             r->positions[0] ? ", positions " : "", r->positions);
+    snprintf(label, sizeof label, "%s: %s", r->model, r->control[0] ? r->control : r->impl);
     hb_text_add(dat, "\"%s\" \"%s\" %d\n", look, with_label ? label : "", (int)(unsigned char)r->model[0]);
 }
 
@@ -195,7 +194,7 @@ int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
         int rows = 0;
         for (size_t i = 0; i < s->n; i++) {
             const struct hb_lm_run *r = &s->run[i];
-            const double t = r->seconds / r->train_tokens;
+            const double t = r->token_s;
             if (!hb_lm_in(r, &b) || kind_of(&k, r) != kind || !isfinite(t) || !isfinite(r->ppl)) continue;
             // The length stands beside the first seed only: marks of one length lie together.
             const bool first = i == 0 || s->run[i - 1].L != r->L || !same_kind(&s->run[i - 1], r);

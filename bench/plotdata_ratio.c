@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "plot.h"
+#include "work.h"
 
 #define MAX_PAIR_CURVES 16
 
@@ -68,12 +69,17 @@ static int write_crossings(const struct hb_fig_in *in, const struct hb_series *b
 // can be more times slower than that (claims.md section 1).
 static void write_flop_bound(const struct hb_fig_in *in, struct hb_range x, struct hb_text *dat) {
     const int steps = 48;
-    const double D = (double)in->at->D;
     hb_dat_block(dat, "flops: L, 1 + L/(2D), 1 + L/(4D)");
     for (int i = 0; i <= steps; i++) {
         const double L = x.lo * pow(x.hi / x.lo, (double)i / steps);
-        hb_text_add(dat, "%.17g %.17g %.17g\n", L, 1 + L / (2 * D), 1 + L / (4 * D));
+        hb_text_add(dat, "%.17g %.17g %.17g\n", L, hb_flop_bound_ratio((int64_t)L, in->at->D, false),
+                    hb_flop_bound_ratio((int64_t)L, in->at->D, true));
     }
+}
+
+static const char *inner(const char *name) {
+    const char *colon = strchr(name, ':');
+    return colon ? colon + 1 : name;
 }
 
 int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap) {
@@ -86,8 +92,8 @@ int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
         if (hb_setting_cmp(&a->set, in->at) || a->op != HB_MHA) continue;
         hb_dat_block(&body, "s%02d: L, time(%s) / time(%s), low, high", ++n, a->impl, b->impl);
         drawn += ratio_rows(a, b, &body, &x, &y) > 1;
-        hb_text_add(&names, "\"%s\" \"%s / %s\" %d\n", a->impl, hb_series_label(&in->st->set, a).s,
-                    hb_series_label(&in->st->set, b).s, hb_look_spare(in->st, a->impl));
+        hb_text_add(&names, "\"%s\" \"%s / %s\" %d\n", a->impl, inner(hb_series_label(&in->st->set, a).s),
+                    inner(hb_series_label(&in->st->set, b).s), hb_look_spare(in->st, a->impl));
     }
     struct hb_paper_row paper[16];
     int n_paper = 0;

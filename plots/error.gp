@@ -5,7 +5,7 @@ load system('dirname '.ARG0).'/style.gp'
 set logscale y
 set ylabel 'relative L2 error'
 set format y '%.0e'
-set xrange [num('xmin') / 1.15 : num('xmax') * 1.25]
+set xrange [num('xmin') / 1.15 : @right_end]
 plot DATA index 'guides' using 1:2 with lines ls 101 notitle, \
      for [k=1:N] DATA index curve(k) using 1:2 with linespoints ls k title LABEL[k], \
      keyentry with lines ls 101 title 'eps·sqrt(log2 M), M = 2L'

@@ -12,6 +12,7 @@ if (OUT eq '-') {
     set output OUT
 }
 set encoding utf8
+set micro                       # µs
 set datafile missing NaN
 
 # --- looks: name, colour, mark (full), dash. Mark - 1 is the open one ---
@@ -22,7 +23,7 @@ COLOURS = COLOURS.' 0xE69F00 0x56B4E9 0x0072B2 0xCC79A7 0xD55E00'
 MARKS = '5 9 7 11 13 5 9 15 5 9 7 11 13'
 DASHES = '2 4 1 3 1 2 4 5 2 4 1 3 1'
 # Implementations that are not named above take one of these, by their number in the data file.
-SPARE_COLOURS = '0x009E73 0xF0E442 0x0072B2 0xCC79A7 0xE69F00 0x56B4E9 0xD55E00 0x000000'
+SPARE_COLOURS = '0x009E73 0x0072B2 0xD55E00 0xCC79A7 0x000000 0xE69F00 0x56B4E9'
 SPARE_MARKS = '15 5 7 9 11 13'
 inner(name) = name[strstrt(name, ':')+1:*]           # hyena:longconv_fftw looks like longconv_fftw
 rank(name) = sum [k=1:words(LOOKS)] (word(LOOKS, k) eq inner(name) ? k : 0)
@@ -59,16 +60,18 @@ set style line 108 lc rgb '#000000' lw 1.5 pt 3 ps 1.3
 set label 1 meta('title') at screen 0.012, screen 0.965 left font ',15'
 set label 2 meta('sub') at screen 0.012, screen 0.92 left font ',10.5'
 set tmargin at screen 0.88
-set rmargin at screen 0.75
-set lmargin at screen 0.085
+set rmargin at screen 0.72
+set lmargin at screen 0.1
 set grid xtics ytics ls 106
 set border 3
 set tics nomirror out
-set key outside right top vertical reverse Left samplen 3 spacing 1.2
+set key at screen 0.735, screen 0.885 left top vertical reverse Left samplen 3 spacing 1.25 font ',10.5'
 set bars 0.6
+set style textbox opaque noborder margins 0.4, 0.2
 set style fill transparent solid 0.18 noborder
 
 # Lengths: powers of two, written as they are.
+right_end = "num('xmax') * (FAILED ? 1.7 : 1.2)"         # room for the words beside failed points
 lengths_axis = "set logscale x 2; set xlabel 'sequence length L'; set format x '%.0f'"
 
 # Points without a value stand below the top edge, one below the other at equal L.

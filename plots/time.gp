@@ -11,7 +11,7 @@ stats DATA index 'counts' using (B = strcol(1) eq 'bounds' ? int(strcol(2)) : B,
 array BOUND[16]
 b = 0
 stats DATA index 'bounds' using (b = b + 1, BOUND[b] = strcol(1), 1) nooutput
-set xrange [num('xmin') / 1.15 : num('xmax') * 1.25]
+set xrange [num('xmin') / 1.15 : @right_end]
 plot for [g=2:4] DATA index 'guides' using 1:g with lines ls 99+g notitle, \
      for [b=1:B] DATA index sprintf('b%02d', b) using 1:2 with lines ls 103+b notitle, \
      for [k=1:N] DATA index curve(k) using 1:3:4 with filledcurves lc rgb colour(NAME[k], SPARE[k]) notitle, \
