@@ -75,8 +75,10 @@ static void show_first_curve(struct job *j)
 static void find_first_groups(struct job *j)
 {
     for (size_t i = 0; i < j->s.n; i++)
-        if (j->s.items[i].priority == j->s.items[0].priority && j->s.items[i].state == ITEM_PENDING)
-            j->first_groups |= j->s.items[i].groups;
+        for (int g = 0; g < j->s.file.n_groups; g++)
+            if (j->s.items[i].state == ITEM_PENDING && j->s.items[i].groups >> g & 1
+                && j->s.file.groups[g].set.priority == j->s.items[0].priority)
+                j->first_groups |= (uint64_t)1 << g;
 }
 
 // --- the planning step ---------------------------------------------------------------------------------------------

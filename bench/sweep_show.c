@@ -32,6 +32,9 @@ static int ascending(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
+// Dropped points are counted in the last line and stand in the file; here they would only fill the screen.
+static bool shown(const struct sweep_item *it) { return it && it->state == ITEM_DONE; }
+
 // The lengths of a group and pass for which there is an answer. Owned by the caller; NULL: none or no memory.
 static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, size_t *n)
 {
@@ -39,7 +42,7 @@ static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, 
     size_t m = 0;
     for (size_t i = 0; L && i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && it->state != ITEM_PENDING) L[m++] = it->pt[0].p.L;
+        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && shown(it)) L[m++] = it->pt[0].p.L;
     }
     if (L) qsort(L, m, sizeof *L, ascending);
     *n = 0;
@@ -106,7 +109,7 @@ static void group_table(const struct sweep *s, int group, enum hb_pass pass, str
     int64_t *L = lengths_of(s, group, pass, &n);
     bool used[SWEEP_MAX_IMPLS] = { 0 };
     for (int k = 0; k < g->n_impls; k++) {
-        for (size_t i = 0; i < n; i++) used[k] = used[k] || at(s, group, g->impls[k], L[i], pass);
+        for (size_t i = 0; i < n; i++) used[k] = used[k] || shown(at(s, group, g->impls[k], L[i], pass));
         if (used[k]) snprintf(heads + strlen(heads), sizeof heads - strlen(heads), "|>%s", g->impls[k]);
     }
     if (n) {
@@ -129,7 +132,7 @@ static void pair_table(const struct sweep *s, struct hb_text *out)
     struct hb_table t = { 0 };
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n != 2 || it->state == ITEM_PENDING) continue;
+        if (it->n != 2 || !shown(it)) continue;
         if (!t.cols) hb_table_head(&t, "time of|against|>B|>D|>L|pass|>ratio, 95 % interval");
         const struct hb_problem *p = &it->pt[0].p;
         struct hb_ratio r = { it->ratio, { it->ratio_lo, it->ratio_hi } };
