@@ -1,15 +1,15 @@
 // hb-link: -lopenblas
 // attention_naive.c: causal softmax attention with its L x L probabilities kept, CPU.
 //     y = softmax(q k' / sqrt(P), causal) v, per head          q,k,v,y (B,H,L,P)   float32
-// Method    what is written down first: s = q k' / sqrt(P) by sgemm, softmax of each row over j <= t, zeros
-//           beyond, y = w v by sgemm; backward by four more products with the kept w. The products are
-//           full squares: nothing above the diagonal is skipped. Heads in parallel, one BLAS thread each,
-//           if there are as many as threads; else one after another on all BLAS threads.
-// Cost      forward 4 P L^2, backward 8 P L^2 flop per head; memory L^2 floats per head, and L^2 per head
-//           in flight for the backward pass.
+// Method    as it is written down: s = q k' / sqrt(P) by sgemm, softmax of each row over j <= t,
+//           zeros beyond, y = w v by sgemm; backward by four more products with the kept w. The
+//           products are full squares: nothing above the diagonal is skipped. Heads in parallel, one
+//           BLAS thread each, if there are as many as threads; else in turn on all BLAS threads.
+// Cost      forward 4 P L^2, backward 8 P L^2 flop per head; memory L^2 floats per head, and L^2
+//           for each head in flight of the backward pass.
 // Source    Vaswani et al. 2017, arXiv:1706.03762, equation 1; OpenBLAS sgemm.
 // Accuracy  that of sgemm (sums in blocks of a few hundred); exponentials to a few ulp.
-// Refuses   dtypes other than f32. Memory is asked for in plan: for long L that fails there, at once.
+// Refuses   dtypes other than f32. Memory is asked for in plan: long L fails there, at once.
 #include <cblas.h>
 #include <math.h>
 #include <omp.h>
@@ -24,7 +24,7 @@ struct state {
     bool by_head;                 // heads in parallel
     float scale;                  // 1/sqrt(P)
     float *w;                     // (heads,L,L) probabilities, owned
-    float *ds;                    // (heads in flight,L,L) score gradients, owned; NULL without backward
+    float *ds;                    // (heads in flight,L,L) score gradients, owned; only for backward
 };
 
 static const char *refuses(const struct hb_problem *p)
@@ -47,9 +47,11 @@ static void destroy(void *vst)
 static int square(const struct hb_host *host, float **to, int64_t heads, int64_t L)
 {
     size_t n;
-    if (__builtin_mul_overflow((size_t)L, (size_t)L, &n) || __builtin_mul_overflow(n, (size_t)heads, &n)
+    if (__builtin_mul_overflow((size_t)L, (size_t)L, &n)
+        || __builtin_mul_overflow(n, (size_t)heads, &n)
         || __builtin_mul_overflow(n, sizeof **to, &n))
-        return host->fail(host, HB_ERR_OOM, "attention_naive: %lld x %lld x %lld floats exceed the address space",
+        return host->fail(host, HB_ERR_OOM,
+                          "attention_naive: %lld x %lld x %lld floats exceed the address space",
                           (long long)heads, (long long)L, (long long)L);
     *to = host->alloc(host, n);
     return *to ? HB_OK : HB_ERR_OOM;
@@ -62,7 +64,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
         return HB_ERR_OOM;
     const int64_t heads = p->B * p->H, P = p->D / p->H;
     *st = (struct state){ .host = host, .heads = heads, .L = p->L, .P = P, .threads = p->threads,
-                          .by_head = p->threads > 1 && heads >= p->threads, .scale = (float)(1.0 / sqrt((double)P)) };
+                          .by_head = p->threads > 1 && heads >= p->threads,
+                          .scale = (float)(1.0 / sqrt((double)P)) };
     int rc = square(host, &st->w, heads, p->L);
     if (!rc && p->backward)
         rc = square(host, &st->ds, st->by_head ? p->threads : 1, p->L);
@@ -74,8 +77,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     return HB_OK;
 }
 
-// e^x for x <= 0 to 2 ulp + 2e-8 |x|; 0 below -87.7; NaN stays. Plain C that vectorises: x log2(e) = n + r,
-// minimax polynomial for 2^r on [-1/2, 1/2] (2e-9), n + 127 shifted into the exponent.
+// e^x for x <= 0 to 2 ulp + 2e-8 |x|; 0 below -87.7; NaN stays. Plain C that vectorises:
+// x log2(e) = n + r, minimax polynomial for 2^r, |r| <= 1/2, n + 127 shifted into the exponent.
 static inline float exp_neg(float x)
 {
     const float magic = 12582912.0f + 127.0f;           // 1.5 2^23: one ulp is 1, so adding rounds
@@ -106,9 +109,10 @@ static void softmax_row(float *s, int64_t n, int64_t L)
     memset(s + n, 0, sizeof *s * (size_t)(L - n));
 }
 
-// Row of dp, in place, to ds = scale w (dp - delta), delta = sum_p dy y = sum_j w dp. Where one w is nearly 1
-// that difference is all rounding, so delta is refined: delta + sum_j w (dp - delta).
-static void grad_row(float *dp, const float *w, const float *dy, const float *y, float scale, int64_t L, int64_t P)
+// Row of dp, in place, to ds = scale w (dp - delta), delta = sum_p dy y = sum_j w dp. Where one w
+// is nearly 1 that difference is all rounding, so delta is refined: delta + sum_j w (dp - delta).
+static void grad_row(float *dp, const float *w, const float *dy, const float *y, float scale,
+                     int64_t L, int64_t P)
 {
     float delta = 0;
 #pragma omp simd reduction(+ : delta)
@@ -126,42 +130,47 @@ static void grad_row(float *dp, const float *w, const float *dy, const float *y,
 }
 
 // c (m,n) = alpha op(a) op(b), row-major; leading dimensions as stored.
-static void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda,
-                 const float *b, int64_t ldb, float *c, int64_t ldc)
+static void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *a,
+                 int64_t lda, const float *b, int64_t ldb, float *c, int64_t ldc)
 {
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-                (int)k, alpha, a, (int)lda, b, (int)ldb, 0.0f, c, (int)ldc);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, 0.0f, c, (int)ldc);
 }
 
+// s = q k' scale,  w = softmax(s),  y = w v
 static void forward_head(const struct state *st, const struct hb_attention_io *io, int64_t head)
 {
     const int64_t L = st->L, P = st->P, at = head * L * P;
+    const float *const q = (const float *)io->q + at, *const k = (const float *)io->k + at;
+    const float *const v = (const float *)io->v + at;
     float *const w = st->w + head * L * L;
-    gemm(false, true, L, L, P, st->scale, (const float *)io->q + at, P, (const float *)io->k + at, P, w, L);
+    gemm(false, true, L, L, P, st->scale, q, P, k, P, w, L);
 #pragma omp parallel for num_threads(st->threads) schedule(static, 16) if (!st->by_head && L > 64)
     for (int64_t t = 0; t < L; t++)
         softmax_row(w + t * L, t + 1, L);
-    gemm(false, false, L, P, L, 1.0f, w, L, (const float *)io->v + at, P, (float *)io->y + at, P);
+    gemm(false, false, L, P, L, 1.0f, w, L, v, P, (float *)io->y + at, P);
 }
 
 // dv = w' dy,  dp = dy v',  ds = scale w (dp - delta),  dq = ds k,  dk = ds' q
 static void backward_head(const struct state *st, const struct hb_attention_io *io, int64_t head)
 {
     const int64_t L = st->L, P = st->P, at = head * L * P;
-    const float *const w = st->w + head * L * L, *const dy = (const float *)io->dy + at;
-    const float *const y = (const float *)io->y + at;
+    const float *const q = (const float *)io->q + at, *const k = (const float *)io->k + at;
+    const float *const v = (const float *)io->v + at, *const y = (const float *)io->y + at;
+    const float *const dy = (const float *)io->dy + at, *const w = st->w + head * L * L;
     float *const ds = st->ds + (st->by_head ? omp_get_thread_num() : 0) * L * L;
     gemm(true, false, L, P, L, 1.0f, w, L, dy, P, (float *)io->dv + at, P);
-    gemm(false, true, L, L, P, 1.0f, dy, P, (const float *)io->v + at, P, ds, L);
+    gemm(false, true, L, L, P, 1.0f, dy, P, v, P, ds, L);
 #pragma omp parallel for num_threads(st->threads) schedule(static, 16) if (!st->by_head && L > 64)
     for (int64_t t = 0; t < L; t++)
         grad_row(ds + t * L, w + t * L, dy + t * P, y + t * P, st->scale, L, P);
-    gemm(false, false, L, P, L, 1.0f, ds, L, (const float *)io->k + at, P, (float *)io->dq + at, P);
-    gemm(true, false, L, P, L, 1.0f, ds, L, (const float *)io->q + at, P, (float *)io->dk + at, P);
+    gemm(false, false, L, P, L, 1.0f, ds, L, k, P, (float *)io->dq + at, P);
+    gemm(true, false, L, P, L, 1.0f, ds, L, q, P, (float *)io->dk + at, P);
 }
 
-// `one` for every head. Inside a parallel region (of two threads and more: one of one does not count) OpenBLAS's
-// OpenMP build stays on the calling thread; outside it uses the process's number, set for the call and put back.
+// `one` for every head. Inside a parallel region (of two threads or more: one alone does not count)
+// OpenBLAS's OpenMP build stays on the calling thread; outside it uses the process's number, set
+// for the call and put back.
 static void each_head(const struct state *st, const struct hb_attention_io *io,
                       void (*one)(const struct state *, const struct hb_attention_io *, int64_t))
 {
@@ -195,7 +204,8 @@ static int backward(void *st, const struct hb_io *io)
 static int describe(const void *vst, char *buf, size_t cap)
 {
     const struct state *const st = vst;
-    return snprintf(buf, cap, "full squares, %s", st->by_head ? "heads in parallel" : "BLAS threads per head");
+    return snprintf(buf, cap, "full squares, %s",
+                    st->by_head ? "heads in parallel" : "BLAS threads within a head");
 }
 
 HB_EXPORT const struct hb_impl hb_impl = {

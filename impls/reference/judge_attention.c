@@ -1,8 +1,8 @@
 // judge_attention.c: the float64 judge of causal softmax attention, one head.
-//     y[t] = sum_{j<=t} w[t,j] v[j],   w[t,:] = softmax_{j<=t}(q[t].k[j] / sqrt(P))      q,k,v,y (L,P)
-// Method    each query row whole: scores, their maximum, libm exp, weighted sum. Sums over keys or queries go
-//           in blocks of BLOCK terms whose totals are then added. The backward pass goes over the rows for
-//           dq and over blocks of keys for dk, dv, and computes the weights afresh in each.
+//     y[t] = sum_{j<=t} w[t,j] v[j],   w[t,:] = softmax_{j<=t}(q[t].k[j] / sqrt(P))   q,k,v,y (L,P)
+// Method    each query row whole: scores, their maximum, libm exp, weighted sum. Sums over keys or
+//           queries go in blocks of BLOCK terms whose totals are then added. The backward pass goes
+//           over rows for dq and over blocks of keys for dk, dv, with the weights afresh in each.
 // Cost      per row 4 P (t+1) flop; backward 14 P L (L+1)/2 flop; memory O(L) per thread.
 // Source    the definition; Vaswani et al. 2017, arXiv:1706.03762, equation 1.
 // Accuracy  relative L2 near 1e-15 for scores of order 1 (error of a score s: about 1e-16 |s|).
@@ -89,8 +89,8 @@ static double *scratch(int64_t each)
     return calloc((size_t)omp_get_max_threads() * (size_t)each, sizeof(double));
 }
 
-int hb_judge_attention_rows(const double *q, const double *k, const double *v, const int64_t *rows, int64_t n,
-                            double *y, int64_t L, int64_t P)
+int hb_judge_attention_rows(const double *q, const double *k, const double *v, const int64_t *rows,
+                            int64_t n, double *y, int64_t L, int64_t P)
 {
     double *const all = scratch(L + P);
     if (!all)
@@ -106,14 +106,16 @@ int hb_judge_attention_rows(const double *q, const double *k, const double *v, c
     return HB_OK;
 }
 
-// Rows: lse[t], delta[t] = sum_j w[t,j] dp[t,j],  dq[t] = scale sum_j w (dp - delta) k[j],  dp[t,j] = dy[t].v[j]
-static void rows_bwd(const double *q, const double *k, const double *v, const double *dy, double *dq, double *lse,
-                     double *delta, double *all, int64_t L, int64_t P)
+// Rows: dp[t,j] = dy[t].v[j],  delta[t] = sum_j w[t,j] dp[t,j],
+// dq[t] = scale sum_j w (dp - delta) k[j], and lse[t].     all: 2 L + P doubles per thread
+static void rows_bwd(const double *q, const double *k, const double *v, const double *dy,
+                     double *dq, double *lse, double *delta, double *all, int64_t L, int64_t P)
 {
     const double scale = 1.0 / sqrt((double)P);
 #pragma omp parallel for schedule(dynamic, 8)
     for (int64_t t = 0; t < L; t++) {
-        double *const w = all + omp_get_thread_num() * (2 * L + P), *const dp = w + L, *const part = dp + L;
+        double *const w = all + omp_get_thread_num() * (2 * L + P), *const dp = w + L;
+        double *const part = dp + L;
         lse[t] = weights(w, q + t * P, k, t + 1, P);
         dots(dp, dy + t * P, v, 1.0, t + 1, P);
         delta[t] = block_sum(w, dp, t + 1);
@@ -124,10 +126,11 @@ static void rows_bwd(const double *q, const double *k, const double *v, const do
     }
 }
 
-// Keys: dv[j] = sum_{t>=j} w[t,j] dy[t],   dk[j] = scale sum_{t>=j} w (dp - delta) q[t]; by blocks of BLOCK keys,
-// one thread each; within it partial sums over BLOCK queries. buf: two blocks (BLOCK,P) per thread.
-static void keys_bwd(const double *q, const double *k, const double *v, const double *dy, double *dk, double *dv,
-                     const double *lse, const double *delta, double *all, int64_t L, int64_t P)
+// Keys: dv[j] = sum_{t>=j} w[t,j] dy[t],   dk[j] = scale sum_{t>=j} w (dp - delta) q[t]
+// by blocks of keys, each one thread's; sums over BLOCK queries at a time.     all: 2 (BLOCK,P) a thread
+static void keys_bwd(const double *q, const double *k, const double *v, const double *dy,
+                     double *dk, double *dv, const double *lse, const double *delta, double *all,
+                     int64_t L, int64_t P)
 {
     const double scale = 1.0 / sqrt((double)P);
     memset(dk, 0, sizeof *dk * (size_t)(L * P));
@@ -158,8 +161,8 @@ static void keys_bwd(const double *q, const double *k, const double *v, const do
     }
 }
 
-int hb_judge_attention_bwd(const double *q, const double *k, const double *v, const double *dy, double *dq,
-                           double *dk, double *dv, int64_t L, int64_t P)
+int hb_judge_attention_bwd(const double *q, const double *k, const double *v, const double *dy,
+                           double *dq, double *dk, double *dv, int64_t L, int64_t P)
 {
     const int64_t each = 2 * L + P > 2 * BLOCK * P ? 2 * L + P : 2 * BLOCK * P;
     double *const all = scratch(each), *const lse = calloc((size_t)L * 2, sizeof *lse);
