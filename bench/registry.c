@@ -23,13 +23,14 @@ static struct { struct hb_plugin *rows; int n, cap; bool loaded; } reg;
 // NULL if the loader can map the file, else what is wrong with it.
 static const char *elf_problem(const char *path)
 {
+    struct stat st;
+    if (stat(path, &st) != 0) return strerror(errno);
+    if (!S_ISREG(st.st_mode)) return "not a regular file";       // opening a pipe would wait for its writer
     FILE *f = fopen(path, "rbe");
     if (!f) return strerror(errno);
     const char *why = NULL;
-    struct stat st;
     Elf64_Ehdr eh;
-    if (fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)) why = "not a regular file";
-    else if (fread(&eh, sizeof eh, 1, f) != 1 || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0) why = "not an ELF file";
+    if (fread(&eh, sizeof eh, 1, f) != 1 || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0) why = "not an ELF file";
     else if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_type != ET_DYN) why = "not a 64-bit shared object";
     else if (eh.e_phentsize != sizeof(Elf64_Phdr) || eh.e_phnum == 0) why = "bad ELF header";
     for (int i = 0; !why && i < eh.e_phnum; i++) {
