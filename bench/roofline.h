@@ -12,7 +12,11 @@ struct hb_peaks {
     double l2_read, l3_read;     // from that cache level; 0: there is none
     double dram_read, dram_copy; // copy counts bytes read plus bytes written
 };
-struct hb_roofline { int threads; struct hb_peaks one, all; };    // with 1 thread, with `threads`
+struct hb_roofline {
+    int threads;
+    struct hb_peaks one, all;    // with 1 thread, with `threads`: the best of several short runs
+    bool disturbed;              // the machine was busy: peaks may be too low
+};
 
 // From build/machine/<id>/roofline.json. HB_ERR_MISSING: not measured yet; HB_ERR_INPUT: not such a file.
 int hb_roofline_load(struct hb_roofline *out);
