@@ -105,23 +105,39 @@ static void where(char *buf, size_t cap, const struct hb_setting *s) {
              (long long)s->D, hb_dtype_str(s->dtype), s->threads);
 }
 
+static const struct hb_crossover *other_metric(const struct hb_crossover_set *x, const struct hb_crossover *c) {
+    for (size_t i = 0; i < x->n; i++)
+        if (x->c[i].a == c->a && x->c[i].b == c->b && x->c[i].metric != c->metric) return &x->c[i];
+    return NULL;
+}
+
+static void crossing_row(struct hb_table *t, const struct hb_series_set *set, const struct hb_crossover *time,
+                         const struct hb_crossover *mem) {
+    char buf[160];
+    const struct hb_cell *a = hb_series_at(time->a, (int64_t)time->L_hi), *b = hb_series_at(time->b, (int64_t)time->L_hi);
+    where(buf, sizeof buf, &time->a->set);
+    hb_table_cell(t, "%s", hb_series_label(set, time->a).s);
+    hb_table_cell(t, "%s", hb_series_label(set, time->b).s);
+    hb_table_cell(t, "%s", buf);
+    hb_table_cell(t, "%.0f to %.0f (%zu)", time->L_lo, time->L_hi, time->n);
+    hb_table_cell(t, "%s", hb_cross_words(time, "a", "b").s);
+    hb_table_cell(t, "%s", hb_str_ratio(time->first).s);
+    hb_table_cell(t, "%s", hb_str_ratio(time->last).s);
+    hb_table_cell(t, "%s against %s", hb_str_time(a->median_ns).s, hb_str_time(b->median_ns).s);
+    hb_table_cell(t, "%s", mem ? hb_cross_words(mem, "a", "b").s : "not recorded");
+    if (mem) hb_table_cell(t, "%s", hb_str_num(mem->last.r).s);
+    else hb_table_cell(t, "-");
+}
+
 void hb_crossovers_table(const struct hb_series_set *set, const struct hb_crossover_set *x, const char *machine,
                          struct hb_text *out) {
     struct hb_table t = {0};
-    hb_table_head(&t, "a|b|what|setting|range of L|crossover|>a/b at the shortest|>a/b at the longest");
+    hb_table_head(&t, "a|b|setting|range of L|crossover in time|>a/b, shortest L|>a/b, longest L|>times there|"
+                      "crossover in memory|>a/b, longest L");
     for (size_t i = 0; i < x->n; i++) {
         const struct hb_crossover *c = &x->c[i];
-        if (machine && strcmp(c->a->set.machine, machine)) continue;
-        char buf[160];
-        where(buf, sizeof buf, &c->a->set);
-        hb_table_cell(&t, "%s", hb_series_label(set, c->a).s);
-        hb_table_cell(&t, "%s", hb_series_label(set, c->b).s);
-        hb_table_cell(&t, "%s", c->metric == HB_METRIC_TIME ? "time" : "memory");
-        hb_table_cell(&t, "%s", buf);
-        hb_table_cell(&t, "%.0f to %.0f (%zu)", c->L_lo, c->L_hi, c->n);
-        hb_table_cell(&t, "%s", hb_cross_words(c).s);
-        hb_table_cell(&t, "%s", c->metric == HB_METRIC_TIME ? hb_str_ratio(c->first).s : hb_str_num(c->first.r).s);
-        hb_table_cell(&t, "%s", c->metric == HB_METRIC_TIME ? hb_str_ratio(c->last).s : hb_str_num(c->last.r).s);
+        if (c->metric == HB_METRIC_TIME && (!machine || !strcmp(c->a->set.machine, machine)))
+            crossing_row(&t, set, c, other_metric(x, c));
     }
     if (hb_table_empty(&t)) {
         hb_text_add(out, "No two curves share two lengths: `hyena-bench sweep` measures them.\n");

@@ -91,7 +91,8 @@ void hb_crossovers_free(struct hb_crossover_set *set);
 const char *hb_cross_kind_str(enum hb_cross_kind k);
 // "L* = 3100 [2900, 3300]", "no crossover in range (mha:attention_flash faster everywhere)", "tie".
 struct hb_words { char s[3 * HB_NAME_MAX]; };
-struct hb_words hb_cross_words(const struct hb_crossover *c);
+// a and b: what to call the two.
+struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b);
 
 // Exponent of a series over its long lengths: L >= 4096 if there are three of them, else the upper half.
 struct hb_fit { struct hb_powerfit f; double L_lo, L_hi; size_t n; };

@@ -97,24 +97,22 @@ const char *hb_cross_kind_str(enum hb_cross_kind k) {
     return names[k];
 }
 
-struct hb_words hb_cross_words(const struct hb_crossover *c) {
+struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b) {
     struct hb_words w;
-    const char *better = c->metric == HB_METRIC_TIME ? "faster" : "smaller";
-    const struct hb_series *winner = c->x.b_wins_after ? c->b : c->a;
+    const bool time = c->metric == HB_METRIC_TIME;
+    const char *better = time ? "faster" : "smaller", *winner = c->x.b_wins_after ? b : a;
+    const struct hb_interval i = {round(c->x.ci95.lo), round(c->x.ci95.hi)};
     switch (c->x.kind) {
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
-        snprintf(w.s, sizeof w.s, "L* = %s %s, then %s %s", hb_str_num(c->x.L_star).s, hb_str_interval(c->x.ci95).s,
-                 winner->impl, better);
-        if (c->x.kind == HB_CROSS_MULTIPLE) {
-            const size_t n = strlen(w.s);
-            snprintf(w.s + n, sizeof w.s - n, " (last of %d crossings)", c->x.n_crossings);
-        }
+        // Bytes are counted: between the measured lengths their L* is interpolated, but it has no noise.
+        snprintf(w.s, sizeof w.s, "L* = %s%s%s, then %s %s%s", hb_str_len(c->x.L_star).s, time ? " " : "",
+                 time ? hb_str_interval(i).s : "", winner, better,
+                 c->x.kind == HB_CROSS_MULTIPLE ? " (the last of several crossings)" : "");
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)",
-                 c->x.kind == HB_CROSS_NONE_A ? c->a->impl : c->b->impl, better);
+        snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)", c->x.kind == HB_CROSS_NONE_A ? a : b, better);
         break;
     case HB_CROSS_TIE:
         snprintf(w.s, sizeof w.s, "tie");

@@ -51,7 +51,7 @@ static const struct hb_figure figures[] = {
     {"memory_core_fwd", "memory.gp", "Long convolution or attention alone, forward: memory against length", CORE, FWD, MEM,
      hb_fig_curves, how_mem},
     {"perplexity", "perplexity.gp", "Perplexity on held-out text against training length, equal token budget", STEP, FWD, TIME,
-     hb_fig_perplexity, "Small marks: single seeds. Large marks with bars: mean and 95 % t interval over seeds. Small budgets "
+     hb_fig_perplexity, "Small marks, a little to the left: single seeds. Large marks with bars: mean and 95 % t interval over seeds. Small budgets "
      "show early learning speed, not final quality."},
     {"loss_tokens", "loss.gp", "Training loss against tokens", STEP, FWD, TIME, hb_fig_loss_tokens,
      "One line per seed. Equal tokens: what is learnt from the same text."},

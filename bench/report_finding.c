@@ -64,7 +64,7 @@ static void backward_line(struct hb_report *r, const char *machine) {
         hb_text_add(&r->t, "- Backward: not measured. `hyena-bench sweep` with pass `bwd` does.\n");
         return;
     }
-    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the ratio is %s (%s).\n", hb_cross_words(d.time).s,
+    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the ratio is %s (%s).\n", hb_cross_words(d.time, d.a->impl, d.h->impl).s,
                 d.time->L_hi, hb_str_ratio(d.time->last).s, both_times(&d, (int64_t)d.time->L_hi).s);
 }
 
@@ -74,7 +74,7 @@ static void memory_line(struct hb_report *r, const struct hb_duel *d) {
         return;
     }
     const int64_t L = (int64_t)d->mem->L_hi;
-    hb_text_add(&r->t, "- Memory, forward: %s; at L = %lld %s takes %s, %s takes %s.\n", hb_cross_words(d->mem).s,
+    hb_text_add(&r->t, "- Memory, forward: %s; at L = %lld %s takes %s, %s takes %s.\n", hb_cross_words(d->mem, d->a->impl, d->h->impl).s,
                 (long long)L, d->a->impl, hb_str_bytes(hb_cell_value(hb_series_at(d->a, L), HB_METRIC_MEMORY)).s,
                 d->h->impl, hb_str_bytes(hb_cell_value(hb_series_at(d->h, L), HB_METRIC_MEMORY)).s);
 }

@@ -91,7 +91,8 @@ static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, si
     hb_table_cell(t, "%.0f to %.0f", L.lo, L.hi);
     hb_table_cell(t, "%zu", ok);
     hb_table_cell(t, "%zu", without);
-    if (n.hi > 0) hb_table_cell(t, "%.0f to %.0f", n.lo, n.hi);
+    if (n.hi > n.lo) hb_table_cell(t, "%.0f to %.0f", n.lo, n.hi);
+    else if (n.hi > 0) hb_table_cell(t, "%.0f", n.hi);
     else hb_table_cell(t, "-");
     t->failed = t->failed || impls.failed;
     hb_text_free(&impls);

@@ -171,7 +171,8 @@ struct hb_str hb_str_interval(struct hb_interval i) {
 
 struct hb_str hb_str_ratio(struct hb_ratio x) {
     struct hb_str r;
-    snprintf(r.s, sizeof r.s, "%.12s %.48s", hb_str_num(x.r).s, hb_str_interval(x.ci95).s);
+    if (!isfinite(x.r)) snprintf(r.s, sizeof r.s, "-");
+    else snprintf(r.s, sizeof r.s, "%.12s %.48s", hb_str_num(x.r).s, hb_str_interval(x.ci95).s);
     return r;
 }
 

@@ -3,8 +3,9 @@
 # Colours: Okabe and Ito, told apart by colour-blind readers; marks and dashes differ, too, for print in grey.
 
 # --- terminal ---
+TEXT_ONLY = OUT eq '-'              # the scripts leave out bands, guides and bounds there
 svg_out = OUT[strlen(OUT)-2:*] eq 'svg'
-if (OUT eq '-') {
+if (TEXT_ONLY) {
     set terminal dumb noenhanced size 110, 34
 } else {
     if (svg_out) { set terminal svg noenhanced size 1200, 660 font 'DejaVu Sans,13' background 'white' } \
@@ -57,15 +58,20 @@ set style line 107 lc rgb '#000000' lw 1.5 pt 2 ps 1.1    # marks of the paper
 set style line 108 lc rgb '#000000' lw 1.5 pt 3 ps 1.3
 
 # --- axes ---
-set label 1 meta('title') at screen 0.012, screen 0.965 left font ',15'
-set label 2 meta('sub') at screen 0.012, screen 0.92 left font ',10.5'
-set tmargin at screen 0.88
-set rmargin at screen 0.72
-set lmargin at screen 0.1
-set grid xtics ytics ls 106
+if (TEXT_ONLY) {
+    set title meta('title')."\n".meta('sub')
+    set key below
+} else {
+    set label 1 meta('title') at screen 0.012, screen 0.965 left font ',15'
+    set label 2 meta('sub') at screen 0.012, screen 0.92 left font ',10.5'
+    set tmargin at screen 0.88
+    set rmargin at screen 0.7
+    set lmargin at screen 0.1
+    set key at screen 0.713, screen 0.885 left top vertical reverse Left samplen 3 spacing 1.3 font ',10'
+}
+if (!TEXT_ONLY) { set grid xtics ytics ls 106 }
 set border 3
 set tics nomirror out
-set key at screen 0.735, screen 0.885 left top vertical reverse Left samplen 3 spacing 1.25 font ',10.5'
 set bars 0.6
 set style textbox opaque noborder margins 0.4, 0.2
 set style fill transparent solid 0.18 noborder
@@ -79,5 +85,5 @@ FAILED = strlen(meta('failed')) ? num('failed') > 0 : 0
 open_mark(k) = mark(NAME[int(k)], SPARE[int(k)]) - 1
 curve_colour(k) = colour(NAME[int(k)], SPARE[int(k)])
 decades = strlen(meta('ymin')) ? log10(num('ymax') / num('ymin')) : 1
-edge(rank) = num('ymax') * 10**(decades * (0.11 - 0.035 * rank))
+edge(rank) = num('ymax') * 10**(decades * (0.11 - (TEXT_ONLY ? 0.06 : 0.035) * rank))
 failed_edge = "set yrange [num('ymin') / 10**(0.04*decades) : num('ymax') * 10**((FAILED ? 0.16 : 0.04) * decades)]"
