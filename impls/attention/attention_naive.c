@@ -3,8 +3,8 @@
 //     y = softmax(q k' / sqrt(P), causal) v, per head          q,k,v,y (B,H,L,P)   float32
 // Method    as it is written down: s = q k' / sqrt(P) by sgemm, softmax of each row over j <= t,
 //           zeros beyond, y = w v by sgemm; backward by four more products with the kept w. The
-//           products are full squares: nothing above the diagonal is skipped. Heads in parallel, one
-//           BLAS thread each, if there are as many as threads; else in turn on all BLAS threads.
+//           products are full squares: nothing above the diagonal is skipped. Heads in parallel,
+//           one BLAS thread each, if there are as many as threads; else in turn on all threads.
 // Cost      forward 4 P L^2, backward 8 P L^2 flop per head; memory L^2 floats per head, and L^2
 //           for each head in flight of the backward pass.
 // Source    Vaswani et al. 2017, arXiv:1706.03762, equation 1; OpenBLAS sgemm.

@@ -127,7 +127,7 @@ static void rows_bwd(const double *q, const double *k, const double *v, const do
 }
 
 // Keys: dv[j] = sum_{t>=j} w[t,j] dy[t],   dk[j] = scale sum_{t>=j} w (dp - delta) q[t]
-// by blocks of keys, each one thread's; sums over BLOCK queries at a time.     all: 2 (BLOCK,P) a thread
+// by blocks of keys, each one thread's; sums over BLOCK queries at a time.  all: 2 (BLOCK,P) each
 static void keys_bwd(const double *q, const double *k, const double *v, const double *dy,
                      double *dk, double *dv, const double *lse, const double *delta, double *all,
                      int64_t L, int64_t P)
