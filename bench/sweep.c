@@ -327,18 +327,29 @@ static int copy_out(const struct job *j, const char *path)
     return rc;
 }
 
+static bool anything(const struct sweep *s)
+{
+    for (size_t i = 0; i < s->n; i++)
+        if (s->items[i].status) return true;
+    return false;
+}
+
 // Writes the file, shows it. *answer: 1 if something was wrong or crashed, 4 if it was interrupted.
 static int finish(struct job *j, int *answer)
 {
     char path[4096];
     bool cut = hb_interrupted();
+    *answer = cut ? 4 : 0;
+    if (cut && !anything(&j->s)) {
+        printf("interrupted; nothing was measured\n");
+        return 0;
+    }
     int rc = cut ? hb_run_snapshot(j->run, path) : hb_run_assemble(j->run, path);
     if (!rc) rc = copy_out(j, path);
     if (!rc) rc = hb_sweep_print_tables(&j->s);
     if (rc) return rc;
     printf("%s\n", path);
     if (cut) printf("interrupted; 'hyena-bench sweep %s --resume%s' continues it\n", j->s.path, j->s.refine ? " --refine" : "");
-    *answer = cut ? 4 : 0;
     for (size_t i = 0; i < j->s.n; i++) {
         const char *st = j->s.items[i].status;
         if (!*answer && st && (!strcmp(st, "wrong") || !strcmp(st, "crashed"))) *answer = 1;

@@ -28,16 +28,17 @@ JSON
 [ -s "$tmp/want" ]; say $? "the plan has $(wc -l < "$tmp/want") points"
 
 folder() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null | head -n 1; }
+json_files() { local d; d=$(folder); [ -z "$d" ] || find "$d" -name '*.json'; }
 names() {   # keys of the points that the unfinished run has
     local d; d=$(folder)
     [ -n "$d" ] && cat "$d"/[0-9]*.json 2>/dev/null | grep -o '"name": *"[^"]*"' | sort -u
 }
 points() { local d; d=$(folder); [ -n "$d" ] && find "$d" -name '[0-9]*.json' | wc -l || echo 0; }
 
-# Starts the sweep, ends it by a signal after a random part of $2 milliseconds. Sets survivors, done_first.
+# Starts the sweep, ends it by signal $1 after a random part of $2 milliseconds (and $3 more). Sets survivors, done_first.
 hit() {
     "$hb" sweep "$tmp/sweep.json" --resume >"$tmp/out" 2>"$tmp/err" &
-    local pid=$! ms=$((RANDOM % $2 + 10)) children= c
+    local pid=$! ms=$((RANDOM % $2 + 10 + ${3:-0})) children= c
     sleep "$((ms / 1000)).$(printf %03d $((ms % 1000)))"
     children=$(cat /proc/$pid/task/*/children 2>/dev/null)
     kill -"$1" $pid 2>/dev/null
@@ -61,15 +62,15 @@ while [ $n -lt "$kills" ]; do
     names > "$tmp/after"
     [ -n "$(comm -23 "$tmp/before" "$tmp/after")" ] && lost=$((lost + 1))
     [ "$(points)" -gt $most ] && most=$(points)
-    for f in "$(folder)"/*.json; do [ -e "$f" ] && [ "$(tail -c 1 "$f" | tr -d '\n' | wc -c)" -gt 0 ] && [ "$(tail -c 1 "$f")" != '}' ] && broken=$((broken + 1)); done
+    for f in $(json_files); do [ "$(tail -n 1 "$f" | tail -c 1)" = '}' ] || { broken=$((broken + 1)); ls -l "$f"; }; done
 done
 [ $n = "$kills" ];  say $? "killed $n times, $most points at the latest"
 [ $lost = 0 ];      say $? "no point that was there is lost ($lost times)"
 [ $left = 0 ];      say $? "no child is left running ($left)"
 [ $broken = 0 ];    say $? "every file is whole ($broken are not)"
 
-hit INT 1000
-[ $code = 4 ] && grep -q -- --resume "$tmp/out" && [ -n "$(folder)" ]; say $? "SIGINT: exit code $code, says how to resume, the run stays open"
+hit INT 500 1500
+[ $code = 130 ] && grep -q -- --resume "$tmp/out" && [ -n "$(folder)" ]; say $? "SIGINT: exit code $code, says how to resume, the run stays open"
 [ $survivors = 0 ]; say $? "SIGINT: no child is left running"
 
 "$hb" sweep "$tmp/sweep.json" --resume >"$tmp/out" 2>"$tmp/err"; code=$?
