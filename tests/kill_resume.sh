@@ -28,14 +28,12 @@ JSON
 [ -s "$tmp/want" ]; say $? "the plan has $(wc -l < "$tmp/want") points"
 
 folder() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null | head -n 1; }
-json_files() { local d; d=$(folder); [ -z "$d" ] || find "$d" -name '*.json'; }
-names() {   # keys of the points that the unfinished run has
-    local d; d=$(folder)
-    [ -n "$d" ] && cat "$d"/[0-9]*.json 2>/dev/null | grep -o '"name": *"[^"]*"' | sort -u
-}
+json_files() { find "$HYENA_BENCH_BUILD/results" -name '*.json' 2>/dev/null; }
+# Keys of the points that are on the disk: in the unfinished run, or in the file if the signal came after its writing.
+names() { json_files | xargs -r cat | grep -o '"name": *"[^"]*"' | sort -u; }
 points() { local d; d=$(folder); [ -n "$d" ] && find "$d" -name '[0-9]*.json' | wc -l || echo 0; }
 
-# Starts the sweep, ends it by signal $1 after a random part of $2 milliseconds (and $3 more). Sets survivors, done_first.
+# Starts the sweep, ends it by signal $1 after a random part of $2 milliseconds (and $3 more). Sets code, survivors.
 hit() {
     "$hb" sweep "$tmp/sweep.json" --resume >"$tmp/out" 2>"$tmp/err" &
     local pid=$! ms=$((RANDOM % $2 + 10 + ${3:-0})) children= c
@@ -62,7 +60,7 @@ while [ $n -lt "$kills" ]; do
     names > "$tmp/after"
     [ -n "$(comm -23 "$tmp/before" "$tmp/after")" ] && lost=$((lost + 1))
     [ "$(points)" -gt $most ] && most=$(points)
-    for f in $(json_files); do [ "$(tail -n 1 "$f" | tail -c 1)" = '}' ] || { broken=$((broken + 1)); ls -l "$f"; }; done
+    for f in $(json_files); do [ "$(tail -c 2 "$f")" = '}' ] || broken=$((broken + 1)); done     # "}" and newline
 done
 [ $n = "$kills" ];  say $? "killed $n times, $most points at the latest"
 [ $lost = 0 ];      say $? "no point that was there is lost ($lost times)"
