@@ -154,7 +154,7 @@ void hb_gallery_free(struct hb_gallery *g) {
 static void base_name(const struct hb_study *st, struct hb_drawn *d, bool main_setting) {
     int n = snprintf(d->base, sizeof d->base, "%s", d->fig->name);
     if (strcmp(d->machine, st->machine[0]))
-        n += snprintf(d->base + n, sizeof d->base - (size_t)n, "_%.12s", d->machine);
+        n += snprintf(d->base + n, sizeof d->base - (size_t)n, "_%.100s", d->machine);
     if (!main_setting)
         snprintf(d->base + n, sizeof d->base - (size_t)n, "_B%lld_D%lld_T%d_%s_%s_%.4s", (long long)d->at.B,
                  (long long)d->at.D, d->at.threads, hb_dtype_str(d->at.dtype), hb_mode_str(d->at.mode), d->at.device);
@@ -168,6 +168,11 @@ static int draw(const struct hb_study *st, const char *dir, bool term, struct hb
     else if (!rc && !d->why[0]) snprintf(d->why, sizeof d->why, "nothing to draw");
     hb_text_free(&dat);
     return rc ? rc : gallery_push(g, d);
+}
+
+// Times and ratios are drawn for every setting; what follows from them or is counted, for the main one.
+static bool each_setting(const struct hb_figure *f) {
+    return f->write == hb_fig_ratio || (f->write == hb_fig_curves && f->metric == TIME);
 }
 
 static bool per_setting(const struct hb_figure *f) { return f->scope != STEP && f->write != hb_fig_pairs; }
@@ -186,7 +191,7 @@ static int draw_settings(const struct hb_study *st, const char *dir, bool term, 
         while (i < st->set.n && !hb_setting_cmp(&st->set.s[i].set, at)) i++;
         if (strcmp(at->machine, d->machine) || at->scope != d->fig->scope || at->pass != d->fig->pass) continue;
         const bool main_setting = !hb_setting_cmp(at, best);
-        if (term && !main_setting) continue;
+        if (!main_setting && (term || !each_setting(d->fig))) continue;
         d->at = *at;
         d->has_at = true;
         d->why[0] = 0;

@@ -42,7 +42,7 @@ struct hb_drawn {
     const struct hb_figure *fig;
     const char *machine;
     struct hb_setting at; bool has_at;
-    char base[128];                  // file name without its end; pictures base.png, base.svg, data base.dat
+    char base[256];                  // file name without its end; pictures base.png, base.svg, data base.dat
     char why[256];                   // "" if drawn
 };
 struct hb_gallery { struct hb_drawn *d; size_t n; };

@@ -5,14 +5,14 @@ HERE = system('dirname '.ARG0)
 load HERE.'/style.gp'
 PAPER = HERE.'/paper_fig43.dat'
 TEXT = HERE.'/paper_text.dat'
+CROSSINGS = 0
+stats DATA index 'counts' using (CROSSINGS = strcol(1) eq 'crossings' ? int(strcol(2)) : CROSSINGS, 1) nooutput
 @lengths_axis
 set logscale y
 set ylabel 'time(attention) / time(hyena)'
 set format y '%g'
 set yrange [num('ymin') < 0.2 ? num('ymin') / 1.5 : 0.2 : num('ymax') < 100 ? 200 : 2 * num('ymax')]
 set xrange [num('xmin') / 1.15 : num('xmax') * 1.5]
-CROSSINGS = 0
-stats DATA index 'counts' using (CROSSINGS = strcol(1) eq 'crossings' ? int(strcol(2)) : CROSSINGS, 1) nooutput
 plot 1 with lines lc rgb '#404040' lw 1 notitle, \
      DATA index 'flops' using 1:2 with lines ls 104 notitle, \
      DATA index 'flops' using 1:3 with lines ls 105 notitle, \

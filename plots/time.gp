@@ -1,6 +1,12 @@
 # time.gp DATA OUT: time of one call against length, log-log, with bounds, guides and points that failed.
 DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
+B = 0
+stats DATA index 'counts' using (B = strcol(1) eq 'bounds' ? int(strcol(2)) : B, 1) nooutput
+if (TEXT_ONLY) { B = 0 }
+array BOUND[16]
+b = 0
+stats DATA index 'bounds' using (b = b + 1, BOUND[b] = strcol(1), 1) nooutput
 @lengths_axis
 set logscale y
 set ylabel 'time of one call'
@@ -8,12 +14,6 @@ set format y '%.0s %cs'
 @failed_edge
 G = TEXT_ONLY ? 1 : 4
 BANDS = TEXT_ONLY ? 0 : N
-B = 0
-stats DATA index 'counts' using (B = strcol(1) eq 'bounds' ? int(strcol(2)) : B, 1) nooutput
-if (TEXT_ONLY) { B = 0 }
-array BOUND[16]
-b = 0
-stats DATA index 'bounds' using (b = b + 1, BOUND[b] = strcol(1), 1) nooutput
 set xrange [num('xmin') / 1.15 : @right_end]
 plot for [g=2:G] DATA index 'guides' using 1:g with lines ls 99+g notitle, \
      for [b=1:B] DATA index sprintf('b%02d', b) using 1:2 with lines ls 103+b notitle, \
