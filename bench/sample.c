@@ -136,9 +136,10 @@ static double relative_width(const struct sampler *s)
 static const char *stop_reason(struct sampler *s, double elapsed_s)
 {
     double width = relative_width(s);
-    if (width <= s->o->ci_target && elapsed_s >= fmin(SPAN_S, s->o->budget_s)) return "ci";
+    bool narrow = width <= s->o->ci_target;
+    if (narrow && elapsed_s >= fmin(SPAN_S, s->o->budget_s)) return "ci";
     if (s->round >= (size_t)s->o->max_samples) return "count";
-    if (s->round >= s->next_width) {
+    if (!narrow && s->round >= s->next_width) {
         memmove(s->width, s->width + 1, 2 * sizeof *s->width);
         s->width[2] = width;
         s->next_width = 2 * s->round;
