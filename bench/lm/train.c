@@ -1,7 +1,5 @@
 // train.c: the command `train`: one language model, or a suite of them.
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "../child.h"
 #include "../cli.h"
@@ -49,16 +47,6 @@ static int parse(int argc, char **argv, struct args *a)
         return hb_fail(HB_ERR_INPUT, "--out names the record of one run; a suite writes under build/results");
     if (!a->suite && (a->resume || a->budget_s > 0))
         return hb_fail(HB_ERR_INPUT, "--%s is for --suite", a->resume ? "resume" : "budget-s");
-    return 0;
-}
-
-// A folder that somebody names and that is not there is an error, even if this run does not need it.
-static int check_data_folder(void)
-{
-    const char *folder = getenv("HYENA_BENCH_DATA");
-    struct stat st;
-    if (folder && *folder && (stat(folder, &st) || !S_ISDIR(st.st_mode)))
-        return hb_fail(HB_ERR_INPUT, "HYENA_BENCH_DATA names '%s', expected a folder", folder);
     return 0;
 }
 
@@ -274,8 +262,6 @@ int hb_cmd_train(int argc, char **argv)
 {
     struct args a = {0};
     int rc = parse(argc, argv, &a);
-    if (!rc)
-        rc = check_data_folder();
     if (!rc)
         rc = a.child ? child() : a.suite ? suite(&a) : single(&a);
     return hb_exit_code("train", rc);
