@@ -4,7 +4,9 @@
 // Runs in this one process, so a crash or lack of memory ends it: `run` and `sweep` are the harness, this is a view. A
 // point is judged before its first time, as everywhere. Plans and inputs live from a point's first run to the next
 // point's first run: Google Benchmark calls the body with 1, 10, 100 ... iterations, and repeats it.
+// Cold points: only the executions count for --benchmark_min_time, so the flushing makes such a run long.
 // The library's "built as DEBUG" warning is about Debian's build of it; nothing of it is inside our timer.
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,8 +218,35 @@ static int run(struct list *l, int argc, char **argv)
     free(b);
     if (live_entry) let_go(live_entry);
     if (gb == -1) return hb_fail(HB_ERR_INPUT, "'%s': not an option of this Google Benchmark", argv[1]);
+    if (gb == -3) return hb_fail(HB_ERR_INPUT, "--benchmark_filter: no point matches, or it is no regular expression");
     if (gb != 0) return hb_fail(HB_ERR_RUN, "Google Benchmark failed");
     return failed ? hb_fail(HB_ERR_RUN, "%zu runs failed", failed) : 0;
+}
+
+// Values that make the library print its usage or end the process; here they get a message and an exit code.
+static int check_flags(int n, char **theirs)
+{
+    static const struct { const char *flag, *values; } rows[] = {
+        { FLAG "format=", " console json csv " }, { FLAG "out_format=", " console json csv " },
+        { FLAG "time_unit=", " ns us ms s " }, { FLAG "color=", " auto true false yes no on off 1 0 " },
+    };
+    for (int i = 1; i < n; i++) {
+        for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
+            char word[32];
+            size_t len = strlen(rows[k].flag);
+            if (strncmp(theirs[i], rows[k].flag, len) != 0) continue;
+            int m = snprintf(word, sizeof word, " %s ", theirs[i] + len);
+            if (m <= 2 || m >= (int)sizeof word || !strstr(rows[k].values, word))
+                return hb_fail(HB_ERR_INPUT, "'%.100s': one of%sexpected", theirs[i], rows[k].values);
+        }
+        if (strncmp(theirs[i], FLAG "out=", strlen(FLAG "out=")) == 0) {
+            const char *path = theirs[i] + strlen(FLAG "out=");
+            FILE *f = *path ? fopen(path, "ae") : NULL;
+            if (*path && !f) return hb_fail(HB_ERR_INPUT, "%s: %s", path, strerror(errno));
+            if (f) fclose(f);
+        }
+    }
+    return 0;
 }
 
 // Splits argv: ours to ours[0..*n_ours), Google Benchmark's to theirs[0..*n_theirs); both begin with the name.
@@ -252,6 +281,7 @@ int hb_cmd_gbench(int argc, char **argv)
     split(argc, argv, args, &n_ours, theirs, &n_theirs);
     int rc = hb_cli_parse(&cli, n_ours, args, NULL, &n_pos);
     struct list l = { 0 };
+    if (rc == 0) rc = check_flags(n_theirs, theirs);
     if (rc == 0) rc = hb_host_init(0, 0);
     if (rc == 0) rc = hb_registry_load();
     if (rc == 0) rc = make_list(&l, points);

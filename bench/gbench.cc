@@ -121,9 +121,9 @@ try {
             run_bench(state, *b, n_errors);
         })->UseManualTime();
     }
-    benchmark::RunSpecifiedBenchmarks();
+    const size_t matched = benchmark::RunSpecifiedBenchmarks();
     benchmark::ClearRegisteredBenchmarks();
-    return 0;
+    return matched > 0 ? 0 : -3;
 } catch (...) {
     return -2;
 }

@@ -31,7 +31,7 @@ struct hb_gb_bench {
     double (*peak_bytes)(void *ctx);         // counter max_bytes_used after the run; NULL: none
 };
 // Takes the --benchmark_ flags out of argv. 0; -1: unknown arguments are left in argv[1..*argc) (nothing was
-// run); -2: Google Benchmark failed. *n_errors: runs that ended with an error.
+// run); -2: Google Benchmark failed; -3: its filter matches none. *n_errors: runs that ended with an error.
 int hb_gb_main(int *argc, char **argv, const struct hb_gb_bench *benches, size_t n, size_t *n_errors);
 
 #ifdef __cplusplus
