@@ -208,6 +208,13 @@ const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L) {
     return NULL;
 }
 
+int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series *b) {
+    int64_t L = 0;
+    for (size_t i = 0; a && b && i < a->n; i++)
+        if (hb_cell_ok(a->cell[i]) && hb_cell_ok(hb_series_at(b, a->cell[i]->pt.p.L))) L = a->cell[i]->pt.p.L;
+    return L;
+}
+
 const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at, const char *impl) {
     for (size_t i = 0; i < set->n; i++)
         if (!hb_setting_cmp(&set->s[i].set, at) && !strcmp(set->s[i].impl, impl)) return &set->s[i];

@@ -45,7 +45,9 @@ const struct hb_series *hb_series_best(const struct hb_series_set *set, const st
 const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at, const char *impl);
 const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L);    // NULL if there is no cell
 
-// "this one" among several machines.
+int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series *b);   // longest L both have timed; 0: none
+
+// Where a file was measured.
 const char *hb_file_machine(const json_t *file);                 // machine_id; "unknown" if the file does not say
 const char *hb_file_cpu(const json_t *file);                     // "AMD EPYC ...", for people
 const json_t *hb_results_context(const struct hb_results *r, const char *machine);   // newest of that machine

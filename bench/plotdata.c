@@ -57,13 +57,24 @@ struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_sett
 }
 
 // --- curves --------------------------------------------------------------------------------------------
-struct curves { const struct hb_series *s[MAX_CURVES]; int n; };
+// Curves with something to draw come first; the others only have points that failed.
+struct curves { const struct hb_series *s[MAX_CURVES]; int n, drawn; };
+
+static bool has_curve(const struct hb_fig_in *in, const struct hb_series *s) {
+    struct hb_slope slope;
+    if (in->fig->write == hb_fig_slopes) return hb_series_slopes(s, in->fig->metric, &slope, 1) > 0;
+    for (size_t i = 0; i < s->n; i++) if (isfinite(hb_cell_value(s->cell[i], in->fig->metric))) return true;
+    return false;
+}
 
 static struct curves curves_of(const struct hb_fig_in *in) {
     struct curves c = {.n = 0};
-    for (size_t i = 0; i < in->st->set.n && c.n < MAX_CURVES; i++) {
-        const struct hb_series *s = &in->st->set.s[i];
-        if (!hb_setting_cmp(&s->set, in->at)) c.s[c.n++] = s;
+    for (int with = 1; with >= 0; with--) {
+        for (size_t i = 0; i < in->st->set.n && c.n < MAX_CURVES; i++) {
+            const struct hb_series *s = &in->st->set.s[i];
+            if (!hb_setting_cmp(&s->set, in->at) && has_curve(in, s) == (with == 1)) c.s[c.n++] = s;
+        }
+        if (with) c.drawn = c.n;
     }
     return c;
 }
@@ -89,6 +100,7 @@ static void write_meta(const struct hb_fig_in *in, const struct curves *c, struc
         hb_dat_meta(dat, "sub", "%s. Medians of %.0f samples; bars: 95 %% interval", hb_setting_words(in->st, in->at).s, n.hi);
     else
         hb_dat_meta(dat, "sub", "%s", hb_setting_words(in->st, in->at).s);
+    hb_dat_meta(dat, "curves", "%d", c->drawn);
     hb_dat_meta(dat, "xmin", "%.17g", x.lo);
     hb_dat_meta(dat, "xmax", "%.17g", x.hi);
     hb_dat_meta(dat, "ymin", "%.17g", y.lo);
@@ -174,7 +186,7 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
     struct hb_range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
     struct hb_text body = {0}, failed = {0};
     int drawn = 0;
-    for (int i = 0; i < c.n; i++) {
+    for (int i = 0; i < c.drawn; i++) {
         hb_dat_block(&body, "s%02d %s: L, value, low, high", i + 1, c.s[i]->impl);
         int rows = 0;
         for (size_t k = 0; k < c.s[i]->n; k++) {
@@ -186,7 +198,6 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
             hb_range_add(&y, v);
             rows++;
         }
-        if (!rows) hb_text_add(&body, "NaN NaN NaN NaN\n");
         drawn += rows > 1;
     }
     const int n_failed = write_failed(&c, &x, &failed);
@@ -209,7 +220,7 @@ int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
     const struct curves c = curves_of(in);
     struct hb_range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
     struct hb_text body = {0};
-    for (int i = 0; i < c.n; i++) {
+    for (int i = 0; i < c.drawn; i++) {
         struct hb_slope s[128];
         const size_t n = hb_series_slopes(c.s[i], HB_METRIC_TIME, s, sizeof s / sizeof *s);
         hb_dat_block(&body, "s%02d %s: L, d log time / d log L, low, high", i + 1, c.s[i]->impl);
@@ -218,7 +229,6 @@ int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
             hb_range_add(&x, s[k].L);
             hb_range_add(&y, s[k].slope);
         }
-        if (!n) hb_text_add(&body, "NaN NaN NaN NaN\n");
     }
     if (x.lo < x.hi) {
         write_meta(in, &c, x, y, dat);

@@ -41,17 +41,15 @@ static int ratio_rows(const struct hb_series *a, const struct hb_series *b, stru
         hb_range_add(y, q.r);
         rows++;
     }
-    if (!rows) hb_text_add(body, "NaN NaN NaN NaN\n");
     return rows;
 }
 
 static int write_crossings(const struct hb_fig_in *in, const struct hb_series *b, struct hb_text *dat) {
     int n = 0, curve = 0;
-    const struct hb_series *last = NULL;
     hb_dat_block(dat, "crossings: L*, low, high, curve");
     for (size_t i = 0; i < in->st->set.n; i++) {
         const struct hb_series *a = &in->st->set.s[i];
-        if (hb_setting_cmp(&a->set, in->at) || a->op != HB_MHA || a == last) continue;
+        if (hb_setting_cmp(&a->set, in->at) || a->op != HB_MHA || !hb_series_last_common(a, b)) continue;
         curve++;
         for (size_t k = 0; k < in->st->x.n; k++) {
             const struct hb_crossover *c = &in->st->x.c[k];
@@ -90,8 +88,16 @@ int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
     for (size_t i = 0; b && i < in->st->set.n; i++) {
         const struct hb_series *a = &in->st->set.s[i];
         if (hb_setting_cmp(&a->set, in->at) || a->op != HB_MHA) continue;
-        hb_dat_block(&body, "s%02d: L, time(%s) / time(%s), low, high", ++n, a->impl, b->impl);
-        drawn += ratio_rows(a, b, &body, &x, &y) > 1;
+        struct hb_text rows = {0};
+        const int m = ratio_rows(a, b, &rows, &x, &y);
+        if (m) {
+            hb_dat_block(&body, "s%02d: L, time(%s) / time(%s), low, high", ++n, a->impl, b->impl);
+            hb_text_add(&body, "%s", rows.s);
+        }
+        drawn += m > 1;
+        body.failed = body.failed || rows.failed;
+        hb_text_free(&rows);
+        if (!m) continue;
         hb_text_add(&names, "\"%s\" \"%s / %s\" %d\n", a->impl, inner(hb_series_label(&in->st->set, a).s),
                     inner(hb_series_label(&in->st->set, b).s), hb_look_spare(in->st, a->impl));
     }

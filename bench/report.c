@@ -27,13 +27,6 @@ struct hb_words hb_report_where(const struct hb_setting *s) {
     return w;
 }
 
-int64_t hb_report_last_common(const struct hb_series *a, const struct hb_series *b) {
-    int64_t L = 0;
-    for (size_t i = 0; a && b && i < a->n; i++)
-        if (hb_cell_ok(a->cell[i]) && hb_cell_ok(hb_series_at(b, a->cell[i]->pt.p.L))) L = a->cell[i]->pt.p.L;
-    return L;
-}
-
 bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass, struct hb_duel *out) {
     *out = (struct hb_duel){.at = hb_setting_main(&r->st->set, machine, HB_SCOPE_OPERATOR, pass)};
     if (!out->at) return false;

@@ -37,6 +37,5 @@ bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass
 const char *hb_report_cpu(const struct hb_report *r, const char *machine);
 // "core fwd, B 1, D 256, f32, T 2"
 struct hb_words hb_report_where(const struct hb_setting *s);
-int64_t hb_report_last_common(const struct hb_series *a, const struct hb_series *b);    // 0: none
 
 #endif

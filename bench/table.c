@@ -86,8 +86,8 @@ static int width(const char *s) {
 }
 
 static void print_cell(struct hb_text *out, const char *s, int w, bool right) {
-    int pad = w - width(s);
-    hb_text_add(out, " %*s%s%*s |", right ? pad : 0, "", s, right ? 0 : pad, "");
+    const int pad = w - width(s);
+    hb_text_add(out, " %*s%s%*s |", right && pad > 0 ? pad : 0, "", s, right || pad < 0 ? 0 : pad, "");
 }
 
 void hb_table_print(struct hb_table *t, struct hb_text *out) {
@@ -105,6 +105,7 @@ void hb_table_print(struct hb_table *t, struct hb_text *out) {
                 if (n > w) w = n;
             }
             const char *s = t->cell[r * (size_t)cols + (size_t)c];
+            if (c == cols - 1 && !right) w = 0;             // the last column may be long: no padding
             print_cell(out, s + (r == 0 && right), w, right);
         }
         hb_text_add(out, "\n");

@@ -8,9 +8,6 @@ set ytics 1, 16
 set ylabel 'memory at the peak (allocator)'
 set format y '%.0b %BB'
 set xrange [num('xmin') / 1.15 : @right_end]
-plot for [g=2:4:2] DATA index 'guides' using 1:g with lines ls 99+g notitle, \
+plot for [g=2:4:2] DATA index 'guides' using 1:g with lines ls 99+g notitle, @failed_points \
      for [k=1:N] DATA index curve(k) using 1:2 with linespoints ls k title LABEL[k], \
-     for [g=2:4:2] keyentry with lines ls 99+g title word('~L ~L·log(L) ~L²', g-1), \
-     for [f=1:FAILED] DATA index 'failed' using 1:(edge($3)):(open_mark($2)):(curve_colour($2)) \
-         with points pt variable lc rgb variable ps 1.3 lw 1.5 notitle, \
-     for [f=1:FAILED] DATA index 'failed' using 1:(edge($3)):4 with labels left offset 0.8,0 font ',9' notitle
+     for [g=2:4:2] keyentry with lines ls 99+g title word('~L ~L·log(L) ~L²', g-1) @failed_keys

@@ -6,6 +6,4 @@ set ylabel 'time(longconv_fftw_plain) / time(longconv_fftw)'
 set format y '%.1f'
 set xrange [num('xmin') / 1.15 : num('xmax') * 1.15]
 set yrange [num('ymin') < 0.9 ? num('ymin') * 0.95 : 0.8 : num('ymax') * 1.05]
-plot 1 with lines lc rgb '#404040' lw 1 notitle, \
-     for [k=1:N] DATA index curve(k) using 1:3:4 with filledcurves lc rgb colour(NAME[k], SPARE[k]) notitle, \
-     for [k=1:N] DATA index curve(k) using 1:2:3:4 with yerrorlines ls k title LABEL[k]
+plot 1 with lines lc rgb '#404040' lw 1 notitle, @bands @curves

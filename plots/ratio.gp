@@ -13,16 +13,15 @@ set ylabel 'time(attention) / time(hyena)'
 set format y '%g'
 set yrange [num('ymin') < 0.2 ? num('ymin') / 1.5 : 0.2 : num('ymax') < 100 ? 200 : 2 * num('ymax')]
 set xrange [num('xmin') / 1.15 : num('xmax') * 1.5]
+crossings = !CROSSINGS ? '' : "DATA index 'crossings' using 1:(1):2:3:(curve_colour($4)) \
+    with xerrorbars pt 4 ps 1.8 lw 2.5 lc rgb variable notitle,"
 plot 1 with lines lc rgb '#404040' lw 1 notitle, \
      DATA index 'flops' using 1:2 with lines ls 104 notitle, \
      DATA index 'flops' using 1:3 with lines ls 105 notitle, \
      PAPER using 1:($4/$2) with points ls 107 notitle, \
      PAPER using 1:($3/$2) with points ls 108 notitle, \
      TEXT using 1:2 with points pt 6 ps 2.2 lw 2 lc rgb '#000000' notitle, \
-     for [k=1:N] DATA index curve(k) using 1:3:4 with filledcurves lc rgb colour(NAME[k], SPARE[k]) notitle, \
-     for [k=1:N] DATA index curve(k) using 1:2:3:4 with yerrorlines ls k title LABEL[k], \
-     for [f=1:(CROSSINGS > 0)] DATA index 'crossings' using 1:(1):2:3:(curve_colour($4)) \
-         with xerrorbars pt 4 ps 1.8 lw 2.5 lc rgb variable notitle, \
+     @bands @crossings @curves, \
      TEXT using 1:2:3 with labels boxed right offset -1.6,0 font ',9' notitle, \
      keyentry with points pt 4 ps 1.8 lw 2.5 lc rgb '#404040' title 'crossover L* with interval', \
      keyentry with lines ls 104 title 'FLOP bound 1 + L/(2D), full square', \

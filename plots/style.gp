@@ -45,6 +45,11 @@ meta(key) = meta_at(key) ? meta_from(key)[1:strstrt(meta_from(key), "\n") - 1] :
 num(key) = real(meta(key))
 curve(k) = sprintf('s%02d', k)
 
+# Curves without a single value come last in the list; they appear as failed points only.
+N_ALL = N
+if (strlen(meta('curves'))) { N = int(meta('curves')) }
+FAILED = strlen(meta('failed')) ? num('failed') > 0 : 0
+
 do for [k=1:N] {
     set style line k lc rgb colour(NAME[k], SPARE[k]) pt mark(NAME[k], SPARE[k]) dt dash(NAME[k], SPARE[k]) lw 2 ps 1.1
 }
@@ -81,9 +86,17 @@ right_end = "num('xmax') * (FAILED ? 1.7 : 1.2)"         # room for the words be
 lengths_axis = "set logscale x 2; set xlabel 'sequence length L'; set format x '%.0f'"
 
 # Points without a value stand below the top edge, one below the other at equal L.
-FAILED = strlen(meta('failed')) ? num('failed') > 0 : 0
 open_mark(k) = mark(NAME[int(k)], SPARE[int(k)]) - 1
 curve_colour(k) = colour(NAME[int(k)], SPARE[int(k)])
 decades = strlen(meta('ymin')) ? log10(num('ymax') / num('ymin')) : 1
 edge(rank) = num('ymax') * 10**(decades * (0.11 - (TEXT_ONLY ? 0.06 : 0.035) * rank))
 failed_edge = "set yrange [num('ymin') / 10**(0.04*decades) : num('ymax') * 10**((FAILED ? 0.16 : 0.04) * decades)]"
+
+# Pieces of plot commands, empty where there is nothing to draw (gnuplot reads the data of a loop of no turns).
+# Each ends with a comma, or begins with one if it stands behind the curves.
+bands = TEXT_ONLY ? '' : "for [k=1:N] DATA index curve(k) using 1:3:4 with filledcurves lc rgb curve_colour(k) notitle,"
+curves = "for [k=1:N] DATA index curve(k) using 1:2:3:4 with yerrorlines ls k title LABEL[k]"
+failed_points = !FAILED ? '' : "DATA index 'failed' using 1:(edge($3)):(open_mark($2)):(curve_colour($2)) \
+    with points pt variable lc rgb variable ps 1.3 lw 1.5 notitle, \
+    DATA index 'failed' using 1:(edge($3)):4 with labels left offset 0.8,0 font ',9' notitle,"
+failed_keys = N_ALL == N ? '' : ", for [k=N+1:N_ALL] keyentry with points pt open_mark(k) lc rgb curve_colour(k) ps 1.3 lw 1.5 title LABEL[k]"
