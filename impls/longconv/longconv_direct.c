@@ -1,13 +1,13 @@
 // longconv_direct.c: causal long convolution by its definition, blocked and vectorised, CPU.
-//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]      u,y (B,D,L)   h (D,L)   float32
-// Method    tiles of 64 outputs in 8 vector registers. For one of 8 shifts r, the vectors u[t+8m-r] serve every
-//           (output vector j, tap 8k+r) with j-k = m: 11 loads and 4 broadcasts for 32 fused multiply-adds.
-//           Backward is the same sum on reversed rows, with x'[i] = x[L-1-i]:
+//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  h (D,L)  float32
+// Method    tiles of 64 outputs in 8 vector registers. For one of 8 shifts r, the vector u[t+8m-r]
+//           serves every (output vector j, tap 8k+r) with j-k = m: 11 loads and 4 broadcasts for 32
+//           fused multiply-adds. Backward is the same sum on reversed rows, x'[i] = x[L-1-i]:
 //               du' = h * dy'          dh' = sum_b dy'_b * u_b
 // Cost      L(L+1) flop a row forward, twice that backward; the plan keeps 3 padded rows a thread.
 // Source    Poli et al. 2023, arXiv:2302.10866, definition 3.1 and equation 1.
-// Accuracy  sums of 64 taps in registers, of 32 such sums, of those: error grows like the cube root of L even
-//           when all terms are equal; rel. L2 below 2e-6 at L = 65536.
+// Accuracy  sums of 64 taps in registers, of 32 such sums, of those, so that equal terms do no harm:
+//           rel. L2 measured at most 2.0e-7 for normal and 3.2e-7 for constant inputs up to L = 65536.
 // Refuses   dtypes other than f32.
 #include <omp.h>
 #include <stdio.h>
@@ -29,7 +29,7 @@ enum {
     FRONT = 16,           // zeros before a row: the diagonal reads 7 samples back; 16 keep the alignment
 };
 
-// Padded rows of one worker; everything outside [0,L) stays zero. Borrowed from state.work.
+// Padded rows of one worker; outside [0,L), x and h stay zero. Borrowed from state.work.
 struct rows {
     float *x, *h, *o;     // (padded) each; x has FRONT zeros before it
 };
@@ -62,8 +62,8 @@ static struct rows rows_of(const struct state *s, int worker)
 
 // sum[j] += taps 0..31 of h on the nj output vectors of which u is the first, at tap 0.
 //   from    lowest offset j-k that meets a sample: 1-NK, or 0 on the diagonal (before it all is zero)
-static inline __attribute__((always_inline)) void add_taps(v8 *sum, const float *u, const float *h, int nj,
-                                                           int from)
+static inline __attribute__((always_inline)) void add_taps(v8 *sum, const float *u, const float *h,
+                                                           int nj, int from)
 {
     for (int r = 0; r < LANES; r++) {
         v8 tap[NK];
@@ -90,38 +90,38 @@ static inline __attribute__((always_inline)) void move_sum(v8 *to, v8 *from)
 }
 
 // o[t0..t0+63] = causal sum of x and h; t0 is a multiple of TILE.
-static void tile(const struct rows *w, int64_t t0)
+static void tile(const struct rows *w, const float *h, int64_t t0)
 {
     v8 total[NJ] = { 0 }, middle[NJ] = { 0 };
     for (int64_t s = 0; s < t0;) {
         v8 sum[NJ] = { 0 };
         const int64_t end = s + CHUNK;        // CHUNK divides TILE, so t0 is never passed
         for (; s < end; s += TAPS)
-            add_taps(sum, w->x + t0 - s, w->h + s, NJ, 1 - NK);
+            add_taps(sum, w->x + t0 - s, h + s, NJ, 1 - NK);
         move_sum(middle, sum);
         if (s % LEVEL == 0)
             move_sum(total, middle);
     }
     v8 sum[NJ] = { 0 };
-    add_taps(sum, w->x, w->h + t0, NJ, 0);
-    add_taps(sum + NK, w->x, w->h + t0 + TAPS, NJ - NK, 0);
+    add_taps(sum, w->x, h + t0, NJ, 0);
+    add_taps(sum + NK, w->x, h + t0 + TAPS, NJ - NK, 0);
     for (int j = 0; j < NJ; j++)
         *(v8 *)(w->o + t0 + LANES * j) = total[j] + (middle[j] + sum[j]);
 }
 _Static_assert(TILE % CHUNK == 0 && NJ == 2 * NK && LEVEL % CHUNK == 0, "tile() relies on these");
 
-// o[0..L) = causal sum of x and h. `split`: called outside of a parallel region, by all threads together.
-static void convolve(const struct state *s, const struct rows *w)
+// o[0..L) = causal sum of x and h (padded). `split`: called outside of any parallel region.
+static void convolve(const struct state *s, const struct rows *w, const float *h)
 {
     if (!s->split) {
         for (int64_t t0 = 0; t0 < s->L; t0 += TILE)
-            tile(w, t0);
+            tile(w, h, t0);
         return;
     }
     const int64_t tiles = s->padded / TILE;
 #pragma omp parallel for num_threads(s->threads) schedule(dynamic)
     for (int64_t i = 0; i < tiles; i++)
-        tile(w, (tiles - 1 - i) * TILE);      // the long ones first
+        tile(w, h, (tiles - 1 - i) * TILE);   // the long ones first
 }
 
 static void copy(float *to, const float *from, int64_t n)
@@ -145,29 +145,29 @@ static double dot(const float *a, const float *b, int64_t n)
     return sum;
 }
 
-static const float *filter_of(const struct state *s, struct rows *w, const struct hb_longconv_io *io, int64_t c)
+// The channel's filter, padded: the fixed one, or copied now.
+static const float *filter_of(const struct state *s, const struct rows *w, const float *h, int64_t c)
 {
     if (s->fixed)
         return s->fixed + c * s->padded;
-    copy(w->h, (const float *)io->h + c * s->L, s->L);
+    copy(w->h, h + c * s->L, s->L);
     return w->h;
 }
 
-static void forward_row(const struct state *s, struct rows w, const struct hb_longconv_io *io, int64_t b,
-                        int64_t c)
+static void forward_row(const struct state *s, struct rows w, const struct hb_longconv_io *io,
+                        int64_t b, int64_t c)
 {
     const float *u = (const float *)io->u + b * io->su.b + c * io->su.c;
     float *y = (float *)io->y + b * io->sy.b + c * io->sy.c;
     const float d = io->d ? ((const float *)io->d)[c] : 0;
     copy(w.x, u, s->L);
-    w.h = (float *)filter_of(s, &w, io, c);
-    convolve(s, &w);
+    convolve(s, &w, filter_of(s, &w, io->h, c));
     for (int64_t t = 0; t < s->L; t++)
         y[t] = w.o[t] + d * u[t];
 }
 
 // One channel, the batch in order: du rows, dh += and dd +=.
-static void backward_channel(const struct state *s, const struct rows w, const struct hb_longconv_io *io,
+static void backward_channel(const struct state *s, struct rows w, const struct hb_longconv_io *io,
                              int64_t c)
 {
     const int64_t L = s->L;
@@ -178,17 +178,14 @@ static void backward_channel(const struct state *s, const struct rows w, const s
         const float *u = (const float *)io->u + b * io->su.b + c * io->su.c;
         const float *dy = (const float *)io->dy + b * io->sdy.b + c * io->sdy.c;
         float *du = (float *)io->du + b * io->sdu.b + c * io->sdu.c;
-        struct rows v = w;
-        copy_reversed(v.x, dy, L);
-        v.h = (float *)filter_of(s, &v, io, c);
-        convolve(s, &v);
+        copy_reversed(w.x, dy, L);
+        convolve(s, &w, filter_of(s, &w, io->h, c));
         for (int64_t t = 0; t < L; t++)
-            du[t] = v.o[L - 1 - t] + d * dy[t];
-        v.h = w.h;
-        copy(v.h, u, L);
-        convolve(s, &v);
+            du[t] = w.o[L - 1 - t] + d * dy[t];
+        copy(w.h, u, L);
+        convolve(s, &w, w.h);
         for (int64_t t = 0; t < L; t++)
-            dh[t] += v.o[L - 1 - t];
+            dh[t] += w.o[L - 1 - t];
         if (io->dd)
             dd += dot(dy, u, L);
     }
@@ -196,7 +193,7 @@ static void backward_channel(const struct state *s, const struct rows w, const s
         ((float *)io->dd)[c] += (float)dd;
 }
 
-// Which thread takes a row changes nothing in the result, so chunks (8 a thread) are taken as they come.
+// Which thread takes a row changes nothing in the result: chunks (8 a thread) are taken as they come.
 static int forward(void *st, const struct hb_io *io)
 {
     const struct state *s = st;
@@ -260,8 +257,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **s
         return HB_ERR_OOM;
     *s = (struct state){ .host = host, .B = p->B, .L = p->L, .D = p->D, .threads = p->threads };
     s->padded = (p->L + TILE - 1) / TILE * TILE;
-    // Tiles are worth sharing when whole channels would leave threads idle and a row is long enough to
-    // pay for waking them (a row of 1024 takes about 10 us).
+    // Tiles are worth sharing where whole channels would leave threads idle and a row is long enough
+    // to pay for waking them (a row of 1024 takes about 10 us).
     s->split = p->threads > 1 && p->L >= 1024 && p->D % p->threads && p->D < 4 * p->threads;
     s->work = zeros(host, (size_t)p->threads * rows_len(s));
     if (!s->work)
@@ -281,8 +278,8 @@ fail:
 static int describe(const void *st, char *buf, size_t cap)
 {
     const struct state *s = st;
-    snprintf(buf, cap, "tile %d outputs x %d taps, sums of %d and %d taps, %s", TILE, TAPS, CHUNK, LEVEL,
-             s->split ? "tiles shared by threads" : "rows by threads");
+    snprintf(buf, cap, "tile %d outputs x %d taps, sums of %d and %d taps, %s", TILE, TAPS, CHUNK,
+             LEVEL, s->split ? "tiles shared by threads" : "rows by threads");
     return HB_OK;
 }
 

@@ -1,7 +1,7 @@
 // longconv_fftw_plain.c: causal long convolution by real FFT, FFTW as its manual teaches it, CPU.
-//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]      u,y (B,D,L)   h (D,L)   float32
-// Method    pad every row to M = 2L, r2c, multiply by the filter's half spectrum, c2r, keep L samples, scale by
-//           1/M. One transform a row, plans by FFTW_ESTIMATE, OpenMP over channels. Backward:
+//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  h (D,L)  float32
+// Method    pad every row to M = 2L, r2c, multiply by the filter's half spectrum, c2r, keep L samples,
+//           scale by 1/M. Plans by FFTW_ESTIMATE, OpenMP over channels. Backward:
 //               DU = DY conj(H)          DH = sum_b DY_b conj(U_b)
 // Cost      O(B D M log M), 2 transforms a row and 1 a channel forward; 3 a row and 2 a channel backward.
 //           The plan keeps a real row and four spectra a thread, and D spectra for a fixed filter.
@@ -82,8 +82,8 @@ static const float complex *filter_of(const struct state *s, const struct work *
     return w->hf;
 }
 
-static void forward_channel(const struct state *s, const struct work w, const struct hb_longconv_io *io,
-                            int64_t c)
+static void forward_channel(const struct state *s, const struct work w,
+                            const struct hb_longconv_io *io, int64_t c)
 {
     const float scale = 1.0f / (float)s->M;
     const float d = io->d ? ((const float *)io->d)[c] : 0;
@@ -100,8 +100,8 @@ static void forward_channel(const struct state *s, const struct work w, const st
     }
 }
 
-static void backward_channel(const struct state *s, const struct work w, const struct hb_longconv_io *io,
-                             int64_t c)
+static void backward_channel(const struct state *s, const struct work w,
+                             const struct hb_longconv_io *io, int64_t c)
 {
     const float scale = 1.0f / (float)s->M;
     const float d = io->d ? ((const float *)io->d)[c] : 0;
