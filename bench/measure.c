@@ -64,14 +64,8 @@ static void read_numbers(struct hb_measured *out)
 static json_t *failed_doc(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
                           const struct hb_child_result *res)
 {
-    json_t *row = hb_skip_row(&pts[0], res->status, res->detail);
+    json_t *row = hb_skip_row(pts, n, res->status, res->detail);
     if (!row) return NULL;
-    if (n == 2) {
-        char pair[HB_PAIR_NAME_MAX];
-        hb_pair_name(&pts[0], &pts[1], pair, sizeof pair);
-        json_object_set_new(row, "name", json_string(pair));
-        json_object_set_new(row, "hb_pair", json_true());
-    }
     if (o->mem_bytes) json_object_set_new(row, "limit_bytes", json_integer((json_int_t)o->mem_bytes));
     if (res->exit_signal) json_object_set_new(row, "exit_signal", json_integer(res->exit_signal));
     json_object_set_new(row, "elapsed_s", json_real(res->elapsed_s));

@@ -43,8 +43,9 @@ int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
 void hb_point_fit_op(struct hb_point *pt, int64_t H, int order);
 // "A vs B": key of a pair in a run and its name in hb_pairs.
 void hb_pair_name(const struct hb_point *a, const struct hb_point *b, char *buf, size_t cap);
-// A row of hb_skips: name, axes, status, detail; the caller adds what else it knows. NULL: out of memory.
-json_t *hb_skip_row(const struct hb_point *pt, const char *status, const char *detail);
+// A row of hb_skips for a point (n 1) or a pair (n 2): name, axes, status, detail; the caller adds what else it knows.
+// NULL with the message set.
+json_t *hb_skip_row(const struct hb_point *pts, int n, const char *status, const char *detail);
 
 // --- inside the child ------------------------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ struct hb_taken {
     const struct hb_check_result *check;
     const char *plan_text;                           // "" if the implementation says nothing
     int64_t plan_ns, wall_ns, t_start_ns;
-    size_t alloc_peak_bytes, rss_peak_bytes;
+    size_t alloc_peak_bytes, rss_peak_bytes, io_bytes;   // alloc_peak: io tensors, plan and guards together
     double steal_frac;                               // of all cores while sampling; < 0: unknown
     int64_t ctx_invol, pagefaults_major;
     double setup_s;                                  // planning trial, judge and planning, before the warm-up

@@ -75,8 +75,8 @@ static int read_request(json_t **doc, struct request *r)
     struct hb_sample_opts *s = &r->sample;
     if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
-    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}", "points", &names, "seed", &seed,
-                       "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &s->ci_target, "budget_s",
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}", "points", &names,
+                       "seed", &seed, "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &s->ci_target, "budget_s",
                        &s->budget_s, "min_samples", &s->min_samples, "max_samples", &s->max_samples, "min_sample_s",
                        &s->min_sample_s, "task", &task))
         return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
@@ -266,7 +266,8 @@ static struct hb_taken taken_of(const struct side *s, struct state a, struct sta
     return (struct hb_taken){
         .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check, .plan_text = s->plan_text,
         .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
-        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(), .setup_s = setup_s,
+        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(), .io_bytes = s->in.bytes,
+        .setup_s = setup_s,
         .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1, .ctx_invol = b.invol - a.invol,
         .pagefaults_major = b.faults - a.faults,
     };
@@ -337,8 +338,10 @@ static int serve(const struct request *r)
 
 int hb_cmd_point(int argc, char **argv)
 {
-    static const struct hb_cli cli = { .command = "__point", .args = "", .about = "Measures one point; run by run and sweep.",
-                                       .example = "hyena-bench run --impl longconv_fftw --L 4096" };
+    static const struct hb_cli cli = {
+        .command = "__point", .args = "", .about = "Measures one point; started by run and sweep.",
+        .example = "hyena-bench run --impl longconv_fftw --L 4096",
+    };
     int n_pos = 0;
     int rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
     if (rc) return rc == HB_CLI_HELP ? 0 : hb_exit_code("__point", rc);

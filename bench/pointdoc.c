@@ -94,6 +94,7 @@ static int put_work(json_t *e, const struct hb_taken *t)
 static int put_quality(json_t *e, const struct hb_taken *t)
 {
     int rc = put_int(e, "hb_alloc_peak_bytes", (int64_t)t->alloc_peak_bytes)
+          || put_int(e, "hb_io_bytes", (int64_t)t->io_bytes)
           || put_int(e, "max_bytes_used", (int64_t)t->alloc_peak_bytes)
           || put_int(e, "hb_rss_peak_bytes", (int64_t)t->rss_peak_bytes)
           || put_real(e, "hb_err_rel_l2", t->check->worst_rel_l2) || put_real(e, "hb_err_tol", t->check->tol)
@@ -135,6 +136,13 @@ json_t *hb_doc_entries(const struct hb_taken *t)
 
 // --- pairs and rows without a time -----------------------------------------------------------------------------
 
+// Two implementations: hb_impl_a and hb_impl_b instead of hb_impl, by which readers know a point.
+static int pair_axes(json_t *e, const struct hb_point *a, const struct hb_point *b)
+{
+    json_object_del(e, "hb_impl");
+    return put_str(e, "hb_impl_a", a->impl) || put_str(e, "hb_impl_b", b->impl) ? HB_ERR_RUN : 0;
+}
+
 json_t *hb_doc_pair(const struct hb_taken *a, const struct hb_taken *b)
 {
     char name[HB_PAIR_NAME_MAX], na[HB_POINT_NAME_MAX], nb[HB_POINT_NAME_MAX];
@@ -144,13 +152,12 @@ json_t *hb_doc_pair(const struct hb_taken *a, const struct hb_taken *b)
     struct hb_ratio r = hb_ratio_of(a->s->ns, n, b->s->ns, n, 1, a->pt->seed);
     json_t *e = json_object();
     int rc = !e || put_str(e, "name", name) || put_str(e, "a", na) || put_str(e, "b", nb)
-          || put_str(e, "hb_impl_a", a->pt->impl) || put_str(e, "hb_impl_b", b->pt->impl)
-          || hb_doc_axes(e, b->pt) || put_real(e, "ratio", r.r) || put_interval(e, "ratio_ci95", r.ci95)
+          || hb_doc_axes(e, b->pt) || pair_axes(e, a->pt, b->pt)
+          || put_real(e, "ratio", r.r) || put_interval(e, "ratio_ci95", r.ci95)
           || put_int(e, "n", (int64_t)n) || put_real(e, "a_median_ns", a->s->s.median)
           || put_real(e, "b_median_ns", b->s->s.median) || put_interval(e, "a_ci95_ns", a->s->s.ci95)
           || put_interval(e, "b_ci95_ns", b->s->s.ci95) || put_real(e, "a_err_rel_l2", a->check->worst_rel_l2)
           || put_real(e, "b_err_rel_l2", b->check->worst_rel_l2) || put_str(e, "hb_stop", a->s->stop);
-    if (!rc) json_object_del(e, "hb_impl");        // two implementations: hb_impl_a, hb_impl_b
     if (rc) { json_decref(e); return NULL; }
     return e;
 }
@@ -162,14 +169,15 @@ void hb_pair_name(const struct hb_point *a, const struct hb_point *b, char *buf,
     snprintf(buf, cap, "%s vs %s", na, nb);
 }
 
-json_t *hb_skip_row(const struct hb_point *pt, const char *status, const char *detail)
+json_t *hb_skip_row(const struct hb_point *pts, int n, const char *status, const char *detail)
 {
-    char name[HB_POINT_NAME_MAX];
+    char name[HB_PAIR_NAME_MAX];
     json_t *e = json_object();
-    if (!e || hb_point_name(pt, name, sizeof name) || put_str(e, "name", name) || hb_doc_axes(e, pt)
-        || put_str(e, "status", status) || put_str(e, "detail", detail)) {
-        json_decref(e);
-        return NULL;
-    }
+    int rc = n == 1 ? hb_point_name(&pts[0], name, sizeof name) : 0;
+    if (n == 2) hb_pair_name(&pts[0], &pts[1], name, sizeof name);
+    if (!rc) rc = !e || put_str(e, "name", name) || hb_doc_axes(e, &pts[n - 1]) || put_str(e, "status", status)
+               || put_str(e, "detail", detail);
+    if (!rc && n == 2) rc = pair_axes(e, &pts[0], &pts[1]) || put(e, "hb_pair", json_true());
+    if (rc) { json_decref(e); return NULL; }
     return e;
 }

@@ -63,7 +63,8 @@ static int parse(int argc, char **argv, struct run_args *a)
 static int set_filter(const struct run_args *a, struct hb_point *pt)
 {
     if (!strcmp(a->filter, "fresh")) return 0;
-    if (strcmp(a->filter, "fixed")) return hb_fail(HB_ERR_INPUT, "--filter: '%.60s' is none of fresh, fixed", a->filter);
+    if (strcmp(a->filter, "fixed"))
+        return hb_fail(HB_ERR_INPUT, "--filter: '%.60s' is none of fresh, fixed", a->filter);
     if (pt->pass != HB_PASS_FWD && pt->pass != HB_PASS_FWD_CACHED)
         return hb_fail(HB_ERR_INPUT, "--filter fixed goes with pass fwd, not %s", a->pass);
     pt->pass = HB_PASS_FWD_CACHED;
@@ -123,7 +124,8 @@ static void print_point(const struct hb_measured *m, struct hb_text *out)
 static void print_pair(const struct hb_measured *m, struct hb_text *out)
 {
     const json_t *p = json_array_get(json_object_get(m->doc, "hb_pairs"), 0);
-    double a = json_number_value(json_object_get(p, "a_median_ns")), b = json_number_value(json_object_get(p, "b_median_ns"));
+    double a = json_number_value(json_object_get(p, "a_median_ns"));
+    double b = json_number_value(json_object_get(p, "b_median_ns"));
     struct hb_ratio r = { m->ratio, { m->ratio_lo, m->ratio_hi } };
     const char *word = r.ci95.lo > 1 ? "the second is faster" : r.ci95.hi < 1 ? "the first is faster" : "a tie";
     hb_text_add(out, "times      %s and %s\n", hb_str_time(a).s, hb_str_time(b).s);

@@ -117,7 +117,8 @@ static int shorter(const void *x, const void *y)
 static int plan_step(struct job *j)
 {
     static struct hb_point pts[HB_PLAN_POINTS];
-    struct hb_measure_opts o = { .mem_bytes = hb_default_mem_limit(), .sample = { .min_samples = 9, .max_samples = 9 } };
+    struct hb_measure_opts o = { .mem_bytes = hb_default_mem_limit(),
+                                 .sample = { .min_samples = HB_MIN_SAMPLES, .max_samples = HB_MAX_SAMPLES } };
     for (int i = 0; i < hb_registry_count() && !hb_interrupted(); i++) {
         const struct hb_impl *im = hb_registry_at(i)->impl;
         char what[HB_NAME_MAX + 32];
@@ -140,14 +141,10 @@ static int plan_step(struct job *j)
 
 static int drop(struct job *j, struct sweep_item *it, const char *why)
 {
-    json_t *row = hb_skip_row(&it->pt[0], "dropped", why);
+    json_t *row = hb_skip_row(it->pt, it->n, "dropped", why);
     if (!row) return hb_error_code() ? hb_error_code() : hb_fail(HB_ERR_RUN, "out of memory for a record");
     it->state = ITEM_DROPPED;
     it->status = "dropped";
-    if (it->n == 2) {
-        json_object_set_new(row, "name", json_string(it->name));
-        json_object_set_new(row, "hb_pair", json_true());
-    }
     json_object_set_new(row, "priority", json_integer(it->priority));
     json_object_set_new(row, "predicted_s", json_real(it->predicted_s));
     json_t *doc = json_pack("{s:[],s:[o],s:[]}", "benchmarks", "hb_skips", row, "hb_pairs");
@@ -217,8 +214,10 @@ static int process(struct job *j, struct sweep_item *it)
     if (!hopeless && !late) return measure(j, it);
     int rc = hopeless ? probe(j, it, &answered) : 0;
     if (rc || answered) return rc;
-    if (hopeless) snprintf(why, sizeof why, "would take about %.0f s, its limit is %.0f s", it->predicted_s, it->opts.time_limit_s);
-    else snprintf(why, sizeof why, "would take about %.1f s, %.1f s of the sweep's time were left", it->predicted_s, fmax(left, 0));
+    if (hopeless) snprintf(why, sizeof why, "would take about %.0f s, its limit is %.0f s", it->predicted_s,
+                           it->opts.time_limit_s);
+    else snprintf(why, sizeof why, "would take about %.1f s, %.1f s of the sweep's time were left", it->predicted_s,
+                  fmax(left, 0));
     return drop(j, it, why);
 }
 
@@ -290,7 +289,8 @@ static json_t *plan_json(const struct job *j, const char *config)
     const struct sweep *s = &j->s;
     json_t *groups = json_array();
     for (int g = 0; g < s->file.n_groups; g++)
-        json_array_append_new(groups, json_pack("{s:s,s:s}", "id", s->file.groups[g].id, "title", s->file.groups[g].title));
+        json_array_append_new(groups, json_pack("{s:s,s:s}", "id", s->file.groups[g].id, "title",
+                                                s->file.groups[g].title));
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:f,s:o,s:O}", "sweep", s->file.name, "title", s->file.title,
                      "file", s->path, "config_sha256", config,
                      "interleave", "implementations of one length in turn; pairs ABBA in one process",
@@ -301,7 +301,8 @@ static json_t *plan_json(const struct job *j, const char *config)
 static void config_hash(const struct job *j, char hex[65])
 {
     char text[1024];
-    int n = snprintf(text, sizeof text, "%s|%s|%s", j->s.file.sha256, j->a->glob ? j->a->glob : "", j->a->lengths ? j->a->lengths : "");
+    const struct args *a = j->a;
+    int n = snprintf(text, sizeof text, "%s|%s|%s", j->s.file.sha256, a->glob ? a->glob : "", a->lengths ? a->lengths : "");
     hb_sha256(text, n > 0 && (size_t)n < sizeof text ? (size_t)n : sizeof text - 1, hex);
 }
 
@@ -315,7 +316,8 @@ static int open_run(struct job *j)
     if (rc) return rc;
     size_t there = 0;
     for (size_t i = 0; i < j->s.n; i++) there += j->s.items[i].n && restore(j, &j->s.items[i]);
-    if (there) fprintf(stderr, "hyena-bench sweep: continuing run %s: %zu of %zu points are there\n", hb_run_id(j->run), there, j->s.n);
+    if (there) fprintf(stderr, "hyena-bench sweep: continuing run %s: %zu of %zu points are there\n",
+                       hb_run_id(j->run), there, j->s.n);
     return 0;
 }
 
@@ -325,6 +327,15 @@ static int copy_out(const struct job *j, const char *path)
     int rc = !j->a->out ? 0 : doc ? hb_json_save(j->a->out, doc) : HB_ERR_RUN;
     json_decref(doc);
     return rc;
+}
+
+static void print_how_to_resume(const struct job *j)
+{
+    const struct args *a = j->a;
+    printf("interrupted; to continue:  hyena-bench sweep %s --resume%s", j->s.path, a->refine ? " --refine" : "");
+    if (a->glob) printf(" --impl '%s'", a->glob);
+    if (a->lengths) printf(" --lengths %s", a->lengths);
+    printf("\n");
 }
 
 static bool anything(const struct sweep *s)
@@ -349,7 +360,7 @@ static int finish(struct job *j, int *answer)
     if (!rc) rc = hb_sweep_print_tables(&j->s);
     if (rc) return rc;
     printf("%s\n", path);
-    if (cut) printf("interrupted; 'hyena-bench sweep %s --resume%s' continues it\n", j->s.path, j->s.refine ? " --refine" : "");
+    if (cut) print_how_to_resume(j);
     for (size_t i = 0; i < j->s.n; i++) {
         const char *st = j->s.items[i].status;
         if (!*answer && st && (!strcmp(st, "wrong") || !strcmp(st, "crashed"))) *answer = 1;
@@ -383,8 +394,8 @@ int hb_cmd_sweep(int argc, char **argv)
         { "impl", HB_OPT_STR, &a.glob, "GLOB", "only implementations that match, e.g. 'hyena:*'", 0, 0 },
         { "lengths", HB_OPT_STR, &a.lengths, "LIST", "these lengths instead of the file's: 128..4096,3000", 0, 0 },
         { "refine", HB_OPT_FLAG, &a.refine, NULL, "measure more lengths near the file's crossovers", 0, 0 },
-        { "resume", HB_OPT_FLAG, &a.resume, NULL, "continue the newest unfinished run of this file, if there is one", 0, 0 },
-        { "dry-run", HB_OPT_FLAG, &a.dry_run, NULL, "print the points and the predicted minutes, measure nothing", 0, 0 },
+        { "resume", HB_OPT_FLAG, &a.resume, NULL, "continue the newest unfinished run of this file, if any", 0, 0 },
+        { "dry-run", HB_OPT_FLAG, &a.dry_run, NULL, "print points and predicted minutes, measure nothing", 0, 0 },
         { "budget-s", HB_OPT_DOUBLE, &a.budget_s, "S", "drop points by priority so that it ends in time", 1, 1e7 },
         { "out", HB_OPT_STR, &a.out, "FILE", "a second copy of the result file", 0, 0 },
     };
@@ -400,7 +411,8 @@ int hb_cmd_sweep(int argc, char **argv)
     if (rc == HB_CLI_HELP) return 0;
     struct job j = { .a = &a };
     if (!rc) {
-        j.s = (struct sweep){ .path = pos[0], .t0_s = now_s(), .budget_s = a.budget_s, .sample_share = 1, .refine = a.refine };
+        j.s = (struct sweep){ .path = pos[0], .t0_s = now_s(), .budget_s = a.budget_s, .sample_share = 1,
+                              .refine = a.refine };
         rc = sweep(&j, &answer);
     }
     hb_run_close(j.run);

@@ -79,7 +79,8 @@ struct sweep {
 // Returns its index or HB_ERR_*.
 int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struct sweep_settings *set, int group);
 // A point of these settings.
-int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass, struct hb_point *pt);
+int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass,
+                   struct hb_point *pt);
 // All points of the file, filtered: only implementations matching glob (NULL: all), only these lengths (n 0: all).
 int hb_sweep_expand(struct sweep *s, const char *glob, const int64_t *lengths, int n_lengths);
 void hb_sweep_sort(struct sweep *s);         // by priority, length, file; refinements at the end of their priority

@@ -80,7 +80,8 @@ static int check_keys(const struct at *a, const json_t *obj)
 static int number(const struct at *a, const struct key *k, const json_t *v, double *out)
 {
     bool whole = k->kind == K_INT;
-    if (whole ? !json_is_integer(v) : !json_is_number(v)) return bad(a, "'%s': a %snumber expected", k->name, whole ? "whole " : "");
+    if (whole ? !json_is_integer(v) : !json_is_number(v))
+        return bad(a, "'%s': a %snumber expected", k->name, whole ? "whole " : "");
     *out = json_number_value(v);
     if (*out < k->lo || *out > k->hi) return bad(a, "'%s': %.15g is not in %.15g..%.15g", k->name, *out, k->lo, k->hi);
     return 0;
@@ -93,6 +94,12 @@ static int text(const struct at *a, const char *key, const json_t *v, char *out,
     if (strlen(s) >= cap) return bad(a, "'%s': longer than %zu characters", key, cap - 1);
     memcpy(out, s, strlen(s) + 1);
     return 0;
+}
+
+static int optional_text(const struct at *a, const json_t *obj, const char *key, char *out, size_t cap)
+{
+    const json_t *v = json_object_get(obj, key);
+    return v ? text(a, key, v, out, cap) : 0;
 }
 
 static int ascending(const void *x, const void *y)
@@ -228,7 +235,8 @@ static bool add_matching(struct sweep_group *g, const char *glob)
         for (int k = 0; room && k < hb_registry_count(); k++) {
             const struct hb_impl *in = hb_registry_at(k)->impl;
             char name[HB_NAME_MAX];
-            if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION) || strcmp(in->device, im->device)) continue;
+            if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
+            if (strcmp(in->device, im->device)) continue;
             int len = snprintf(name, sizeof name, "%s:%s", im->name, in->name);
             if (len < 0 || (size_t)len >= sizeof name) continue;     // the registry's names are shorter
             if (!fnmatch(glob, name, 0)) room = add_name(g, name);
@@ -272,7 +280,7 @@ static int read_group(struct at *a, const json_t *obj, const struct sweep_settin
     snprintf(where, sizeof where, "%s ('%s')", a->where, g->id);
     a->where = where;
     snprintf(g->title, sizeof g->title, "%s", g->id);
-    if (json_object_get(obj, "title")) rc = text(a, "title", json_object_get(obj, "title"), g->title, sizeof g->title);
+    rc = optional_text(a, obj, "title", g->title, sizeof g->title);
     if (!rc) rc = settings(a, obj, &g->set);
     if (!rc) rc = impls(a, json_object_get(obj, "impls"), g);
     return !rc && !g->set.n_lengths ? bad(a, "'L' is missing here and in defaults") : rc;
@@ -285,7 +293,7 @@ static int read_pair(struct at *a, const json_t *obj, const struct sweep_setting
     p->set = *base;
     if (!rc) rc = impl(a, obj, "a", p->a);
     if (!rc) rc = impl(a, obj, "b", p->b);
-    if (!rc && json_object_get(obj, "title")) rc = text(a, "title", json_object_get(obj, "title"), p->title, sizeof p->title);
+    if (!rc) rc = optional_text(a, obj, "title", p->title, sizeof p->title);
     if (!rc) rc = settings(a, obj, &p->set);
     return !rc && !p->set.n_lengths ? bad(a, "'L' is missing here and in defaults") : rc;
 }
@@ -293,7 +301,8 @@ static int read_pair(struct at *a, const json_t *obj, const struct sweep_setting
 static int read_refine(struct at *a, const json_t *obj, const struct sweep_settings *base, void *out)
 {
     struct sweep_refine *r = out;
-    static const struct key steps = { "steps", K_INT, IN_REFINE, 1, 32 }, prio = { "priority", K_INT, IN_REFINE, 0, 1000 };
+    static const struct key steps = { "steps", K_INT, IN_REFINE, 1, 32 };
+    static const struct key prio = { "priority", K_INT, IN_REFINE, 0, 1000 };
     double n = 6, p = (double)base->priority;            // 6 bisections turn an octave into about 1 %
     int rc = check_keys(a, obj);
     if (!rc) rc = impl(a, obj, "a", r->a);
@@ -301,7 +310,8 @@ static int read_refine(struct at *a, const json_t *obj, const struct sweep_setti
     if (!rc) rc = text(a, "group", json_object_get(obj, "group"), r->group, sizeof r->group);
     const json_t *what = json_object_get(obj, "what");
     const char *w = what ? json_string_value(what) : "time";
-    if (!rc && (!w || (strcmp(w, "time") && strcmp(w, "memory")))) rc = bad(a, "'what': \"time\" or \"memory\" expected");
+    if (!rc && (!w || (strcmp(w, "time") && strcmp(w, "memory"))))
+        rc = bad(a, "'what': \"time\" or \"memory\" expected");
     if (!rc && json_object_get(obj, "steps")) rc = number(a, &steps, json_object_get(obj, "steps"), &n);
     if (!rc && json_object_get(obj, "priority")) rc = number(a, &prio, json_object_get(obj, "priority"), &p);
     if (rc) return rc;
@@ -313,10 +323,12 @@ static int read_refine(struct at *a, const json_t *obj, const struct sweep_setti
 
 typedef int (*reader)(struct at *a, const json_t *obj, const struct sweep_settings *base, void *out);
 
-// A list of the file into an array of `size` bytes per element.
+// A list of the file into *out, an array of n elements of `bytes` each (owned by the caller, also after an error).
 static int read_list(const char *path, const json_t *top, const char *key, unsigned in, reader read,
                      const struct sweep_settings *base, size_t bytes, void **out, int *n)
 {
+    *out = NULL;
+    *n = 0;
     json_t *list = json_object_get(top, key), *obj;
     struct at a = { path, key, in };
     size_t i;
@@ -367,13 +379,20 @@ static int read_all(const char *path, const json_t *top, struct sweep_file *f)
     int rc = check_keys(&a, top);
     if (!rc) rc = text(&a, "name", json_object_get(top, "name"), f->name, sizeof f->name);
     snprintf(f->title, sizeof f->title, "%s", f->name);
-    if (!rc && json_object_get(top, "title")) rc = text(&a, "title", json_object_get(top, "title"), f->title, sizeof f->title);
+    if (!rc) rc = optional_text(&a, top, "title", f->title, sizeof f->title);
     a = (struct at){ path, "defaults", IN_DEFAULTS };
     if (!rc && d) rc = check_keys(&a, d);
     if (!rc && d) rc = settings(&a, d, &base);
-    if (!rc) rc = read_list(path, top, "groups", IN_GROUP, read_group, &base, sizeof *f->groups, (void **)&f->groups, &f->n_groups);
-    if (!rc) rc = read_list(path, top, "pairs", IN_PAIR, read_pair, &base, sizeof *f->pairs, (void **)&f->pairs, &f->n_pairs);
-    if (!rc) rc = read_list(path, top, "refine", IN_REFINE, read_refine, &base, sizeof *f->refines, (void **)&f->refines, &f->n_refines);
+    if (rc) return rc;
+    void *rows;
+    rc = read_list(path, top, "groups", IN_GROUP, read_group, &base, sizeof *f->groups, &rows, &f->n_groups);
+    f->groups = rows;
+    if (rc) return rc;
+    rc = read_list(path, top, "pairs", IN_PAIR, read_pair, &base, sizeof *f->pairs, &rows, &f->n_pairs);
+    f->pairs = rows;
+    if (rc) return rc;
+    rc = read_list(path, top, "refine", IN_REFINE, read_refine, &base, sizeof *f->refines, &rows, &f->n_refines);
+    f->refines = rows;
     return rc ? rc : check_whole(path, f);
 }
 

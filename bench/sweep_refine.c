@@ -31,8 +31,8 @@ enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refi
 static bool on_curve(const struct sweep_item *it, const struct hb_point *like)
 {
     const struct hb_point *pt = &it->pt[0];
-    return it->n == 1 && it->state == ITEM_DONE && it->status && !strcmp(it->status, "ok") && !strcmp(pt->impl, like->impl)
-        && pt->pass == like->pass && pt->mode == like->mode && pt->p.B == like->p.B && pt->p.D == like->p.D
+    return it->n == 1 && it->state == ITEM_DONE && it->status && !strcmp(it->status, "ok")
+        && !strcmp(pt->impl, like->impl) && pt->pass == like->pass && pt->mode == like->mode && pt->p.B == like->p.B && pt->p.D == like->p.D
         && pt->p.H == like->p.H && pt->p.dtype == like->p.dtype && pt->p.threads == like->p.threads
         && pt->p.oper.order == like->p.oper.order && pt->p.planning == like->p.planning;
 }

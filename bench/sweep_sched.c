@@ -68,7 +68,8 @@ int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struc
     return (int)s->n++;
 }
 
-int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass, struct hb_point *pt)
+int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass,
+                   struct hb_point *pt)
 {
     memset(pt, 0, sizeof *pt);
     snprintf(pt->impl, sizeof pt->impl, "%s", impl);
@@ -231,8 +232,9 @@ double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it)
 bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it)
 {
     bool known;
-    double least = it->opts.sample.min_samples * hb_sweep_predict_exec(s, it, &known);
-    return least > (known ? 1.2 : 20) * it->opts.time_limit_s;     // 20: a guess is wrong by as much
+    if (it->refine >= 0) return false;
+    double least = (it->opts.sample.min_samples + WARM_RUNS) * hb_sweep_predict_exec(s, it, &known);
+    return least > (known ? 1.1 : 20) * it->opts.time_limit_s;     // 20: a guess is wrong by as much
 }
 
 double hb_sweep_remaining(const struct sweep *s)

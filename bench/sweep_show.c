@@ -55,7 +55,8 @@ static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, 
 
 static bool timed(const struct sweep_item *it) { return it && it->status && !strcmp(it->status, "ok"); }
 
-static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo, double hi, struct hb_text *out)
+static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo, double hi,
+                      struct hb_text *out)
 {
     const struct sweep_group *g = &s->file.groups[group];
     char row[CHART_WIDTH + 1], note[200] = "";
@@ -89,7 +90,8 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
     if (!(hi > 0)) return;
     hb_text_add(&out, "\n%s: time, growing to the right (log scale), against length L, growing downwards\n", g->title);
     for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) hb_text_add(&out, "   %c %s\n", 'a' + k, g->impls[k]);
-    hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1, hb_str_time(lo).s, hb_str_time(hi).s);
+    hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1, hb_str_time(lo).s,
+                hb_str_time(hi).s);
     size_t n = 0;
     int64_t *L = lengths_of(s, group, pass, &n);
     for (size_t i = 0; L && i < n; i++) chart_row(s, group, L[i], pass, lo, hi, &out);
@@ -170,7 +172,10 @@ static void sums(const struct sweep *s, struct hb_text *out)
     hb_text_add(out, "\n");
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         int n = 0;
-        for (size_t i = 0; i < s->n; i++) n += s->items[i].n && s->items[i].status && !strcmp(s->items[i].status, all[k]);
+        for (size_t i = 0; i < s->n; i++) {
+            const struct sweep_item *it = &s->items[i];
+            n += it->n && it->status && !strcmp(it->status, all[k]);
+        }
         if (n) hb_text_add(out, "%d %s  ", n, all[k]);
     }
     hb_text_add(out, "\n");
@@ -195,10 +200,11 @@ int hb_sweep_print_plan(const struct sweep *s)
     hb_text_add(&out, "%8s %8s  %s\n", "priority", "seconds", "point");
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        double t = it->refine >= 0 ? 0 : fmin(hb_sweep_hopeless(s, it) ? 1 : hb_sweep_predict(s, it), it->opts.time_limit_s);
+        double t = hb_sweep_hopeless(s, it) ? 1 : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
         if (it->refine >= 0) {
             const struct sweep_refine *r = &s->file.refines[it->refine];
-            hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "", it->name, (long long)r->steps);
+            hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "", it->name,
+                        (long long)r->steps);
             refine += 2 * (double)r->steps;
         } else {
             hb_text_add(&out, "%8lld %8.1f  %s\n", (long long)it->priority, t, it->name);
