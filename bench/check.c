@@ -7,8 +7,8 @@
 //           +-(root mean square of the reference), and the increment is judged: "=" instead of "+=" is an error
 //           of 100 %, and the rounding of the sum costs half an ulp.
 // Sampled   (judged.h) an operator on its first positions, and the core inside at full length.
-// Error     relative L2 per tensor, |out - ref| / |ref|, sums in float64. Where the reference is exactly zero
-//           (dq at L = 1) the size of what cancels takes its place. Every element must be finite, on its bits.
+// Error     relative L2 per tensor, |out - ref| / |ref|, sums in float64. Where the reference is zero but
+//           for rounding (dq at L = 1: softmax of one score) the size of what cancels takes its place. Every element must be finite, on its bits.
 // Tolerance float32: longconv and attention 2e-6, hyena and mha 1e-5 (their filter, gates and projections come
 //           on top), the same for y and every gradient. float64: 1e-12.
 #include <math.h>
@@ -94,7 +94,9 @@ static void judge_out(const struct hb_point *pt, const struct hb_judged *j, cons
     }
     const char *what = o->buf->what;
     int64_t bad = hb_buf_not_finite(o->buf);
-    double tol = hb_check_tol(pt, what), size = all.ref2 > 0 ? sqrt(all.ref2) : o->floor;
+    double tol = hb_check_tol(pt, what), size = sqrt(all.ref2);
+    if (size <= 1e-6 * o->floor) size = o->floor;
+    if (size == 0) size = 1;
     double rel = bad >= 0 ? INFINITY : sqrt(all.err2) / size;
     if (bad >= 0) wrong(res, "%s: element %lld is not finite", what, (long long)bad);
     else if (!(rel <= tol)) wrong(res, "%s: relative L2 error %.3g, tolerance %.0e", what, rel, tol);

@@ -4,7 +4,10 @@
 // IMPULSE   u (attention: v) is one 1 in each row, at a place of its own
 // CONSTANT  signals are constants that no binary fraction hits: sums whose errors all point one way. For
 //           attention q and dy: a constant k or v would make gradients vanish, and nothing could be judged
-// LARGE, TINY   powers of two that nothing may overflow or flush; for attention the scores keep their size
+// LARGE     u by 2^40. For attention v, and scores of many thousands whose largest stands alone: exp of a score
+//           that is not shifted overflows, while the right answer does not depend on the scores' rounding
+// TINY      u, v by 2^-40 and q by 2^-20, k by 2^20: nothing may be flushed
+// For longconv some kinds use channel-first tensors, (D,B,L) as the hyena operator does, on one side or on both.
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +18,7 @@
 enum { GUARD = 256 };            // bytes on each side: more than any tile edge's stray vector store
 enum { STREAM_PARAMS = 100 };    // streams below belong to the io's own tensors
 
-enum how { NORMAL, IMPULSE, CONSTANT };
+enum how { NORMAL, IMPULSE, CONSTANT, LEVELS };        // LEVELS: a permutation of 0..L-1 along time
 struct fill { enum how how; double by; };
 struct source { enum hb_op op; const char *what; struct fill kind[HB_IN_COUNT]; };
 
@@ -25,8 +28,8 @@ static const struct source sources[] = {
     { HB_LONGCONV, "h", { { NORMAL, 1 }, { NORMAL, 1 }, { CONSTANT, 0.3 }, { NORMAL, 1 }, { NORMAL, 1 } } },
     { HB_LONGCONV, "d", { { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 1 } } },
     { HB_LONGCONV, "dy", { { NORMAL, 1 }, { NORMAL, 1 }, { CONSTANT, 0.6 }, { NORMAL, 1 }, { NORMAL, 1 } } },
-    { HB_ATTENTION, "q", { { NORMAL, 1 }, { NORMAL, 1 }, { CONSTANT, 0.7 }, { NORMAL, 0x1p20 }, { NORMAL, 0x1p-20 } } },
-    { HB_ATTENTION, "k", { { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 0x1p-20 }, { NORMAL, 0x1p20 } } },
+    { HB_ATTENTION, "q", { { NORMAL, 1 }, { NORMAL, 1 }, { CONSTANT, 0.7 }, { CONSTANT, 40 }, { NORMAL, 0x1p-20 } } },
+    { HB_ATTENTION, "k", { { NORMAL, 1 }, { NORMAL, 1 }, { NORMAL, 1 }, { LEVELS, 1 }, { NORMAL, 0x1p20 } } },
     { HB_ATTENTION, "v", { { NORMAL, 1 }, { IMPULSE, 1 }, { NORMAL, 1 }, { NORMAL, 0x1p40 }, { NORMAL, 0x1p-40 } } },
     { HB_ATTENTION, "dy", { { NORMAL, 1 }, { NORMAL, 1 }, { CONSTANT, 0.6 }, { NORMAL, 1 }, { NORMAL, 1 } } },
     { HB_HYENA, "u", { { NORMAL, 1 }, { IMPULSE, 1 }, { CONSTANT, 0.7 }, { NORMAL, 0x1p4 }, { NORMAL, 0x1p-4 } } },
@@ -138,15 +141,32 @@ int64_t hb_buf_not_finite(const struct hb_buf *b)
 
 // --- values ----------------------------------------------------------------------------------------------
 
-// `row` elements belong together: an impulse is one of them.
-static void fill(struct hb_buf *b, struct fill f, int64_t row, uint64_t seed, uint64_t stream)
+// A step near 0.618 n that has no divisor in common with n: s -> s step mod n is a permutation, well mixed.
+static int64_t mixing_step(int64_t n)
 {
+    for (int64_t step = (int64_t)(0.618 * (double)n); step > 1; step--) {
+        int64_t a = n, b = step;
+        while (b) {
+            int64_t r = a % b;
+            a = b;
+            b = r;
+        }
+        if (a == 1) return step;
+    }
+    return 1;
+}
+
+// `row` elements belong together, L steps in time: an impulse is one of them, a level is one step's.
+static void fill(struct hb_buf *b, struct fill f, int64_t row, int64_t L, uint64_t seed, uint64_t stream)
+{
+    int64_t step = mixing_step(L), width = row / L;
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < b->n; i++) {
         double x = f.by;
         if (f.how == NORMAL) x = f.by * hb_rng_normal(seed, stream, (uint64_t)i);
         if (f.how == IMPULSE)
             x = hb_rng_u64(seed, stream, (uint64_t)(i / row)) % (uint64_t)row == (uint64_t)(i % row) ? f.by : 0;
+        if (f.how == LEVELS) x = f.by * (double)(i % row / width * step % L);
         hb_buf_store(b, i, 1, &x);
     }
 }
@@ -159,7 +179,7 @@ static int add_in(struct hb_inputs *in, const struct hb_point *pt, enum hb_input
     if (!b) return hb_error_code();
     for (int i = 0; i < N_SOURCES; i++)
         if (sources[i].op == pt->p.op && strcmp(sources[i].what, what) == 0)
-            fill(b, sources[i].kind[kind], row, pt->seed, (uint64_t)i);
+            fill(b, sources[i].kind[kind], row, row < pt->p.L ? row : pt->p.L, pt->seed, (uint64_t)i);
     *slot = b->data;
     return 0;
 }
@@ -177,7 +197,9 @@ static int make_conv(const struct hb_point *pt, enum hb_input kind, struct hb_in
 {
     int64_t L = pt->p.L, D = pt->p.D, n = pt->p.B * D * L;
     struct hb_longconv_io *io = &in->io.conv;
-    io->su = io->sy = io->sdy = io->sdu = (struct hb_strides){ .b = D * L, .c = L };
+    const struct hb_strides usual = { .b = D * L, .c = L }, channel_first = { .b = L, .c = pt->p.B * L };
+    io->su = io->sdy = kind == HB_IN_IMPULSE || kind == HB_IN_TINY ? channel_first : usual;
+    io->sy = io->sdu = kind == HB_IN_IMPULSE || kind == HB_IN_LARGE ? channel_first : usual;
     int rc = add_in(in, pt, kind, "u", n, L, &io->u);
     if (!rc) rc = add_in(in, pt, kind, "h", D * L, L, &io->h);
     if (!rc) rc = add_in(in, pt, kind, "d", D, D, &io->d);

@@ -96,7 +96,6 @@ static struct hb_judged_out *add_out(struct hb_judged *j, const struct hb_inputs
         return NULL;
     }
     j->n_out++;
-    o->floor = 1;
     return o;
 }
 
@@ -127,7 +126,8 @@ static int add_rows(struct hb_judged *j, struct hb_judged_out *o, int64_t at, in
 
 static int layout_conv(struct hb_judged *j, const struct hb_problem *p, const struct hb_inputs *in)
 {
-    int64_t L = p->L, D = p->D;
+    int64_t L = p->L;
+    const struct hb_longconv_io *io = &in->io.conv;
     const struct hb_sample *s = &j->sample;
     struct hb_judged_out *y = add_out(j, in, "y");
     struct hb_judged_out *du = p->backward ? add_out(j, in, "du") : NULL;
@@ -138,8 +138,8 @@ static int layout_conv(struct hb_judged *j, const struct hb_problem *p, const st
     for (int64_t i = 0; i < s->n_lanes && !rc; i++) {
         int64_t c = s->lanes[i];
         for (int64_t b = 0; b < p->B && !rc; b++) {
-            rc = add_rows(j, y, (b * D + c) * L, L, 1);
-            if (!rc && du) rc = add_seg(j, du, (b * D + c) * L, L, false);
+            rc = add_rows(j, y, b * io->sy.b + c * io->sy.c, L, 1);
+            if (!rc && du) rc = add_seg(j, du, b * io->sdu.b + c * io->sdu.c, L, false);
         }
         if (!rc && dh) rc = add_seg(j, dh, c * L, L, false);
         if (!rc && dd) rc = add_seg(j, dd, c, 1, false);
@@ -297,9 +297,10 @@ static void cache_key(const struct hb_point *pt, const struct hb_inputs *in, con
         if (all->b[i].role == HB_ROLE_IN) hb_sha256(all->b[i].data, all->b[i].bytes, k.sha[i]);
     if (j->sample.lanes) hb_sha256(j->sample.lanes, (size_t)j->sample.n_lanes * sizeof(int64_t), k.sha[HB_MAX_BUFS]);
     if (j->sample.rows) hb_sha256(j->sample.rows, (size_t)j->sample.n_rows * sizeof(int64_t), k.sha[HB_MAX_BUFS + 1]);
-    snprintf(k.text, sizeof k.text, "op %d dtype %d B %lld L %lld D %lld H %lld bwd %d order %d E %d W %d lmax %lld "
-             "shift %.9g window %d package %d z %d long %d taps %d rope %d batches %lld prefix %lld", (int)p->op,
-             (int)p->dtype, (long long)p->B, (long long)p->L, (long long)p->D, (long long)p->H, p->backward, o.order,
+    struct hb_strides su = p->op == HB_LONGCONV ? in->io.conv.su : (struct hb_strides){ 0, 0 };
+    snprintf(k.text, sizeof k.text, "su %lld op %d dtype %d B %lld L %lld D %lld H %lld bwd %d order %d E %d W %d lmax %lld "
+             "shift %.9g window %d package %d z %d long %d taps %d rope %d batches %lld prefix %lld", (long long)su.b,
+             (int)p->op, (int)p->dtype, (long long)p->B, (long long)p->L, (long long)p->D, (long long)p->H, p->backward, o.order,
              o.emb_dim, o.filter_width, (long long)o.lmax, (double)o.shift, !o.no_window, o.package_layout, o.train_z,
              !o.no_long, o.short_taps, o.rope, (long long)j->sample.batches, (long long)j->sample.prefix);
     hb_sha256(&k, sizeof k, hex);

@@ -24,7 +24,7 @@ struct hb_judged_out {
     struct hb_buf *buf;          // borrowed
     int64_t n_segs, cap_segs;
     struct hb_seg *segs;         // owned
-    double floor;                // size of what cancels where the reference is exactly zero
+    double floor;                // size of what cancels, for references that are zero but for rounding; or 0
 };
 struct hb_judged {
     struct hb_sample sample;

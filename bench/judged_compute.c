@@ -22,6 +22,7 @@ static void pick(const struct hb_sample *s, const double *x, int64_t width, doub
 struct conv_task {
     const struct hb_problem *p;
     const struct hb_sample *s;
+    const struct hb_longconv_io *io;                 // for the strides
     const struct hb_buf *u, *h, *d, *dy;             // dy NULL: forward only
     const struct hb_judged *j;
 };
@@ -42,15 +43,14 @@ static void conv_channel(const struct conv_task *t, int64_t i, double *scratch)
         *dd = 0;
     }
     for (int64_t b = 0; b < B; b++) {
-        int64_t at = (b * t->p->D + c) * L;
-        hb_buf_load(t->u, at, L, u);
+        hb_buf_load(t->u, b * t->io->su.b + c * t->io->su.c, L, u);
         double *y = few;                             // sampled y: one segment a row, so not contiguous
         if (t->s->n_rows) hb_judge_conv_at(u, h, d, t->s->rows, t->s->n_rows, y);
         else hb_judge_conv_channel(u, h, d, ref_at(t->j, 0, i * B + b), L);
         for (int64_t r = 0; r < t->s->n_rows; r++) *ref_at(t->j, 0, (i * B + b) * per + r) = y[r];
         if (!t->dy) continue;
         double *du = ref_at(t->j, 1, i * B + b);
-        hb_buf_load(t->dy, at, L, dy);
+        hb_buf_load(t->dy, b * t->io->sdy.b + c * t->io->sdy.c, L, dy);
         if (t->s->n_rows) {
             pick(t->s, dy, 1, few);
             *dd += hb_judge_conv_bwd_at(u, h, d, few, t->s->rows, t->s->n_rows, du, dh, L);
@@ -63,8 +63,9 @@ static void conv_channel(const struct conv_task *t, int64_t i, double *scratch)
 static int compute_conv(const struct hb_point *pt, const struct hb_inputs *in, struct hb_judged *j)
 {
     const struct hb_problem *p = &pt->p;
-    struct conv_task t = { .p = p, .s = &j->sample, .u = hb_inputs_find(in, "u"), .h = hb_inputs_find(in, "h"),
-                           .d = hb_inputs_find(in, "d"), .dy = p->backward ? hb_inputs_find(in, "dy") : NULL, .j = j };
+    struct conv_task t = { .p = p, .s = &j->sample, .io = &in->io.conv, .j = j,
+                           .u = hb_inputs_find(in, "u"), .h = hb_inputs_find(in, "h"),
+                           .d = hb_inputs_find(in, "d"), .dy = p->backward ? hb_inputs_find(in, "dy") : NULL };
     int failed = 0;
 #pragma omp parallel reduction(| : failed)
     {
