@@ -31,11 +31,12 @@ enum hb_cross_kind { HB_CROSS_SINGLE, HB_CROSS_MULTIPLE, HB_CROSS_NONE_A, HB_CRO
 struct hb_curve_pt { double L, a, a_lo, a_hi, b, b_lo, b_hi; };
 struct hb_crossing {
     enum hb_cross_kind kind;     // NONE_A: a is better over the whole range; TIE: intervals overlap everywhere
-    double L_star;               // the last crossing, after which b stays better (or a, see b_wins_after)
+    double L_star;               // the last crossing, after which b stays better (or a, see b_wins_after); 0: none
     struct hb_interval ci95;
     int n_crossings;
     int b_wins_after;            // 1 if b is the better one beyond L_star
-    double bracket_lo, bracket_hi;   // measured lengths around it (for refinement)
+    double bracket_lo, bracket_hi;   // measured lengths around it (for refinement); without a crossing an undecided
+                                     // end of the range, or 0
 };
 void hb_cross(const struct hb_curve_pt *c, size_t n, uint64_t seed, struct hb_crossing *out);
 
