@@ -53,7 +53,7 @@ static void progress(const struct sweep *s, const char *what)
 static void label(const struct sweep_item *it, char *buf, size_t cap)
 {
     const struct hb_point *p = it->pt;
-    snprintf(buf, cap, "%s%s%s, L %lld, %s", p[0].impl, it->n == 2 ? " against " : "", it->n == 2 ? p[1].impl : "",
+    snprintf(buf, cap, "%.100s%s%.100s, L %lld, %s", p[0].impl, it->n == 2 ? " against " : "", it->n == 2 ? p[1].impl : "",
              (long long)p[0].p.L, hb_pass_str(p[0].pass));
 }
 
