@@ -36,7 +36,7 @@ static int parse(int argc, char **argv, struct hb_apply *a)
         .command = "apply", .args = "IMPL --u U.npy --h H.npy --out Y.npy",
         .about = "Runs any implementation on your own NumPy arrays (float32 or float64, C order).",
         .example = "hyena-bench apply longconv_fftw --u u.npy --h h.npy --d d.npy --out y.npy\n"
-                   "hyena-bench apply hyena:longconv_fftw --params w.safetensors --u u.npy --dy dy.npy "
+                   "  hyena-bench apply hyena:longconv_fftw --params w.safetensors --u u.npy --dy dy.npy "
                    "--grads g.safetensors --out y.npy",
         .opts = opts, .n_opts = sizeof opts / sizeof *opts, .min_pos = 1, .max_pos = 1,
     };

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cpu.h"
+#include "cpu_math.h"
 
 enum { T_BLOCK = 1024,           // positions per block: four rows of it stay in 32 KiB of L1
        TILE = 16 };              // heads: tile of a transposition, one cache line wide
@@ -100,54 +101,82 @@ void cpu_shortconv_bwd(float *dp, float *dw, float *dbs, float *dbp, const float
 
 // --- heads ---------------------------------------------------------------------------------------------------
 
-// A head's P channels at L positions, in one of two layouts: (P, ., L) inside the projection or (L,P).
-struct view { float *x; int64_t t, i; };         // element (t,i) is x[t * view.t + i * view.i]
+// A tile of TILE channels and TILE positions passes through `x`, [i][t], so that both sides are read and written
+// along their contiguous axis: walking across the projection's rows, B L floats apart and often a power of two,
+// would hit the same few cache sets again and again.
+struct tile { int64_t t0, nt, i0, ni; float x[2][TILE][TILE]; };     // x[1]: the partners i + P/2 where turned
+struct angles { float c[TILE][TILE], s[TILE][TILE]; };              // [i][t]
 
-struct angles { float c[TILE][TILE], s[TILE][TILE]; };   // [t][i] of a tile
+// A head's P channels at L positions: (L,P), or rows of the projection `rows` floats apart.
+struct view { float *x; int64_t P, rows; bool proj; };
 
-static void fill_angles(struct angles *a, int64_t t0, int64_t nt, int64_t i0, int64_t ni, int64_t P)
+static void load_tile(struct tile *a, int part, struct view v, int64_t i0)
 {
-    for (int64_t i = 0; i < ni; i++) {
-        double rate = pow(ROPE_THETA, -2.0 * (double)(i0 + i) / (double)P);
-        for (int64_t t = 0; t < nt; t++) {
-            a->c[t][i] = (float)cos((double)(t0 + t) * rate);
-            a->s[t][i] = (float)sin((double)(t0 + t) * rate);
+    if (v.proj)
+        for (int64_t i = 0; i < a->ni; i++)
+            for (int64_t t = 0; t < a->nt; t++) a->x[part][i][t] = v.x[(i0 + i) * v.rows + a->t0 + t];
+    else
+        for (int64_t t = 0; t < a->nt; t++)
+            for (int64_t i = 0; i < a->ni; i++) a->x[part][i][t] = v.x[(a->t0 + t) * v.P + i0 + i];
+}
+
+static void store_tile(const struct tile *a, int part, struct view v, int64_t i0)
+{
+    if (v.proj)
+        for (int64_t i = 0; i < a->ni; i++)
+            for (int64_t t = 0; t < a->nt; t++) v.x[(i0 + i) * v.rows + a->t0 + t] = a->x[part][i][t];
+    else
+        for (int64_t t = 0; t < a->nt; t++)
+            for (int64_t i = 0; i < a->ni; i++) v.x[(a->t0 + t) * v.P + i0 + i] = a->x[part][i][t];
+}
+
+static void fill_angles(struct angles *a, const struct tile *at, int64_t P)
+{
+    for (int64_t i = 0; i < at->ni; i++) {
+        double rate = pow(ROPE_THETA, -2.0 * (double)(at->i0 + i) / (double)P);
+        #pragma omp simd
+        for (int64_t t = 0; t < at->nt; t++) {           // rate <= 1: good for L up to CPU_TRIG_MAX
+            a->c[i][t] = (float)cpu_trig((double)(at->t0 + t) * rate, 0.5);
+            a->s[i][t] = (float)cpu_trig((double)(at->t0 + t) * rate, 0.0);
         }
     }
 }
 
-static inline void copy_tile(struct view to, struct view from, int64_t t0, int64_t nt, int64_t i0, int64_t ni)
+// Pairs (i, i + P/2) turned by their angle; sign -1 turns back.
+static void turn(struct tile *a, const struct angles *by, float sign)
 {
-    for (int64_t t = t0; t < t0 + nt; t++)
-        for (int64_t i = i0; i < i0 + ni; i++) to.x[t * to.t + i * to.i] = from.x[t * from.t + i * from.i];
-}
-
-// Pairs (i, i + half) turned by their angle; sign -1 turns back.
-static inline void turn_tile(struct view to, struct view from, const struct angles *a, float sign, int64_t t0,
-                             int64_t nt, int64_t i0, int64_t ni, int64_t half)
-{
-    for (int64_t t = 0; t < nt; t++)
-        for (int64_t i = 0; i < ni; i++) {
-            const float *f = from.x + (t0 + t) * from.t + (i0 + i) * from.i;
-            float *o = to.x + (t0 + t) * to.t + (i0 + i) * to.i;
-            float c = a->c[t][i], s = sign * a->s[t][i], lo = f[0], hi = f[half * from.i];
-            o[0] = c * lo - s * hi;
-            o[half * to.i] = s * lo + c * hi;
+    for (int64_t i = 0; i < a->ni; i++)
+        for (int64_t t = 0; t < a->nt; t++) {
+            float c = by->c[i][t], s = sign * by->s[i][t], lo = a->x[0][i][t], hi = a->x[1][i][t];
+            a->x[0][i][t] = c * lo - s * hi;
+            a->x[1][i][t] = s * lo + c * hi;
         }
 }
 
 struct heads { float *head[3]; float *proj; int64_t B, H, L, P; bool split; };
 
-// Tensor n (q, k, v) of head (b,h) between its two layouts; a is NULL where nothing is turned.
-static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const struct angles *a, int64_t t0,
-                      int64_t nt, int64_t i0, int64_t ni)
+// Tensor n (q, k, v) of head (b,h) between its two layouts; `by` is NULL where nothing is turned.
+static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const struct angles *by, struct tile *a)
 {
     int64_t BL = m->B * m->L, P = m->P;
-    struct view head = { m->head[n] + (b * m->H + h) * m->L * P, P, 1 };
-    struct view proj = { m->proj + (n * m->H + h) * P * BL + b * m->L, 1, BL };
+    struct view head = { m->head[n] + (b * m->H + h) * m->L * P, P, 0, false };
+    struct view proj = { m->proj + (n * m->H + h) * P * BL + b * m->L, P, BL, true };
     struct view to = m->split ? head : proj, from = m->split ? proj : head;
-    if (a) turn_tile(to, from, a, m->split ? 1.0f : -1.0f, t0, nt, i0, ni, P / 2);
-    else copy_tile(to, from, t0, nt, i0, ni);
+    load_tile(a, 0, from, a->i0);
+    if (by) {
+        load_tile(a, 1, from, a->i0 + P / 2);
+        turn(a, by, m->split ? 1.0f : -1.0f);
+        store_tile(a, 1, to, a->i0 + P / 2);
+    }
+    store_tile(a, 0, to, a->i0);
+}
+
+static void place(struct tile *a, const struct heads *m, int64_t t0, int64_t i0, int64_t i_end)
+{
+    a->t0 = t0;
+    a->nt = m->L - t0 < TILE ? m->L - t0 : TILE;
+    a->i0 = i0;
+    a->ni = i_end - i0 < TILE ? i_end - i0 : TILE;
 }
 
 static void move_plain(const struct heads *m, int n_first)
@@ -158,24 +187,25 @@ static void move_plain(const struct heads *m, int n_first)
             for (int64_t t0 = 0; t0 < m->L; t0 += TILE)
                 for (int n = n_first; n < 3; n++)
                     for (int64_t i0 = 0; i0 < m->P; i0 += TILE) {
-                        int64_t nt = m->L - t0 < TILE ? m->L - t0 : TILE, ni = m->P - i0 < TILE ? m->P - i0 : TILE;
-                        move_tile(m, n, b, h, NULL, t0, nt, i0, ni);
+                        struct tile a;
+                        place(&a, m, t0, i0, m->P);
+                        move_tile(m, n, b, h, NULL, &a);
                     }
 }
 
 // q and k: the angles of a tile serve every batch and head.
 static void move_turned(const struct heads *m)
 {
-    int64_t half = m->P / 2;
     assert(m->P % 2 == 0);
     #pragma omp parallel for num_threads(cpu_threads(3 * m->B * m->H * m->L * m->P)) collapse(2)
     for (int64_t t0 = 0; t0 < m->L; t0 += TILE)
-        for (int64_t i0 = 0; i0 < half; i0 += TILE) {
-            int64_t nt = m->L - t0 < TILE ? m->L - t0 : TILE, ni = half - i0 < TILE ? half - i0 : TILE;
-            struct angles a;
-            fill_angles(&a, t0, nt, i0, ni, m->P);
+        for (int64_t i0 = 0; i0 < m->P / 2; i0 += TILE) {
+            struct tile a;
+            struct angles by;
+            place(&a, m, t0, i0, m->P / 2);
+            fill_angles(&by, &a, m->P);
             for (int64_t bh = 0; bh < m->B * m->H; bh++)
-                for (int n = 0; n < 2; n++) move_tile(m, n, bh / m->H, bh % m->H, &a, t0, nt, i0, ni);
+                for (int n = 0; n < 2; n++) move_tile(m, n, bh / m->H, bh % m->H, &by, &a);
         }
 }
 
