@@ -7,24 +7,30 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_SAMPLES 1024     // of one cell; records keep at most 64 of each of 10 repetitions
+#define MAX_SAMPLES 1024  // of one cell; records keep at most 64 of each of 10 repetitions
 
-// --- where a file was measured -------------------------------------------------------------------------
+// --- where a file was measured
+// -------------------------------------------------------------------------
 static const json_t *context(const json_t *file) { return json_object_get(file, "context"); }
 
-const char *hb_file_machine(const json_t *file) {
-    const char *id = json_string_value(json_object_get(json_object_get(context(file), "hb_env"), "machine_id"));
+const char *hb_file_machine(const json_t *file)
+{
+    const char *id = json_string_value(
+        json_object_get(json_object_get(context(file), "hb_env"), "machine_id"));
     if (!id) id = json_string_value(json_object_get(context(file), "host_name"));
     return id ? id : "unknown";
 }
 
-const char *hb_file_cpu(const json_t *file) {
+const char *hb_file_cpu(const json_t *file)
+{
     const json_t *machine = json_object_get(json_object_get(context(file), "hb_env"), "machine");
-    const char *model = json_string_value(json_object_get(json_object_get(machine, "cpu"), "model"));
+    const char *model = json_string_value(json_object_get(json_object_get(machine, "cpu"), "mode"
+                                                                                           "l"));
     return model ? model : hb_file_machine(file);
 }
 
-const json_t *hb_results_context(const struct hb_results *r, const char *machine) {
+const json_t *hb_results_context(const struct hb_results *r, const char *machine)
+{
     const json_t *best = NULL;
     const char *best_date = "";
     for (size_t i = 0; i < r->n_files; i++) {
@@ -38,27 +44,35 @@ const json_t *hb_results_context(const struct hb_results *r, const char *machine
     return best;
 }
 
-// --- cells ---------------------------------------------------------------------------------------------
-bool hb_cell_ok(const struct hb_cell *c) { return c && !strcmp(c->status, "ok") && c->median_ns > 0; }
+// --- cells
+// ---------------------------------------------------------------------------------------------
+bool hb_cell_ok(const struct hb_cell *c)
+{
+    return c && !strcmp(c->status, "ok") && c->median_ns > 0;
+}
 
-double hb_cell_value(const struct hb_cell *c, enum hb_metric m) {
+double hb_cell_value(const struct hb_cell *c, enum hb_metric m)
+{
     if (!hb_cell_ok(c)) return NAN;
     switch (m) {
-    case HB_METRIC_TIME:   return c->median_ns;
+    case HB_METRIC_TIME: return c->median_ns;
     case HB_METRIC_MEMORY: return c->alloc_peak_bytes > 0 ? c->alloc_peak_bytes : NAN;
-    case HB_METRIC_ERROR:  return c->err_rel_l2 > 0 ? c->err_rel_l2 : NAN;
+    case HB_METRIC_ERROR: return c->err_rel_l2 > 0 ? c->err_rel_l2 : NAN;
     }
     return NAN;
 }
 
-struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m) {
+struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m)
+{
     const double v = hb_cell_value(c, m);
-    if (m == HB_METRIC_TIME && isfinite(v) && c->ci95.lo > 0 && c->ci95.hi >= c->ci95.lo) return c->ci95;
-    return (struct hb_interval){v, v};      // bytes and errors are counted, not sampled
+    if (m == HB_METRIC_TIME && isfinite(v) && c->ci95.lo > 0 && c->ci95.hi >= c->ci95.lo)
+        return c->ci95;
+    return (struct hb_interval){v, v};  // bytes and errors are counted, not sampled
 }
 
 // A cell's samples stand in its repetitions' entries; all of them have the point's name.
-size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap) {
+size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap)
+{
     const json_t *all = json_object_get(c->file, "benchmarks");
     size_t n = 0;
     for (size_t i = 0; i < json_array_size(all); i++) {
@@ -73,28 +87,33 @@ size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap) {
     return n;
 }
 
-struct hb_ratio hb_cell_ratio(const struct hb_cell *a, const struct hb_cell *b) {
+struct hb_ratio hb_cell_ratio(const struct hb_cell *a, const struct hb_cell *b)
+{
     struct hb_ratio out = {NAN, {NAN, NAN}};
     if (!hb_cell_ok(a) || !hb_cell_ok(b)) return out;
     double x[MAX_SAMPLES], y[MAX_SAMPLES];
     const size_t nx = hb_cell_samples(a, x, MAX_SAMPLES), ny = hb_cell_samples(b, y, MAX_SAMPLES);
     if (nx >= 3 && ny >= 3) return hb_ratio_of(x, nx, y, ny, 0, 1);
     // Without samples: the two intervals' log half-widths add in quadrature.
-    const struct hb_interval ia = hb_cell_interval(a, HB_METRIC_TIME), ib = hb_cell_interval(b, HB_METRIC_TIME);
+    const struct hb_interval ia = hb_cell_interval(a, HB_METRIC_TIME),
+                             ib = hb_cell_interval(b, HB_METRIC_TIME);
     out.r = a->median_ns / b->median_ns;
     const double h = hypot(log(ia.hi / ia.lo) / 2, log(ib.hi / ib.lo) / 2);
     out.ci95 = (struct hb_interval){out.r * exp(-h), out.r * exp(h)};
     return out;
 }
 
-// --- series --------------------------------------------------------------------------------------------
-#define CMP(x, y) if ((x) != (y)) return (x) < (y) ? -1 : 1
+// --- series
+// --------------------------------------------------------------------------------------------
+#define CMP(x, y) \
+    if ((x) != (y)) return (x) < (y) ? -1 : 1
 
-int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b) {
+int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b)
+{
     const int m = strcmp(a->machine, b->machine), d = strcmp(a->device, b->device);
     if (m) return m;
     if (d) return d;
-    CMP(b->scope, a->scope);                // operator before core: it is what a user runs
+    CMP(b->scope, a->scope);  // operator before core: it is what a user runs
     CMP(a->pass, b->pass);
     CMP(a->mode, b->mode);
     CMP(a->dtype, b->dtype);
@@ -104,7 +123,8 @@ int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b) {
     return 0;
 }
 
-static int series_cmp(const struct hb_series *a, const struct hb_series *b) {
+static int series_cmp(const struct hb_series *a, const struct hb_series *b)
+{
     const int s = hb_setting_cmp(&a->set, &b->set);
     if (s) return s;
     CMP(a->op, b->op);
@@ -114,24 +134,36 @@ static int series_cmp(const struct hb_series *a, const struct hb_series *b) {
 }
 
 // What stands between D, H, N and L in a name: "/window:off/taps:3/" -> "window:off/taps:3".
-static void options_of(const char *key, char *out, size_t cap) {
+static void options_of(const char *key, char *out, size_t cap)
+{
     out[0] = 0;
     const char *end = strstr(key, "/L:0/"), *p = strstr(key, "/D:");
-    while (p && p < end && (!strncmp(p, "/D:", 3) || !strncmp(p, "/H:", 3) || !strncmp(p, "/N:", 3)))
+    while (p && p < end &&
+           (!strncmp(p, "/D:", 3) || !strncmp(p, "/H:", 3) || !strncmp(p, "/N:", 3)))
         p += 1 + strcspn(p + 1, "/");
     if (p && p < end) snprintf(out, cap, "%.*s", (int)(end - p - 1), p + 1);
 }
 
-static bool series_of(const struct hb_cell *c, struct hb_series *s) {
+static bool series_of(const struct hb_cell *c, struct hb_series *s)
+{
     *s = (struct hb_series){0};
     if (!c->has_pt) return false;
     struct hb_point pt = c->pt;
-    pt.p.L = 0;                              // the name without its length: options and all
-    if (hb_point_name(&pt, s->key, sizeof s->key)) { hb_error_clear(); return false; }
+    pt.p.L = 0;  // the name without its length: options and all
+    if (hb_point_name(&pt, s->key, sizeof s->key)) {
+        hb_error_clear();
+        return false;
+    }
     options_of(s->key, s->options, sizeof s->options);
     s->op = c->pt.p.op;
-    s->set = (struct hb_setting){.machine = hb_file_machine(c->file), .scope = c->pt.scope, .pass = c->pt.pass,
-        .mode = c->pt.mode, .dtype = c->pt.p.dtype, .B = c->pt.p.B, .D = c->pt.p.D, .threads = c->pt.p.threads};
+    s->set = (struct hb_setting){.machine = hb_file_machine(c->file),
+                                 .scope = c->pt.scope,
+                                 .pass = c->pt.pass,
+                                 .mode = c->pt.mode,
+                                 .dtype = c->pt.p.dtype,
+                                 .B = c->pt.p.B,
+                                 .D = c->pt.p.D,
+                                 .threads = c->pt.p.threads};
     memcpy(s->set.device, c->pt.device, sizeof s->set.device);
     memcpy(s->impl, c->pt.impl, sizeof s->impl);
     s->H = c->pt.p.H;
@@ -140,9 +172,13 @@ static bool series_of(const struct hb_cell *c, struct hb_series *s) {
     return true;
 }
 
-struct keyed { struct hb_series s; const struct hb_cell *c; };
+struct keyed {
+    struct hb_series s;
+    const struct hb_cell *c;
+};
 
-static int keyed_cmp(const void *x, const void *y) {
+static int keyed_cmp(const void *x, const void *y)
+{
     const struct keyed *a = x, *b = y;
     const int s = series_cmp(&a->s, &b->s);
     if (s) return s;
@@ -150,23 +186,32 @@ static int keyed_cmp(const void *x, const void *y) {
     return 0;
 }
 
-int hb_series_make(const struct hb_results *r, struct hb_series_set *out) {
+int hb_series_make(const struct hb_results *r, struct hb_series_set *out)
+{
     *out = (struct hb_series_set){0};
     struct keyed *k = calloc(r->n + 1, sizeof *k);
     struct hb_series *s = calloc(r->n + 1, sizeof *s);
-    if (!k || !s) { free(k); free(s); return hb_fail(HB_ERR_OOM, "no memory for %zu cells", r->n); }
+    if (!k || !s) {
+        free(k);
+        free(s);
+        return hb_fail(HB_ERR_OOM, "no memory for %zu cells", r->n);
+    }
     size_t n = 0;
     for (size_t i = 0; i < r->n; i++)
         if (series_of(&r->cells[i], &k[n].s)) k[n++].c = &r->cells[i];
     qsort(k, n, sizeof *k, keyed_cmp);
     out->s = s;
-    for (size_t i = 0; i < n; ) {
+    for (size_t i = 0; i < n;) {
         size_t j = i;
         while (j < n && !series_cmp(&k[i].s, &k[j].s)) j++;
         struct hb_series *new = &s[out->n];
         *new = k[i].s;
         new->cell = calloc(j - i, sizeof(*new->cell));
-        if (!new->cell) { free(k); hb_series_free(out); return hb_fail(HB_ERR_OOM, "no memory for %zu cells", j - i); }
+        if (!new->cell) {
+            free(k);
+            hb_series_free(out);
+            return hb_fail(HB_ERR_OOM, "no memory for %zu cells", j - i);
+        }
         out->n++;
         for (; i < j; i++) {
             new->cell[new->n++] = k[i].c;
@@ -177,13 +222,15 @@ int hb_series_make(const struct hb_results *r, struct hb_series_set *out) {
     return 0;
 }
 
-void hb_series_free(struct hb_series_set *set) {
+void hb_series_free(struct hb_series_set *set)
+{
     for (size_t i = 0; i < set->n; i++) free(set->s[i].cell);
     free(set->s);
     *set = (struct hb_series_set){0};
 }
 
-struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s) {
+struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s)
+{
     struct hb_label l;
     bool heads = false, order = false, planning = false, options = false;
     for (size_t i = 0; i < set->n; i++) {
@@ -191,64 +238,81 @@ struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb
         if (hb_setting_cmp(&o->set, &s->set) || strcmp(o->impl, s->impl)) continue;
         heads = heads || o->H != s->H;
         order = order || o->order != s->order;
-        options = options || (o != s && o->H == s->H && o->order == s->order && o->planning == s->planning);
+        options = options ||
+                  (o != s && o->H == s->H && o->order == s->order && o->planning == s->planning);
         planning = planning || o->planning != s->planning;
     }
     int n = snprintf(l.s, sizeof l.s, "%s", s->impl);
     if (heads) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " H %lld", (long long)s->H);
     if (order) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " order %d", s->order);
-    if (planning) n += snprintf(l.s + n, sizeof l.s - (size_t)n, " plan %s", hb_planning_str(s->planning));
+    if (planning)
+        n += snprintf(l.s + n, sizeof l.s - (size_t)n, " plan %s", hb_planning_str(s->planning));
     if (options && strlen(s->options)) snprintf(l.s + n, sizeof l.s - (size_t)n, " %s", s->options);
     return l;
 }
 
-const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L) {
+const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L)
+{
     for (size_t i = 0; s && i < s->n; i++)
         if (s->cell[i]->pt.p.L == L) return s->cell[i];
     return NULL;
 }
 
-int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series *b) {
+int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series *b)
+{
     int64_t L = 0;
     for (size_t i = 0; a && b && i < a->n; i++)
-        if (hb_cell_ok(a->cell[i]) && hb_cell_ok(hb_series_at(b, a->cell[i]->pt.p.L))) L = a->cell[i]->pt.p.L;
+        if (hb_cell_ok(a->cell[i]) && hb_cell_ok(hb_series_at(b, a->cell[i]->pt.p.L)))
+            L = a->cell[i]->pt.p.L;
     return L;
 }
 
-const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at, const char *impl) {
+const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at,
+                                       const char *impl)
+{
     for (size_t i = 0; i < set->n; i++)
         if (!hb_setting_cmp(&set->s[i].set, at) && !strcmp(set->s[i].impl, impl)) return &set->s[i];
     return NULL;
 }
 
-const struct hb_setting *hb_setting_main(const struct hb_series_set *set, const char *machine, enum hb_scope scope,
-                                         enum hb_pass pass) {
+const struct hb_setting *hb_setting_main(const struct hb_series_set *set, const char *machine,
+                                         enum hb_scope scope, enum hb_pass pass)
+{
     const struct hb_setting *best = NULL;
     size_t best_n = 0;
-    for (size_t i = 0; i < set->n; ) {
+    for (size_t i = 0; i < set->n;) {
         const struct hb_setting *at = &set->s[i].set;
         size_t n = 0;
         for (; i < set->n && !hb_setting_cmp(&set->s[i].set, at); i++) n += set->s[i].n_ok;
-        if (at->scope != scope || at->pass != pass || (machine && strcmp(at->machine, machine))) continue;
-        if (n > best_n) { best = at; best_n = n; }
+        if (at->scope != scope || at->pass != pass || (machine && strcmp(at->machine, machine)))
+            continue;
+        if (n > best_n) {
+            best = at;
+            best_n = n;
+        }
     }
     return best;
 }
 
 // Longest length at which every timed series of this operator has a time; 0 if there is none.
-static int64_t common_length(const struct hb_series_set *set, const struct hb_setting *at, enum hb_op op) {
+static int64_t common_length(const struct hb_series_set *set, const struct hb_setting *at,
+                             enum hb_op op)
+{
     int64_t L = INT64_MAX;
     for (size_t i = 0; i < set->n; i++) {
         const struct hb_series *s = &set->s[i];
         if (hb_setting_cmp(&s->set, at) || s->op != op || !s->n_ok) continue;
         int64_t last = 0;
-        for (size_t k = 0; k < s->n; k++) if (hb_cell_ok(s->cell[k])) last = s->cell[k]->pt.p.L;
+        for (size_t k = 0; k < s->n; k++)
+            if (hb_cell_ok(s->cell[k])) last = s->cell[k]->pt.p.L;
         if (last < L) L = last;
     }
     return L == INT64_MAX ? 0 : L;
 }
 
-const struct hb_series *hb_series_best(const struct hb_series_set *set, const struct hb_setting *at, enum hb_op op) {
+const struct hb_series *hb_series_best(const struct hb_series_set *set, const struct hb_setting *at,
+                                       enum hb_op op)
+{
     const int64_t L = common_length(set, at, op);
     const struct hb_series *best = NULL;
     double best_ns = INFINITY;
@@ -256,41 +320,56 @@ const struct hb_series *hb_series_best(const struct hb_series_set *set, const st
         const struct hb_series *s = &set->s[i];
         if (hb_setting_cmp(&s->set, at) || s->op != op) continue;
         const double t = hb_cell_value(hb_series_at(s, L), HB_METRIC_TIME);
-        if (t < best_ns) { best_ns = t; best = s; }
+        if (t < best_ns) {
+            best_ns = t;
+            best = s;
+        }
     }
     return best;
 }
 
-// --- folders -------------------------------------------------------------------------------------------
-void hb_paths_free(char **paths) {
+// --- folders
+// -------------------------------------------------------------------------------------------
+void hb_paths_free(char **paths)
+{
     for (char **p = paths; p && *p; p++) free(*p);
     free(paths);
 }
 
-static int folders_in(const char *root, char ***out) {
+static int folders_in(const char *root, char ***out)
+{
     struct dirent **e = NULL;
     *out = NULL;
     const int n = scandir(root, &e, NULL, alphasort);
-    if (n < 0) return 0;                    // no such folder: nothing measured yet
+    if (n < 0) return 0;  // no such folder: nothing measured yet
     char **list = calloc((size_t)n + 1, sizeof *list);
     int m = 0, rc = list ? 0 : HB_ERR_OOM;
     for (int i = 0; i < n; i++) {
         char *path = NULL;
         struct stat st;
         if (!rc && e[i]->d_name[0] != '.') {
-            if (asprintf(&path, "%s/%s", root, e[i]->d_name) < 0) { path = NULL; rc = HB_ERR_OOM; }
-            else if (!stat(path, &st) && S_ISDIR(st.st_mode)) { list[m++] = path; path = NULL; }
+            if (asprintf(&path, "%s/%s", root, e[i]->d_name) < 0) {
+                path = NULL;
+                rc = HB_ERR_OOM;
+            } else if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
+                list[m++] = path;
+                path = NULL;
+            }
         }
         free(path);
         free(e[i]);
     }
     free(e);
-    if (rc || !m) { hb_paths_free(list); return rc ? hb_fail(rc, "no memory for the list of %s", root) : 0; }
+    if (rc || !m) {
+        hb_paths_free(list);
+        return rc ? hb_fail(rc, "no memory for the list of %s", root) : 0;
+    }
     *out = list;
     return 0;
 }
 
-int hb_results_default(char ***out) {
+int hb_results_default(char ***out)
+{
     char root[4096];
     if (snprintf(root, sizeof root, "%s/results", hb_build_dir()) >= (int)sizeof root)
         return hb_fail(HB_ERR_INPUT, "path too long: %s", hb_build_dir());
@@ -298,6 +377,8 @@ int hb_results_default(char ***out) {
     if (rc || *out) return rc;
     snprintf(root, sizeof root, "%.4000s/results", hb_root_dir());
     rc = folders_in(root, out);
-    if (!rc && !*out) rc = hb_fail(HB_ERR_MISSING, "no results in build/results or results: run `hyena-bench sweep` first");
+    if (!rc && !*out)
+        rc = hb_fail(HB_ERR_MISSING, "no results in build/results or results: run `hyena-bench "
+                                     "sweep` first");
     return rc;
 }

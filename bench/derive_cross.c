@@ -6,22 +6,29 @@
 #include "derive.h"
 #include "table.h"
 
-#define MAX_LENGTHS 512           // of one series; a sweep with refinement has a few dozen
-#define FIT_FROM 4096.0           // below, launch and planning overheads bend the curves (design: exponents)
-#define SLOPE_STEP 1.4            // closer lengths turn 1 % of noise into a slope error above 0.03
+#define MAX_LENGTHS 512     // of one series; a sweep with refinement has a few dozen
+#define FIT_FROM    4096.0  // below, launch and planning overheads bend the curves (design: exponents)
+#define SLOPE_STEP  1.4     // closer lengths turn 1 % of noise into a slope error above 0.03
 
-// --- which pairs ---------------------------------------------------------------------------------------
-static bool worth_comparing(const struct hb_series *a, const struct hb_series *b) {
+// --- which pairs
+// ---------------------------------------------------------------------------------------
+static bool worth_comparing(const struct hb_series *a, const struct hb_series *b)
+{
     if (hb_setting_cmp(&a->set, &b->set)) return false;
     if (a->set.scope == HB_SCOPE_OPERATOR) return a->op == HB_MHA && b->op == HB_HYENA;
-    return a->op == b->op;                  // core: methods for the same function
+    return a->op == b->op;  // core: methods for the same function
 }
 
-static bool named(const struct hb_series *s, const char *impl) { return !impl || !strcmp(s->impl, impl); }
+static bool named(const struct hb_series *s, const char *impl)
+{
+    return !impl || !strcmp(s->impl, impl);
+}
 
-// --- one pair ------------------------------------------------------------------------------------------
+// --- one pair
+// ------------------------------------------------------------------------------------------
 static size_t common_points(const struct hb_series *a, const struct hb_series *b, enum hb_metric m,
-                            struct hb_curve_pt *p, size_t cap) {
+                            struct hb_curve_pt *p, size_t cap)
+{
     size_t n = 0;
     for (size_t i = 0; i < a->n && n < cap; i++) {
         const int64_t L = a->cell[i]->pt.p.L;
@@ -34,17 +41,19 @@ static size_t common_points(const struct hb_series *a, const struct hb_series *b
     return n;
 }
 
-static struct hb_ratio ratio_at(const struct hb_crossover *c, double L) {
+static struct hb_ratio ratio_at(const struct hb_crossover *c, double L)
+{
     const struct hb_cell *a = hb_series_at(c->a, (int64_t)L), *b = hb_series_at(c->b, (int64_t)L);
     if (c->metric == HB_METRIC_TIME) return hb_cell_ratio(a, b);
     const double v = hb_cell_value(a, c->metric) / hb_cell_value(b, c->metric);
     return (struct hb_ratio){v, {v, v}};
 }
 
-static bool crossover_of(struct hb_crossover *c) {
+static bool crossover_of(struct hb_crossover *c)
+{
     struct hb_curve_pt p[MAX_LENGTHS];
     c->n = common_points(c->a, c->b, c->metric, p, MAX_LENGTHS);
-    if (c->n < 2) return false;             // one length is a ratio, not a curve
+    if (c->n < 2) return false;  // one length is a ratio, not a curve
     c->L_lo = p[0].L;
     c->L_hi = p[c->n - 1].L;
     hb_cross(p, c->n, 1, &c->x);
@@ -53,7 +62,8 @@ static bool crossover_of(struct hb_crossover *c) {
     return true;
 }
 
-static int push(struct hb_crossover_set *out, size_t *cap, const struct hb_crossover *c) {
+static int push(struct hb_crossover_set *out, size_t *cap, const struct hb_crossover *c)
+{
     if (out->n == *cap) {
         *cap = *cap ? 2 * *cap : 32;
         struct hb_crossover *p = realloc(out->c, *cap * sizeof *p);
@@ -65,7 +75,8 @@ static int push(struct hb_crossover_set *out, size_t *cap, const struct hb_cross
 }
 
 int hb_crossovers_make(const struct hb_series_set *set, const char *a, const char *b,
-                       struct hb_crossover_set *out) {
+                       struct hb_crossover_set *out)
+{
     static const enum hb_metric metrics[] = {HB_METRIC_TIME, HB_METRIC_MEMORY};
     *out = (struct hb_crossover_set){0};
     size_t cap = 0;
@@ -80,24 +91,30 @@ int hb_crossovers_make(const struct hb_series_set *set, const char *a, const cha
                 struct hb_crossover c = {.a = x, .b = y, .metric = metrics[m]};
                 if (!crossover_of(&c)) continue;
                 const int rc = push(out, &cap, &c);
-                if (rc) { hb_crossovers_free(out); return rc; }
+                if (rc) {
+                    hb_crossovers_free(out);
+                    return rc;
+                }
             }
         }
     }
     return 0;
 }
 
-void hb_crossovers_free(struct hb_crossover_set *set) {
+void hb_crossovers_free(struct hb_crossover_set *set)
+{
     free(set->c);
     *set = (struct hb_crossover_set){0};
 }
 
-const char *hb_cross_kind_str(enum hb_cross_kind k) {
+const char *hb_cross_kind_str(enum hb_cross_kind k)
+{
     static const char *const names[] = {"single", "multiple", "none_a", "none_b", "tie"};
     return names[k];
 }
 
-struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b) {
+struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b)
+{
     struct hb_words w;
     const bool time = c->metric == HB_METRIC_TIME;
     const char *better = time ? "faster" : "smaller", *winner = c->x.b_wins_after ? b : a;
@@ -105,24 +122,27 @@ struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, cons
     switch (c->x.kind) {
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
-        // Bytes are counted: between the measured lengths their L* is interpolated, but it has no noise.
-        snprintf(w.s, sizeof w.s, "L* = %s%s%s, then %s %s%s", hb_str_len(c->x.L_star).s, time ? " " : "",
-                 time ? hb_str_interval(i).s : "", winner, better,
+        // Bytes are counted: between the measured lengths their L* is interpolated, but it has no
+        // noise.
+        snprintf(w.s, sizeof w.s, "L* = %s%s%s, then %s %s%s", hb_str_len(c->x.L_star).s,
+                 time ? " " : "", time ? hb_str_interval(i).s : "", winner, better,
                  c->x.kind == HB_CROSS_MULTIPLE ? " (the last of several crossings)" : "");
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)", c->x.kind == HB_CROSS_NONE_A ? a : b, better);
+        snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)",
+                 c->x.kind == HB_CROSS_NONE_A ? a : b, better);
         break;
-    case HB_CROSS_TIE:
-        snprintf(w.s, sizeof w.s, "tie");
-        break;
+    case HB_CROSS_TIE: snprintf(w.s, sizeof w.s, "tie"); break;
     }
     return w;
 }
 
-// --- exponents and slopes ------------------------------------------------------------------------------
-static size_t finite_points(const struct hb_series *s, enum hb_metric m, double *L, double *v, size_t cap) {
+// --- exponents and slopes
+// ------------------------------------------------------------------------------
+static size_t finite_points(const struct hb_series *s, enum hb_metric m, double *L, double *v,
+                            size_t cap)
+{
     size_t n = 0;
     for (size_t i = 0; i < s->n && n < cap; i++) {
         v[n] = hb_cell_value(s->cell[i], m);
@@ -132,20 +152,26 @@ static size_t finite_points(const struct hb_series *s, enum hb_metric m, double 
     return n;
 }
 
-bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out) {
+bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out)
+{
     double L[MAX_LENGTHS], v[MAX_LENGTHS];
     const size_t n = finite_points(s, m, L, v, MAX_LENGTHS - 1);
     size_t from = 0;
     while (from < n && L[from] < FIT_FROM) from++;
     if (n - from < 3) from = n / 2;
-    if (n - from < 3 || hb_powerfit(L + from, v + from, n - from, &out->f)) { hb_error_clear(); return false; }
+    if (n - from < 3 || hb_powerfit(L + from, v + from, n - from, &out->f)) {
+        hb_error_clear();
+        return false;
+    }
     out->L_lo = L[from];
     out->L_hi = L[n - 1];
     out->n = n - from;
     return true;
 }
 
-size_t hb_series_slopes(const struct hb_series *s, enum hb_metric m, struct hb_slope *out, size_t cap) {
+size_t hb_series_slopes(const struct hb_series *s, enum hb_metric m, struct hb_slope *out,
+                        size_t cap)
+{
     size_t n = 0;
     const struct hb_cell *last = NULL;
     for (size_t i = 0; i < s->n && n < cap; i++) {
@@ -155,9 +181,11 @@ size_t hb_series_slopes(const struct hb_series *s, enum hb_metric m, struct hb_s
         if (last) {
             const double dl = log((double)c->pt.p.L / (double)last->pt.p.L);
             const struct hb_interval a = hb_cell_interval(last, m), b = hb_cell_interval(c, m);
-            const double h = hypot(log(a.hi / a.lo) / 2, log(b.hi / b.lo) / 2) / dl;   // half-widths in quadrature
+            const double h = hypot(log(a.hi / a.lo) / 2, log(b.hi / b.lo) / 2) /
+                             dl;  // half-widths in quadrature
             const double slope = log(hb_cell_value(c, m) / hb_cell_value(last, m)) / dl;
-            out[n++] = (struct hb_slope){sqrt((double)c->pt.p.L * (double)last->pt.p.L), slope, {slope - h, slope + h}};
+            out[n++] = (struct hb_slope){
+                sqrt((double)c->pt.p.L * (double)last->pt.p.L), slope, {slope - h, slope + h}};
         }
         last = c;
     }

@@ -7,54 +7,78 @@
 
 #include "derive.h"
 
-static double number(const json_t *e, const char *key) {
+static double number(const json_t *e, const char *key)
+{
     const json_t *v = json_object_get(e, key);
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
-static int64_t integer(const json_t *e, const char *key) {
+static int64_t integer(const json_t *e, const char *key)
+{
     const json_t *v = json_object_get(e, key);
-    if (json_is_string(v)) return strtoll(json_string_value(v), NULL, 10);    // seeds above 2^53 are strings
+    if (json_is_string(v))
+        return strtoll(json_string_value(v), NULL, 10);  // seeds above 2^53 are strings
     return json_is_integer(v) ? json_integer_value(v) : (int64_t)json_number_value(v);
 }
 
-static const char *text(const json_t *e, const char *key) {
+static const char *text(const json_t *e, const char *key)
+{
     const char *s = json_string_value(json_object_get(e, key));
     return s ? s : "";
 }
 
 // "lm:H:longconv_fftw/..." -> model "H", impl "longconv_fftw".
-static void split_name(struct hb_lm_run *r) {
+static void split_name(struct hb_lm_run *r)
+{
     const char *p = r->name + strlen("lm:");
     const size_t model = strcspn(p, ":/"), all = strcspn(p, "/");
     snprintf(r->model, sizeof r->model, "%.*s", (int)model, p);
-    if (all > model) snprintf(r->impl, sizeof r->impl, "%.*s", (int)(all - model - 1), p + model + 1);
+    if (all > model)
+        snprintf(r->impl, sizeof r->impl, "%.*s", (int)(all - model - 1), p + model + 1);
 }
 
-static void fill(struct hb_lm_run *r, const struct hb_cell *c) {
+static void fill(struct hb_lm_run *r, const struct hb_cell *c)
+{
     const json_t *e = c->entry;
-    *r = (struct hb_lm_run){.cell = c, .machine = hb_file_machine(c->file), .name = c->name,
-        .dataset = text(e, "hb_dataset"), .control = text(e, "hb_control"), .positions = text(e, "hb_positions"),
-        .L = integer(e, "hb_seq_len"), .B = integer(e, "hb_batch"), .D = integer(e, "hb_width"),
-        .seed = integer(e, "hb_seed"), .params = integer(e, "hb_params"), .steps = integer(e, "hb_steps"),
-        .nll = number(e, "hb_nll_nats"), .ppl = number(e, "hb_ppl"), .final_loss = number(e, "hb_final_loss_nats"),
-        .train_tokens = number(e, "hb_train_tokens"), .eval_tokens = number(e, "hb_eval_tokens"),
-        .lr = number(e, "hb_lr"), .seconds = number(e, "hb_train_s"), .floor_nll = number(e, "hb_floor_nats"),
-        .token_s = NAN, .purpose = text(e, "hb_purpose"), .ok = !strcmp(c->status, "ok")};
+    *r = (struct hb_lm_run){.cell = c,
+                            .machine = hb_file_machine(c->file),
+                            .name = c->name,
+                            .dataset = text(e, "hb_dataset"),
+                            .control = text(e, "hb_control"),
+                            .positions = text(e, "hb_positions"),
+                            .L = integer(e, "hb_seq_len"),
+                            .B = integer(e, "hb_batch"),
+                            .D = integer(e, "hb_width"),
+                            .seed = integer(e, "hb_seed"),
+                            .params = integer(e, "hb_params"),
+                            .steps = integer(e, "hb_steps"),
+                            .nll = number(e, "hb_nll_nats"),
+                            .ppl = number(e, "hb_ppl"),
+                            .final_loss = number(e, "hb_final_loss_nats"),
+                            .train_tokens = number(e, "hb_train_tokens"),
+                            .eval_tokens = number(e, "hb_eval_tokens"),
+                            .lr = number(e, "hb_lr"),
+                            .seconds = number(e, "hb_train_s"),
+                            .floor_nll = number(e, "hb_floor_nats"),
+                            .token_s = NAN,
+                            .purpose = text(e, "hb_purpose"),
+                            .ok = !strcmp(c->status, "ok")};
 }
 
 // Counts have no steps: their median time is the evaluation's.
-static void fill_speed(struct hb_lm_run *r) {
+static void fill_speed(struct hb_lm_run *r)
+{
     const double tokens = (double)r->B * (double)r->L;
     if (r->ok && r->steps > 0 && tokens > 0) r->token_s = r->cell->median_ns * 1e-9 / tokens;
 }
 
 // All but the seed: what makes runs comparable as repetitions of each other.
-static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b) {
+static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b)
+{
     int d;
     if ((d = strcmp(a->machine, b->machine))) return d;
     if ((d = strcmp(a->dataset, b->dataset))) return d;
-    if (a->steps != b->steps) return a->steps > b->steps ? -1 : 1;      // the longest budget first
+    if (a->steps != b->steps) return a->steps > b->steps ? -1 : 1;  // the longest budget first
     if (a->L != b->L) return a->L < b->L ? -1 : 1;
     if ((d = strcmp(a->control, b->control))) return d;
     if ((d = strcmp(a->model, b->model))) return d;
@@ -66,14 +90,16 @@ static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b) {
     return 0;
 }
 
-static int run_cmp(const void *x, const void *y) {
+static int run_cmp(const void *x, const void *y)
+{
     const struct hb_lm_run *a = x, *b = y;
     const int k = kind_cmp(a, b);
     if (k) return k;
     return a->seed == b->seed ? strcmp(a->name, b->name) : a->seed < b->seed ? -1 : 1;
 }
 
-int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out) {
+int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out)
+{
     *out = (struct hb_lm_set){0};
     out->run = calloc(r->n + 1, sizeof *out->run);
     if (!out->run) return hb_fail(HB_ERR_OOM, "no memory for %zu training runs", r->n);
@@ -87,12 +113,15 @@ int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out) {
     return 0;
 }
 
-void hb_lm_free(struct hb_lm_set *s) {
+void hb_lm_free(struct hb_lm_set *s)
+{
     free(s->run);
     *s = (struct hb_lm_set){0};
 }
 
-size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, double *loss, size_t cap) {
+size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, double *loss,
+                   size_t cap)
+{
     const json_t *curve = json_object_get(run->cell->entry, "hb_curve");
     const json_t *ax = json_object_get(curve, x_key), *al = json_object_get(curve, "loss_nats");
     size_t n = 0;
@@ -103,7 +132,8 @@ size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, do
     return n;
 }
 
-struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i) {
+struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i)
+{
     struct hb_lm_group g = {&s->run[i], 0, NAN, {NAN, NAN}};
     double sum = 0, sq = 0;
     size_t n = 0;
@@ -119,7 +149,7 @@ struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i) {
         const struct hb_lm_run *r = &s->run[i + k];
         if (r->ok && isfinite(r->ppl)) sq += (r->ppl - g.ppl) * (r->ppl - g.ppl);
     }
-    if (n < 2) return g;                    // one seed has no interval
+    if (n < 2) return g;  // one seed has no interval
     const double h = hb_t975((double)n - 1) * sqrt(sq / (double)(n - 1) / (double)n);
     g.ci95 = (struct hb_interval){g.ppl - h, g.ppl + h};
     return g;
@@ -127,19 +157,21 @@ struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i) {
 
 bool hb_lm_ngram(const struct hb_lm_run *r) { return strstr(r->model, "gram") != NULL; }
 
-bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b) {
-    return r->ok && r->L > 0 && !hb_lm_ngram(r) && r->steps == b->steps && !strcmp(r->dataset, b->dataset)
-           && !strcmp(r->machine, b->machine);
+bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
+{
+    return r->ok && r->L > 0 && !hb_lm_ngram(r) && r->steps == b->steps &&
+           !strcmp(r->dataset, b->dataset) && !strcmp(r->machine, b->machine);
 }
 
-bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out) {
+bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out)
+{
     size_t best_lengths = 0, best_runs = 0;
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_budget b = {machine, s->run[i].dataset, s->run[i].steps};
         size_t lengths = 0, runs = 0;
         int64_t last = -1;
         if (!hb_lm_in(&s->run[i], &b)) continue;
-        for (size_t k = 0; k < s->n; k++) {                 // sorted by length within a budget
+        for (size_t k = 0; k < s->n; k++) {  // sorted by length within a budget
             if (!hb_lm_in(&s->run[k], &b)) continue;
             runs++;
             lengths += s->run[k].L != last;

@@ -5,34 +5,47 @@
 #include "record.h"
 
 struct hb_lm_run {
-    const struct hb_cell *cell;          // its entry holds the curve
-    const char *machine;                 // borrowed
-    const char *name;                    // record name
-    char model[HB_NAME_MAX];             // "A", "H", "N" ... or "bigram": what stands after "lm:"
-    char impl[HB_NAME_MAX];              // implementation of the mixer, "" if none
-    const char *dataset, *control, *positions, *purpose;       // "" if absent
+    const struct hb_cell *cell;  // its entry holds the curve
+    const char *machine;         // borrowed
+    const char *name;            // record name
+    char model[HB_NAME_MAX];     // "A", "H", "N" ... or "bigram": what stands after "lm:"
+    char impl[HB_NAME_MAX];      // implementation of the mixer, "" if none
+    const char *dataset, *control, *positions, *purpose;  // "" if absent
     int64_t L, B, D, seed, params, steps;
-    double nll, ppl, final_loss, train_tokens, eval_tokens, lr, floor_nll;   // NAN if absent
-    double seconds, token_s;             // of the whole training; per token, from the median step
+    double nll, ppl, final_loss, train_tokens, eval_tokens, lr, floor_nll;  // NAN if absent
+    double seconds, token_s;  // of the whole training; per token, from the median step
     bool ok;
 };
-struct hb_lm_set { struct hb_lm_run *run; size_t n; };
-int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out);     // sorted by data set, L, model, impl, seed
+struct hb_lm_set {
+    struct hb_lm_run *run;
+    size_t n;
+};
+int hb_lm_make(const struct hb_results *r,
+               struct hb_lm_set *out);  // sorted by data set, L, model, impl, seed
 void hb_lm_free(struct hb_lm_set *s);
 
 // Points of the loss curve; x is tokens or seconds. Returns how many (at most cap).
-size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, double *loss, size_t cap);
+size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, double *loss,
+                   size_t cap);
 
 // Runs that differ only in the seed: perplexity as mean and 95 % t interval over seeds.
-struct hb_lm_group { const struct hb_lm_run *run; size_t n; double ppl; struct hb_interval ci95; };
 // The group that starts at run i (runs are sorted); i + n is the next one's start.
+struct hb_lm_group {
+    const struct hb_lm_run *run;
+    size_t n;
+    double ppl;
+    struct hb_interval ci95;
+};
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
-// The budget that the study is about: data set and number of steps with the most lengths, then the most runs. Only
-// runs with a length count. false: this machine has no training runs.
-struct hb_lm_budget { const char *machine, *dataset; int64_t steps; };
+// The budget that the study is about: data set and number of steps with the most lengths, then the
+// most runs. Only runs with a length count. false: this machine has no training runs.
+struct hb_lm_budget {
+    const char *machine, *dataset;
+    int64_t steps;
+};
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
-bool hb_lm_ngram(const struct hb_lm_run *r);             // counts, not a network
+bool hb_lm_ngram(const struct hb_lm_run *r);  // counts, not a network
 
 #endif

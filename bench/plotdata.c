@@ -1,4 +1,5 @@
-// plotdata.c: data files of figures with one curve per implementation: time, memory, error and local slope over L.
+// plotdata.c: data files of figures with one curve per implementation: time, memory, error and
+// local slope over L.
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -7,10 +8,12 @@
 
 #include "plot.h"
 
-#define MAX_CURVES 32             // of one figure; more could not be told apart
+#define MAX_CURVES 32  // of one figure; more could not be told apart
 
-// --- blocks and ranges ---------------------------------------------------------------------------------
-void hb_dat_block(struct hb_text *dat, const char *fmt, ...) {
+// --- blocks and ranges
+// ---------------------------------------------------------------------------------
+void hb_dat_block(struct hb_text *dat, const char *fmt, ...)
+{
     char name[128];
     va_list ap;
     va_start(ap, fmt);
@@ -19,23 +22,27 @@ void hb_dat_block(struct hb_text *dat, const char *fmt, ...) {
     hb_text_add(dat, "%s# %s\n", dat->n ? "\n\n" : "", name);
 }
 
-void hb_dat_meta(struct hb_text *dat, const char *key, const char *fmt, ...) {
+void hb_dat_meta(struct hb_text *dat, const char *key, const char *fmt, ...)
+{
     char v[1024];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(v, sizeof v, fmt, ap);
     va_end(ap);
-    for (char *p = v; *p; p++) if (*p == '"' || *p == '\n') *p = '\'';    // gnuplot ends a string there
+    for (char *p = v; *p; p++)
+        if (*p == '"' || *p == '\n') *p = '\'';  // gnuplot ends a string there
     hb_text_add(dat, "%s \"%s\"\n", key, v);
 }
 
-void hb_range_add(struct hb_range *r, double v) {
+void hb_range_add(struct hb_range *r, double v)
+{
     if (!isfinite(v) || v <= 0) return;
     if (v < r->lo) r->lo = v;
     if (v > r->hi) r->hi = v;
 }
 
-int hb_look_spare(const struct hb_study *st, const char *impl) {
+int hb_look_spare(const struct hb_study *st, const char *impl)
+{
     int rank = 0;
     for (size_t i = 0; i < st->set.n; i++) {
         const char *name = st->set.s[i].impl;
@@ -46,28 +53,38 @@ int hb_look_spare(const struct hb_study *st, const char *impl) {
     return rank;
 }
 
-struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at) {
+struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at)
+{
     struct hb_words w;
     const char *cpu = at->machine;
     for (size_t i = 0; i < st->r.n_files; i++)
-        if (!strcmp(hb_file_machine(st->r.files[i]), at->machine)) cpu = hb_file_cpu(st->r.files[i]);
-    snprintf(w.s, sizeof w.s, "%s, %d thread%s; B %lld, D %lld, %s", cpu, at->threads, at->threads == 1 ? "" : "s",
-             (long long)at->B, (long long)at->D, hb_dtype_str(at->dtype));
+        if (!strcmp(hb_file_machine(st->r.files[i]), at->machine))
+            cpu = hb_file_cpu(st->r.files[i]);
+    snprintf(w.s, sizeof w.s, "%s, %d thread%s; B %lld, D %lld, %s", cpu, at->threads,
+             at->threads == 1 ? "" : "s", (long long)at->B, (long long)at->D,
+             hb_dtype_str(at->dtype));
     return w;
 }
 
-// --- curves --------------------------------------------------------------------------------------------
+// --- curves
+// --------------------------------------------------------------------------------------------
 // Curves with something to draw come first; the others only have points that failed.
-struct curves { const struct hb_series *s[MAX_CURVES]; int n, drawn; };
+struct curves {
+    const struct hb_series *s[MAX_CURVES];
+    int n, drawn;
+};
 
-static bool has_curve(const struct hb_fig_in *in, const struct hb_series *s) {
+static bool has_curve(const struct hb_fig_in *in, const struct hb_series *s)
+{
     struct hb_slope slope;
     if (in->fig->write == hb_fig_slopes) return hb_series_slopes(s, in->fig->metric, &slope, 1) > 0;
-    for (size_t i = 0; i < s->n; i++) if (isfinite(hb_cell_value(s->cell[i], in->fig->metric))) return true;
+    for (size_t i = 0; i < s->n; i++)
+        if (isfinite(hb_cell_value(s->cell[i], in->fig->metric))) return true;
     return false;
 }
 
-static struct curves curves_of(const struct hb_fig_in *in) {
+static struct curves curves_of(const struct hb_fig_in *in)
+{
     struct curves c = {.n = 0};
     for (int with = 1; with >= 0; with--) {
         for (size_t i = 0; i < in->st->set.n && c.n < MAX_CURVES; i++) {
@@ -79,7 +96,8 @@ static struct curves curves_of(const struct hb_fig_in *in) {
     return c;
 }
 
-static void sample_range(const struct curves *c, struct hb_range *r) {
+static void sample_range(const struct curves *c, struct hb_range *r)
+{
     for (int i = 0; i < c->n; i++)
         for (size_t k = 0; k < c->s[i]->n; k++) {
             const json_t *e = c->s[i]->cell[k]->entry, *n = json_object_get(e, "hb_samples");
@@ -87,8 +105,9 @@ static void sample_range(const struct curves *c, struct hb_range *r) {
         }
 }
 
-static void write_meta(const struct hb_fig_in *in, const struct curves *c, struct hb_range x, struct hb_range y,
-                       struct hb_text *dat) {
+static void write_meta(const struct hb_fig_in *in, const struct curves *c, struct hb_range x,
+                       struct hb_range y, struct hb_text *dat)
+{
     hb_dat_block(dat, "meta");
     hb_dat_meta(dat, "title", "%s", in->fig->title);
     struct hb_range n = {INFINITY, -INFINITY};
@@ -97,9 +116,9 @@ static void write_meta(const struct hb_fig_in *in, const struct curves *c, struc
         hb_dat_meta(dat, "sub", "%s. Medians of %.0f to %.0f samples; bars: 95 %% interval",
                     hb_setting_words(in->st, in->at).s, n.lo, n.hi);
     else if (in->fig->metric == HB_METRIC_TIME && n.hi > 0)
-        hb_dat_meta(dat, "sub", "%s. Medians of %.0f samples; bars: 95 %% interval", hb_setting_words(in->st, in->at).s, n.hi);
-    else
-        hb_dat_meta(dat, "sub", "%s", hb_setting_words(in->st, in->at).s);
+        hb_dat_meta(dat, "sub", "%s. Medians of %.0f samples; bars: 95 %% interval",
+                    hb_setting_words(in->st, in->at).s, n.hi);
+    else hb_dat_meta(dat, "sub", "%s", hb_setting_words(in->st, in->at).s);
     hb_dat_meta(dat, "curves", "%d", c->drawn);
     hb_dat_meta(dat, "xmin", "%.17g", x.lo);
     hb_dat_meta(dat, "xmax", "%.17g", x.hi);
@@ -107,21 +126,24 @@ static void write_meta(const struct hb_fig_in *in, const struct curves *c, struc
     hb_dat_meta(dat, "ymax", "%.17g", y.hi);
 }
 
-static void write_series(const struct hb_fig_in *in, const struct curves *c, struct hb_text *dat) {
+static void write_series(const struct hb_fig_in *in, const struct curves *c, struct hb_text *dat)
+{
     hb_dat_block(dat, "series: implementation, label, spare look");
     for (int i = 0; i < c->n; i++)
-        hb_text_add(dat, "\"%s\" \"%s\" %d\n", c->s[i]->impl, hb_series_label(&in->st->set, c->s[i]).s,
-                    hb_look_spare(in->st, c->s[i]->impl));
+        hb_text_add(dat, "\"%s\" \"%s\" %d\n", c->s[i]->impl,
+                    hb_series_label(&in->st->set, c->s[i]).s, hb_look_spare(in->st, c->s[i]->impl));
 }
 
 // Points without a value: one row each, ranked at equal L so that marks do not cover each other.
-static int write_failed(const struct curves *c, struct hb_range *x, struct hb_text *dat) {
+static int write_failed(const struct curves *c, struct hb_range *x, struct hb_text *dat)
+{
     int total = 0;
     hb_dat_block(dat, "failed: L, curve, rank at this L, status");
     for (int i = 0; i < c->n; i++)
         for (size_t k = 0; k < c->s[i]->n; k++) {
             const struct hb_cell *f = c->s[i]->cell[k];
-            if (hb_cell_ok(f) || !strcmp(f->status, "dropped")) continue;   // dropped: never tried, no finding
+            if (hb_cell_ok(f) || !strcmp(f->status, "dropped"))
+                continue;  // dropped: never tried, no finding
             int rank = 0;
             for (int j = 0; j < i; j++) {
                 const struct hb_cell *o = hb_series_at(c->s[j], f->pt.p.L);
@@ -135,26 +157,32 @@ static int write_failed(const struct curves *c, struct hb_range *x, struct hb_te
     return total;
 }
 
-// Guides through the lower left corner of the data: they fan out, and a curve runs along the one it follows.
-static void write_guides(const struct hb_fig_in *in, struct hb_range x, struct hb_range y, struct hb_text *dat) {
+// Guides through the lower left corner of the data: they fan out, and a curve runs along the one it
+// follows.
+static void write_guides(const struct hb_fig_in *in, struct hb_range x, struct hb_range y,
+                         struct hb_text *dat)
+{
     const int steps = 32;
     hb_dat_block(dat, in->fig->metric == HB_METRIC_ERROR ? "guides: L, eps sqrt(log2 M), M = 2L"
                                                          : "guides: L, ~L, ~L log L, ~L^2");
     for (int i = 0; i <= steps; i++) {
         const double L = x.lo * pow(x.hi / x.lo, (double)i / steps), q = L / x.lo;
         if (in->fig->metric == HB_METRIC_ERROR)
-            hb_text_add(dat, "%.17g %.17g\n", L, 0x1p-24 * sqrt(log2(2 * L)));    // eps: unit roundoff of float32
+            hb_text_add(dat, "%.17g %.17g\n", L,
+                        0x1p-24 * sqrt(log2(2 * L)));  // eps: unit roundoff of float32
         else
-            hb_text_add(dat, "%.17g %.17g %.17g %.17g\n", L, y.lo * q, y.lo * q * log2(L) / log2(x.lo), y.lo * q * q);
+            hb_text_add(dat, "%.17g %.17g %.17g %.17g\n", L, y.lo * q,
+                        y.lo * q * log2(L) / log2(x.lo), y.lo * q * q);
     }
 }
 
 // The bound of each operator: what this machine's peaks allow any exact method, from the records.
-static void write_bounds(const struct curves *c, struct hb_text *dat) {
+static void write_bounds(const struct curves *c, struct hb_text *dat)
+{
     struct hb_text names = {0};
     int n = 0;
     for (int i = 0; i < c->n; i++) {
-        if (i && c->s[i]->op == c->s[i - 1]->op) continue;       // series are sorted by operator
+        if (i && c->s[i]->op == c->s[i - 1]->op) continue;  // series are sorted by operator
         struct hb_text block = {0};
         for (size_t k = 0; k < c->s[i]->n; k++) {
             double best = INFINITY;
@@ -162,7 +190,9 @@ static void write_bounds(const struct curves *c, struct hb_text *dat) {
                 const struct hb_cell *o = hb_series_at(c->s[j], c->s[i]->cell[k]->pt.p.L);
                 if (o && o->roof_ns > 0 && o->roof_ns < best) best = o->roof_ns;
             }
-            if (isfinite(best)) hb_text_add(&block, "%lld %.17g\n", (long long)c->s[i]->cell[k]->pt.p.L, best / 1e9);
+            if (isfinite(best))
+                hb_text_add(&block, "%lld %.17g\n", (long long)c->s[i]->cell[k]->pt.p.L,
+                            best / 1e9);
         }
         if (block.n) {
             hb_dat_block(dat, "b%02d: L, seconds", ++n);
@@ -179,9 +209,10 @@ static void write_bounds(const struct curves *c, struct hb_text *dat) {
     hb_dat_meta(dat, "bounds", "%d", n);
 }
 
-int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap) {
+int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
+{
     const enum hb_metric m = in->fig->metric;
-    const double unit = m == HB_METRIC_TIME ? 1e-9 : 1;         // seconds; bytes and errors as they are
+    const double unit = m == HB_METRIC_TIME ? 1e-9 : 1;  // seconds; bytes and errors as they are
     const struct curves c = curves_of(in);
     struct hb_range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
     struct hb_text body = {0}, failed = {0};
@@ -193,7 +224,8 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
             const double v = hb_cell_value(c.s[i]->cell[k], m) * unit;
             if (!isfinite(v)) continue;
             const struct hb_interval ci = hb_cell_interval(c.s[i]->cell[k], m);
-            hb_text_add(&body, "%lld %.17g %.17g %.17g\n", (long long)c.s[i]->cell[k]->pt.p.L, v, ci.lo * unit, ci.hi * unit);
+            hb_text_add(&body, "%lld %.17g %.17g %.17g\n", (long long)c.s[i]->cell[k]->pt.p.L, v,
+                        ci.lo * unit, ci.hi * unit);
             hb_range_add(&x, (double)c.s[i]->cell[k]->pt.p.L);
             hb_range_add(&y, v);
             rows++;
@@ -215,8 +247,10 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
     return hb_text_done(dat);
 }
 
-// --- local slope ---------------------------------------------------------------------------------------
-int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap) {
+// --- local slope
+// ---------------------------------------------------------------------------------------
+int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
+{
     const struct curves c = curves_of(in);
     struct hb_range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
     struct hb_text body = {0};
@@ -225,7 +259,8 @@ int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
         const size_t n = hb_series_slopes(c.s[i], HB_METRIC_TIME, s, sizeof s / sizeof *s);
         hb_dat_block(&body, "s%02d %s: L, d log time / d log L, low, high", i + 1, c.s[i]->impl);
         for (size_t k = 0; k < n; k++) {
-            hb_text_add(&body, "%.17g %.17g %.17g %.17g\n", s[k].L, s[k].slope, s[k].ci95.lo, s[k].ci95.hi);
+            hb_text_add(&body, "%.17g %.17g %.17g %.17g\n", s[k].L, s[k].slope, s[k].ci95.lo,
+                        s[k].ci95.hi);
             hb_range_add(&x, s[k].L);
             hb_range_add(&y, s[k].slope);
         }

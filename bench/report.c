@@ -9,25 +9,34 @@
 #include "commands.h"
 #include "crossover.h"
 
-// --- what the sections share ---------------------------------------------------------------------------
-const char *hb_report_cpu(const struct hb_report *r, const char *machine) {
+// --- what the sections share
+// ---------------------------------------------------------------------------
+const char *hb_report_cpu(const struct hb_report *r, const char *machine)
+{
     for (size_t i = 0; i < r->st->r.n_files; i++)
-        if (!strcmp(hb_file_machine(r->st->r.files[i]), machine)) return hb_file_cpu(r->st->r.files[i]);
+        if (!strcmp(hb_file_machine(r->st->r.files[i]), machine))
+            return hb_file_cpu(r->st->r.files[i]);
     return machine;
 }
 
-void hb_report_subhead(struct hb_report *r, const char *machine) {
-    if (r->st->n_machines > 1) hb_text_add(&r->t, "### %s (`%s`)\n\n", hb_report_cpu(r, machine), machine);
+void hb_report_subhead(struct hb_report *r, const char *machine)
+{
+    if (r->st->n_machines > 1)
+        hb_text_add(&r->t, "### %s (`%s`)\n\n", hb_report_cpu(r, machine), machine);
 }
 
-struct hb_words hb_report_where(const struct hb_setting *s) {
+struct hb_words hb_report_where(const struct hb_setting *s)
+{
     struct hb_words w;
-    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope), hb_pass_str(s->pass),
-             (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype), s->threads);
+    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope),
+             hb_pass_str(s->pass), (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype),
+             s->threads);
     return w;
 }
 
-bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass, struct hb_duel *out) {
+bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass,
+                    struct hb_duel *out)
+{
     *out = (struct hb_duel){.at = hb_setting_main(&r->st->set, machine, HB_SCOPE_OPERATOR, pass)};
     if (!out->at) return false;
     out->a = hb_series_best(&r->st->set, out->at, HB_MHA);
@@ -41,7 +50,8 @@ bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass
     return out->a && out->h;
 }
 
-void hb_report_figure(struct hb_report *r, const char *name, const char *machine) {
+void hb_report_figure(struct hb_report *r, const char *name, const char *machine)
+{
     bool found = false;
     for (size_t i = 0; i < r->gallery->n; i++) {
         const struct hb_drawn *d = &r->gallery->d[i];
@@ -51,22 +61,30 @@ void hb_report_figure(struct hb_report *r, const char *name, const char *machine
             hb_text_add(&r->t, "*No figure `%s`: %s.*\n\n", d->base, d->why);
             continue;
         }
-        hb_text_add(&r->t, "![%s](plots/%s.png)\n\n*%s Also as [SVG](plots/%s.svg). Remake: `hyena-bench plot --figure "
-                    "%s`.*\n\n", d->fig->title, d->base, d->fig->how, d->base, name);
+        hb_text_add(&r->t,
+                    "![%s](plots/%s.png)\n\n*%s Also as [SVG](plots/%s.svg). Remake: `hyena-bench "
+                    "plot --figure %s`.*\n\n",
+                    d->fig->title, d->base, d->fig->how, d->base, name);
     }
-    if (!found) hb_text_add(&r->t, "*No figure `%s`. Remake: `hyena-bench plot --figure %s`.*\n\n", name, name);
+    if (!found)
+        hb_text_add(&r->t, "*No figure `%s`. Remake: `hyena-bench plot --figure %s`.*\n\n", name,
+                    name);
 }
 
-// --- the command ---------------------------------------------------------------------------------------
-static void sections(struct hb_report *r) {
+// --- the command
+// ---------------------------------------------------------------------------------------
+static void sections(struct hb_report *r)
+{
     static void (*const all[])(struct hb_report *) = {
-        hb_report_finding, hb_report_machine, hb_report_measured, hb_report_crossings, hb_report_growth, hb_report_lengths,
-        hb_report_peaks, hb_report_pairs, hb_report_paper, hb_report_perplexity, hb_report_missing, hb_report_reading,
+        hb_report_finding, hb_report_machine,    hb_report_measured, hb_report_crossings,
+        hb_report_growth,  hb_report_lengths,    hb_report_peaks,    hb_report_pairs,
+        hb_report_paper,   hb_report_perplexity, hb_report_missing,  hb_report_reading,
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i](r);
 }
 
-static int write_all(const struct hb_study *st, const char *dir) {
+static int write_all(const struct hb_study *st, const char *dir)
+{
     char path[4200];
     struct hb_gallery g = {0};
     struct hb_report r = {.st = st, .gallery = &g};
@@ -74,13 +92,17 @@ static int write_all(const struct hb_study *st, const char *dir) {
     snprintf(path, sizeof path, "%s/plots", dir);
     int rc = hb_figures_draw(st, path, NULL, false, &g);
     if (!rc) rc = hb_pairs_make(&st->r, &st->set, "longconv_fftw_plain", "longconv_fftw", &r.pairs);
-    if (!rc) { sections(&r); rc = hb_text_done(&r.t); }
+    if (!rc) {
+        sections(&r);
+        rc = hb_text_done(&r.t);
+    }
     if (!rc && !(doc = hb_crossovers_json(&st->r, &st->set, &st->x))) rc = HB_ERR_RUN;
     snprintf(path, sizeof path, "%s/crossovers.json", dir);
     if (!rc) rc = hb_json_save(path, doc);
     snprintf(path, sizeof path, "%s/REPORT.md", dir);
     if (!rc) rc = hb_write_file(path, r.t.s, r.t.n);
-    if (!rc && printf("%s\n", path) < 0) rc = hb_fail(HB_ERR_RUN, "cannot write to standard output");
+    if (!rc && printf("%s\n", path) < 0)
+        rc = hb_fail(HB_ERR_RUN, "cannot write to standard output");
     json_decref(doc);
     hb_text_free(&r.t);
     hb_pairs_free(&r.pairs);
@@ -88,20 +110,29 @@ static int write_all(const struct hb_study *st, const char *dir) {
     return rc;
 }
 
-int hb_cmd_report(int argc, char **argv) {
+int hb_cmd_report(int argc, char **argv)
+{
     const char *out = NULL, *pos[257] = {0};
     const struct hb_opt opts[] = {
-        {"out", HB_OPT_STR, &out, "DIR", "where REPORT.md and plots/ go (default: build/report)", 0, 0},
+        {"out", HB_OPT_STR, &out, "DIR", "where REPORT.md and plots/ go (default: build/report)", 0,
+         0},
     };
-    const struct hb_cli cli = {"report", "[RESULTS...] [--out DIR]",
-        "Writes REPORT.md with all figures and tables from result files or folders.",
-        "hyena-bench report --out /tmp/report", opts, sizeof opts / sizeof *opts, 0, 256};
+    const struct hb_cli cli = {"report",
+                               "[RESULTS...] [--out DIR]",
+                               "Writes REPORT.md with all figures and tables from result files or "
+                               "folders.",
+                               "hyena-bench report --out /tmp/report",
+                               opts,
+                               sizeof opts / sizeof *opts,
+                               0,
+                               256};
     int n = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n);
     if (rc == HB_CLI_HELP) return 0;
     struct hb_study st = {0};
     char dir[4096];
     if (!rc) rc = hb_host_init(0, 0);
-    if (!rc && snprintf(dir, sizeof dir, "%s%s", out ? out : hb_build_dir(), out ? "" : "/report") >= (int)sizeof dir)
+    if (!rc && snprintf(dir, sizeof dir, "%s%s", out ? out : hb_build_dir(),
+                        out ? "" : "/report") >= (int)sizeof dir)
         rc = hb_fail(HB_ERR_INPUT, "--out: path too long");
     if (!rc) rc = hb_study_open(pos, n, &st);
     if (!rc) rc = write_all(&st, dir);

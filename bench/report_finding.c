@@ -1,5 +1,5 @@
-// report_finding.c: the opening: the finding in one sentence, derived by rule from the crossover, then what stands
-// beside it. Each ratio comes with both absolute times.
+// report_finding.c: the opening: the finding in one sentence, derived by rule from the crossover,
+// then what stands beside it. Each ratio comes with both absolute times.
 #include <math.h>
 #include <string.h>
 
@@ -7,79 +7,98 @@
 #include "work.h"
 
 // "1.2 s against 70 ms"
-static struct hb_words both_times(const struct hb_duel *d, int64_t L) {
+static struct hb_words both_times(const struct hb_duel *d, int64_t L)
+{
     struct hb_words w;
     snprintf(w.s, sizeof w.s, "%s against %s", hb_str_time(hb_series_at(d->a, L)->median_ns).s,
              hb_str_time(hb_series_at(d->h, L)->median_ns).s);
     return w;
 }
 
-static void at_longest(struct hb_report *r, const struct hb_duel *d) {
+static void at_longest(struct hb_report *r, const struct hb_duel *d)
+{
     const int64_t L = (int64_t)d->time->L_hi;
     const struct hb_ratio q = d->time->last;
     if (q.r >= 1)
-        hb_text_add(&r->t, "is %s times as fast at L = %lld (%s)", hb_str_ratio(q).s, (long long)L, both_times(d, L).s);
+        hb_text_add(&r->t, "is %s times as fast at L = %lld (%s)", hb_str_ratio(q).s, (long long)L,
+                    both_times(d, L).s);
     else
         hb_text_add(&r->t, "takes %s times as long at L = %lld (%s)",
-                    hb_str_ratio((struct hb_ratio){1 / q.r, {1 / q.ci95.hi, 1 / q.ci95.lo}}).s, (long long)L,
-                    both_times(d, L).s);
-    hb_text_add(&r->t, "; at equal utilisation the FLOP bound there is %s times (causal half) to %s times (full square)",
-                hb_str_num(hb_flop_bound_ratio(L, d->at->D, true)).s, hb_str_num(hb_flop_bound_ratio(L, d->at->D, false)).s);
+                    hb_str_ratio((struct hb_ratio){1 / q.r, {1 / q.ci95.hi, 1 / q.ci95.lo}}).s,
+                    (long long)L, both_times(d, L).s);
+    hb_text_add(&r->t,
+                "; at equal utilisation the FLOP bound there is %s times (causal half) to %s times "
+                "(full square)",
+                hb_str_num(hb_flop_bound_ratio(L, d->at->D, true)).s,
+                hb_str_num(hb_flop_bound_ratio(L, d->at->D, false)).s);
 }
 
-static void one_sentence(struct hb_report *r, const char *machine, const struct hb_duel *d) {
+static void one_sentence(struct hb_report *r, const char *machine, const struct hb_duel *d)
+{
     const struct hb_crossing *x = &d->time->x;
     const char *A = d->a->impl, *H = d->h->impl;
-    hb_text_add(&r->t, "**On %s (%s, %d thread%s), ", strcmp(machine, hb_machine_id()) ? "the machine" : "this machine",
+    hb_text_add(&r->t, "**On %s (%s, %d thread%s), ",
+                strcmp(machine, hb_machine_id()) ? "the machine" : "this machine",
                 hb_report_cpu(r, machine), d->at->threads, d->at->threads == 1 ? "" : "s");
     switch (x->kind) {
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
-        hb_text_add(&r->t, "%s overtakes %s at L* = %s %s%s (whole operator, forward, B = %lld, D = %lld, %s); %s ",
+        hb_text_add(&r->t,
+                    "%s overtakes %s at L* = %s %s%s (whole operator, forward, B = %lld, D = %lld, "
+                    "%s); %s ",
                     x->b_wins_after ? H : A, x->b_wins_after ? A : H, hb_str_len(x->L_star).s,
                     hb_str_interval((struct hb_interval){round(x->ci95.lo), round(x->ci95.hi)}).s,
-                    x->kind == HB_CROSS_MULTIPLE ? ", the last of several crossings" : "", (long long)d->at->B,
-                    (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
+                    x->kind == HB_CROSS_MULTIPLE ? ", the last of several crossings" : "",
+                    (long long)d->at->B, (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        hb_text_add(&r->t, "%s is faster than %s at every measured length from %.0f to %.0f, so there is no crossover in this "
-                    "range (whole operator, forward, B = %lld, D = %lld, %s); %s ", x->kind == HB_CROSS_NONE_A ? A : H,
-                    x->kind == HB_CROSS_NONE_A ? H : A, d->time->L_lo, d->time->L_hi, (long long)d->at->B,
-                    (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
+        hb_text_add(
+            &r->t,
+            "%s is faster than %s at every measured length from %.0f to %.0f, so there is no "
+            "crossover in this range (whole operator, forward, B = %lld, D = %lld, %s); %s ",
+            x->kind == HB_CROSS_NONE_A ? A : H, x->kind == HB_CROSS_NONE_A ? H : A, d->time->L_lo,
+            d->time->L_hi, (long long)d->at->B, (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
         break;
     case HB_CROSS_TIE:
-        hb_text_add(&r->t, "%s and %s cannot be told apart at any measured length from %.0f to %.0f (whole operator, forward, "
-                    "B = %lld, D = %lld, %s); %s ", H, A, d->time->L_lo, d->time->L_hi, (long long)d->at->B,
-                    (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
+        hb_text_add(&r->t,
+                    "%s and %s cannot be told apart at any measured length from %.0f to %.0f "
+                    "(whole operator, forward, B = %lld, D = %lld, %s); %s ",
+                    H, A, d->time->L_lo, d->time->L_hi, (long long)d->at->B, (long long)d->at->D,
+                    hb_dtype_str(d->at->dtype), H);
         break;
     }
     at_longest(r, d);
     hb_text_add(&r->t, ".**\n\n");
 }
 
-static void backward_line(struct hb_report *r, const char *machine) {
+static void backward_line(struct hb_report *r, const char *machine)
+{
     struct hb_duel d;
     if (!hb_report_duel(r, machine, HB_PASS_BWD, &d) || !d.time) {
         hb_text_add(&r->t, "- Backward: not measured. `hyena-bench sweep` with pass `bwd` does.\n");
         return;
     }
-    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the ratio is %s (%s).\n", hb_cross_words(d.time, d.a->impl, d.h->impl).s,
-                d.time->L_hi, hb_str_ratio(d.time->last).s, both_times(&d, (int64_t)d.time->L_hi).s);
+    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the ratio is %s (%s).\n",
+                hb_cross_words(d.time, d.a->impl, d.h->impl).s, d.time->L_hi,
+                hb_str_ratio(d.time->last).s, both_times(&d, (int64_t)d.time->L_hi).s);
 }
 
-static void memory_line(struct hb_report *r, const struct hb_duel *d) {
+static void memory_line(struct hb_report *r, const struct hb_duel *d)
+{
     if (!d->mem) {
         hb_text_add(&r->t, "- Memory: not recorded at two common lengths.\n");
         return;
     }
     const int64_t L = (int64_t)d->mem->L_hi;
-    hb_text_add(&r->t, "- Memory, forward: %s; at L = %lld %s takes %s, %s takes %s.\n", hb_cross_words(d->mem, d->a->impl, d->h->impl).s,
-                (long long)L, d->a->impl, hb_str_bytes(hb_cell_value(hb_series_at(d->a, L), HB_METRIC_MEMORY)).s,
-                d->h->impl, hb_str_bytes(hb_cell_value(hb_series_at(d->h, L), HB_METRIC_MEMORY)).s);
+    hb_text_add(&r->t, "- Memory, forward: %s; at L = %lld %s takes %s, %s takes %s.\n",
+                hb_cross_words(d->mem, d->a->impl, d->h->impl).s, (long long)L, d->a->impl,
+                hb_str_bytes(hb_cell_value(hb_series_at(d->a, L), HB_METRIC_MEMORY)).s, d->h->impl,
+                hb_str_bytes(hb_cell_value(hb_series_at(d->h, L), HB_METRIC_MEMORY)).s);
 }
 
-static void perplexity_line(struct hb_report *r, const char *machine) {
+static void perplexity_line(struct hb_report *r, const char *machine)
+{
     struct hb_lm_budget b;
     const struct hb_lm_set *s = &r->st->lm;
     if (!hb_lm_main(s, machine, &b)) {
@@ -88,23 +107,27 @@ static void perplexity_line(struct hb_report *r, const char *machine) {
     }
     const struct hb_lm_run *last = NULL;
     for (size_t i = 0; i < s->n; i++)
-        if (hb_lm_in(&s->run[i], &b) && !s->run[i].control[0] && (!last || s->run[i].L > last->L)) last = &s->run[i];
+        if (hb_lm_in(&s->run[i], &b) && !s->run[i].control[0] && (!last || s->run[i].L > last->L))
+            last = &s->run[i];
     if (!last) return;
     hb_text_add(&r->t, "- Perplexity on held-out `%s` after %s tokens at L = %lld:", b.dataset,
                 hb_str_num(last->train_tokens).s, (long long)last->L);
-    for (size_t i = 0; i < s->n; ) {
+    for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
         if (hb_lm_in(g.run, &b) && g.run->L == last->L && !g.run->control[0])
-            hb_text_add(&r->t, " %s (%s) %s %s over %zu seed%s;", g.run->model, g.run->impl, hb_str_num(g.ppl).s,
-                        g.n > 1 ? hb_str_interval(g.ci95).s : "", g.n, g.n == 1 ? "" : "s");
+            hb_text_add(&r->t, " %s (%s) %s %s over %zu seed%s;", g.run->model, g.run->impl,
+                        hb_str_num(g.ppl).s, g.n > 1 ? hb_str_interval(g.ci95).s : "", g.n,
+                        g.n == 1 ? "" : "s");
         i += g.n;
     }
     hb_text_add(&r->t, " a budget this small shows early learning speed, not final quality.\n");
 }
 
-void hb_report_finding(struct hb_report *r) {
+void hb_report_finding(struct hb_report *r)
+{
     hb_text_add(&r->t, "# hyena-bench: findings\n\n"
-                "Written by `hyena-bench report` from the result files; no number in it was typed by hand.\n\n");
+                       "Written by `hyena-bench report` from the result files; no number in it was "
+                       "typed by hand.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_duel d;
@@ -112,8 +135,11 @@ void hb_report_finding(struct hb_report *r) {
             one_sentence(r, machine, &d);
             memory_line(r, &d);
         } else
-            hb_text_add(&r->t, "**On %s there is no finding about attention against Hyena yet: no two lengths at scope operator, "
-                        "forward, have a time of both. `hyena-bench sweep` measures them.**\n\n", hb_report_cpu(r, machine));
+            hb_text_add(&r->t,
+                        "**On %s there is no finding about attention against Hyena yet: no two "
+                        "lengths at scope operator, forward, have a time of both. `hyena-bench "
+                        "sweep` measures them.**\n\n",
+                        hb_report_cpu(r, machine));
         backward_line(r, machine);
         perplexity_line(r, machine);
         hb_text_add(&r->t, "\n");

@@ -1,4 +1,5 @@
-// report_lm.c: perplexity: per seed, controls, counts, equality of implementations, the Markov source's floor.
+// report_lm.c: perplexity: per seed, controls, counts, equality of implementations, the Markov
+// source's floor.
 #include <math.h>
 #include <string.h>
 
@@ -6,16 +7,22 @@
 
 #define MAX_STEPS 4096
 
-static bool here(const struct hb_lm_run *r, const char *machine) { return r->ok && !strcmp(r->machine, machine); }
+static bool here(const struct hb_lm_run *r, const char *machine)
+{
+    return r->ok && !strcmp(r->machine, machine);
+}
 
 static const char *what(const struct hb_lm_run *r) { return r->control[0] ? r->control : r->impl; }
 
-// --- per seed ------------------------------------------------------------------------------------------
-static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b) {
+// --- per seed
+// ------------------------------------------------------------------------------------------
+static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
+{
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
-    hb_table_head(&t, ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % over seeds]|>training time|>tokens/s");
-    for (size_t i = 0; i < s->n; ) {
+    hb_table_head(&t, ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % over "
+                      "seeds]|>training time|>tokens/s");
+    for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
         const struct hb_lm_run *one = g.run;
         if (hb_lm_in(one, b)) {
@@ -51,31 +58,40 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
     hb_text_add(&r->t, "\n");
 }
 
-// --- equality ------------------------------------------------------------------------------------------
+// --- equality
+// ------------------------------------------------------------------------------------------
 // Largest difference of two loss curves at equal steps; NAN if they have none in common.
-static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b) {
+static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b)
+{
     double xa[MAX_STEPS], la[MAX_STEPS], xb[MAX_STEPS], lb[MAX_STEPS], gap = NAN;
-    const size_t na = hb_lm_curve(a, "step", xa, la, MAX_STEPS), nb = hb_lm_curve(b, "step", xb, lb, MAX_STEPS);
+    const size_t na = hb_lm_curve(a, "step", xa, la, MAX_STEPS),
+                 nb = hb_lm_curve(b, "step", xb, lb, MAX_STEPS);
     for (size_t i = 0; i < na && i < nb; i++)
         if (xa[i] == xb[i]) gap = fmax(isnan(gap) ? 0 : gap, fabs(la[i] - lb[i]));
     return gap;
 }
 
-static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b) {
-    return !strcmp(a->model, b->model) && !strcmp(a->dataset, b->dataset) && a->L == b->L && a->B == b->B && a->D == b->D
-           && a->seed == b->seed && a->steps == b->steps && a->lr == b->lr && !strcmp(a->machine, b->machine);
+static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b)
+{
+    return !strcmp(a->model, b->model) && !strcmp(a->dataset, b->dataset) && a->L == b->L &&
+           a->B == b->B && a->D == b->D && a->seed == b->seed && a->steps == b->steps &&
+           a->lr == b->lr && !strcmp(a->machine, b->machine);
 }
 
-static void equality_table(struct hb_report *r, const char *machine) {
+static void equality_table(struct hb_report *r, const char *machine)
+{
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
-    hb_table_head(&t, "model|implementation|>steps|>L|>learning rate|>last loss|>perplexity|>largest loss difference to the first");
+    hb_table_head(&t, "model|implementation|>steps|>L|>learning rate|>last "
+                      "loss|>perplexity|>largest loss difference to the first");
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *run = &s->run[i], *first = NULL;
         bool others = false;
         if (!here(run, machine) || hb_lm_ngram(run) || strcmp(run->purpose, "equality")) continue;
         for (size_t k = 0; k < s->n; k++) {
-            if (!here(&s->run[k], machine) || strcmp(s->run[k].purpose, "equality") || !comparable(run, &s->run[k])) continue;
+            if (!here(&s->run[k], machine) || strcmp(s->run[k].purpose, "equality") ||
+                !comparable(run, &s->run[k]))
+                continue;
             if (!first) first = &s->run[k];
             others = others || strcmp(s->run[k].impl, run->impl);
         }
@@ -90,20 +106,25 @@ static void equality_table(struct hb_report *r, const char *machine) {
         if (run == first) hb_table_cell(&t, "first");
         else hb_table_cell(&t, "%.1e", curve_gap(first, run));
     }
-    hb_text_add(&r->t, "**Same losses whatever the implementation.** Same seed and data, one implementation after the other; the losses "
-                "of a step may differ by rounding only.\n\n");
+    hb_text_add(&r->t, "**Same losses whatever the implementation.** Same seed and data, one "
+                       "implementation after the other; the losses of a step may differ by "
+                       "rounding only.\n\n");
     if (hb_table_empty(&t)) {
-        hb_text_add(&r->t, "Not run yet: a training suite with purpose `equality` does (`hyena-bench train`).\n");
+        hb_text_add(&r->t, "Not run yet: a training suite with purpose `equality` does "
+                           "(`hyena-bench train`).\n");
         hb_table_free(&t);
     } else hb_table_print(&t, &r->t);
     hb_text_add(&r->t, "\n");
 }
 
-// --- the floor -----------------------------------------------------------------------------------------
-static void floor_table(struct hb_report *r, const char *machine) {
+// --- the floor
+// -----------------------------------------------------------------------------------------
+static void floor_table(struct hb_report *r, const char *machine)
+{
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
-    hb_table_head(&t, "data|model|mixer|>L|>seed|>tokens|>nats per token|>floor of the source|>above it");
+    hb_table_head(&t, "data|model|mixer|>L|>seed|>tokens|>nats per token|>floor of the "
+                      "source|>above it");
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *run = &s->run[i];
         if (!here(run, machine) || !(run->floor_nll > 0)) continue;
@@ -117,8 +138,9 @@ static void floor_table(struct hb_report *r, const char *machine) {
         hb_table_cell(&t, "%.4f", run->floor_nll);
         hb_table_cell(&t, "%.1f %%", 100 * (run->nll / run->floor_nll - 1));
     }
-    hb_text_add(&r->t, "**A source with a known floor.** The Markov source's own negative log-likelihood on the same held-out tokens is "
-                "the least any model can reach.\n\n");
+    hb_text_add(&r->t, "**A source with a known floor.** The Markov source's own negative "
+                       "log-likelihood on the same held-out tokens is the least any model can "
+                       "reach.\n\n");
     if (hb_table_empty(&t)) {
         hb_text_add(&r->t, "Not run yet: training on a `markov` set does (`hyena-bench train`).\n");
         hb_table_free(&t);
@@ -126,13 +148,17 @@ static void floor_table(struct hb_report *r, const char *machine) {
     hb_text_add(&r->t, "\n");
 }
 
-// --- the section ---------------------------------------------------------------------------------------
-void hb_report_perplexity(struct hb_report *r) {
-    hb_text_add(&r->t, "## Perplexity\n\n"
-                "Small language models, equal token budget: B·L is constant, so the number of steps is, too. Budgets this small show "
-                "early learning speed; they say little about the quality of a fully trained model. The controls say what a number is "
-                "worth: no mixer at all (N), short convolution only (S), attention with the short convolution that Hyena has (C), and "
-                "plain bigram and trigram counts.\n\n");
+// --- the section
+// ---------------------------------------------------------------------------------------
+void hb_report_perplexity(struct hb_report *r)
+{
+    hb_text_add(&r->t,
+                "## Perplexity\n\n"
+                "Small language models, equal token budget: B·L is constant, so the number of "
+                "steps is, too. Budgets this small show early learning speed; they say little "
+                "about the quality of a fully trained model. The controls say what a number is "
+                "worth: no mixer at all (N), short convolution only (S), attention with the short "
+                "convolution that Hyena has (C), and plain bigram and trigram counts.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_lm_budget b;

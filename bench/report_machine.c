@@ -4,25 +4,31 @@
 
 #include "report.h"
 
-// --- the machine ---------------------------------------------------------------------------------------
-// Prints a JSON scalar, a list of scalars or an object of scalars on one line.
-static void add_value(struct hb_text *t, const json_t *v) {
+// --- the machine
+// --------------------------------------------------------------------------------------- Prints a
+// JSON scalar, a list of scalars or an object of scalars on one line.
+static void add_value(struct hb_text *t, const json_t *v)
+{
     const char *key;
     json_t *item;
     size_t i;
     switch (json_typeof(v)) {
-    case JSON_STRING:  hb_text_add(t, "%s", json_string_value(v)); return;
+    case JSON_STRING: hb_text_add(t, "%s", json_string_value(v)); return;
     case JSON_INTEGER: hb_text_add(t, "%" JSON_INTEGER_FORMAT, json_integer_value(v)); return;
-    case JSON_REAL:    hb_text_add(t, "%s", hb_str_num(json_real_value(v)).s); return;
-    case JSON_TRUE:    hb_text_add(t, "yes"); return;
-    case JSON_FALSE:   hb_text_add(t, "no"); return;
-    case JSON_NULL:    hb_text_add(t, "-"); return;
+    case JSON_REAL: hb_text_add(t, "%s", hb_str_num(json_real_value(v)).s); return;
+    case JSON_TRUE: hb_text_add(t, "yes"); return;
+    case JSON_FALSE: hb_text_add(t, "no"); return;
+    case JSON_NULL: hb_text_add(t, "-"); return;
     case JSON_ARRAY:
-        json_array_foreach((json_t *)(uintptr_t)v, i, item) { if (i) hb_text_add(t, ", "); add_value(t, item); }
+        json_array_foreach ((json_t *)(uintptr_t)v, i, item) {
+            if (i) hb_text_add(t, ", ");
+            add_value(t, item);
+        }
         return;
     case JSON_OBJECT:
         i = 0;
-        json_object_foreach((json_t *)(uintptr_t)v, key, item) {       // jansson's macro lacks a const form
+        json_object_foreach ((json_t *)(uintptr_t)v, key,
+                             item) {  // jansson's macro lacks a const form
             hb_text_add(t, "%s%s ", i++ ? "; " : "", key);
             add_value(t, item);
         }
@@ -30,13 +36,15 @@ static void add_value(struct hb_text *t, const json_t *v) {
     }
 }
 
-static void add_rows(struct hb_table *table, const char *group, const json_t *o) {
+static void add_rows(struct hb_table *table, const char *group, const json_t *o)
+{
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)o, key, v) {
+    json_object_foreach ((json_t *)(uintptr_t)o, key, v) {
         struct hb_text value = {0};
         add_value(&value, v);
-        for (size_t i = 0; i < value.n; i++) if (value.s[i] == '|') value.s[i] = '/';   // would end the cell
+        for (size_t i = 0; i < value.n; i++)
+            if (value.s[i] == '|') value.s[i] = '/';  // would end the cell
         hb_table_cell(table, "%s", group);
         hb_table_cell(table, "%s", key);
         hb_table_cell(table, "%s", value.n ? value.s : "-");
@@ -45,7 +53,8 @@ static void add_rows(struct hb_table *table, const char *group, const json_t *o)
     }
 }
 
-void hb_report_machine(struct hb_report *r) {
+void hb_report_machine(struct hb_report *r)
+{
     static const char *const parts[] = {"machine", "settings", "software"};
     hb_text_add(&r->t, "## The machine\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
@@ -54,10 +63,14 @@ void hb_report_machine(struct hb_report *r) {
         const char *date = json_string_value(json_object_get(context, "date"));
         struct hb_table t = {0};
         hb_report_subhead(r, r->st->machine[m]);
-        hb_text_add(&r->t, "%s, machine id `%s`. Newest run: %s. `hyena-bench env` prints the same for the machine it runs "
-                    "on.\n\n", hb_report_cpu(r, r->st->machine[m]), r->st->machine[m], date ? date : "date unknown");
+        hb_text_add(&r->t,
+                    "%s, machine id `%s`. Newest run: %s. `hyena-bench env` prints the same for "
+                    "the machine it runs on.\n\n",
+                    hb_report_cpu(r, r->st->machine[m]), r->st->machine[m],
+                    date ? date : "date unknown");
         hb_table_head(&t, "part|item|value");
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) add_rows(&t, parts[i], json_object_get(env, parts[i]));
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            add_rows(&t, parts[i], json_object_get(env, parts[i]));
         if (hb_table_empty(&t)) {
             hb_text_add(&r->t, "The result files do not describe it.\n");
             hb_table_free(&t);
@@ -66,15 +79,19 @@ void hb_report_machine(struct hb_report *r) {
     }
 }
 
-// --- what was measured ---------------------------------------------------------------------------------
-static void samples_of(const struct hb_series *s, struct hb_range *n) {
+// --- what was measured
+// ---------------------------------------------------------------------------------
+static void samples_of(const struct hb_series *s, struct hb_range *n)
+{
     for (size_t k = 0; k < s->n; k++) {
         const json_t *e = s->cell[k]->entry, *v = json_object_get(e, "hb_samples");
-        if (hb_cell_ok(s->cell[k])) hb_range_add(n, json_number_value(v ? v : json_object_get(e, "repetitions")));
+        if (hb_cell_ok(s->cell[k]))
+            hb_range_add(n, json_number_value(v ? v : json_object_get(e, "repetitions")));
     }
 }
 
-static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, size_t to) {
+static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, size_t to)
+{
     const struct hb_series *s = r->st->set.s;
     struct hb_range n = {INFINITY, -INFINITY}, L = {INFINITY, -INFINITY};
     struct hb_text impls = {0};
@@ -98,7 +115,8 @@ static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, si
     hb_text_free(&impls);
 }
 
-static void versions(struct hb_report *r, const char *machine) {
+static void versions(struct hb_report *r, const char *machine)
+{
     hb_text_add(&r->t, "Builds that measured:");
     const char *last = "";
     for (size_t i = 0; i < r->st->r.n_files; i++) {
@@ -115,19 +133,22 @@ static void versions(struct hb_report *r, const char *machine) {
     hb_text_add(&r->t, ".\n\n");
 }
 
-void hb_report_measured(struct hb_report *r) {
+void hb_report_measured(struct hb_report *r)
+{
     hb_text_add(&r->t, "## What was measured\n\n"
-                "Scope `core` is the long convolution or the attention alone; scope `operator` is the whole layer with its "
-                "projections (and, for Hyena, short convolution, gates and filter generation); scope `step` is one training step. "
-                "Numbers of different scopes are never divided by each other.\n\n");
+                       "Scope `core` is the long convolution or the attention alone; scope "
+                       "`operator` is the whole layer with its projections (and, for Hyena, short "
+                       "convolution, gates and filter generation); scope `step` is one training "
+                       "step. Numbers of different scopes are never divided by each other.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_table t = {0};
         hb_report_subhead(r, machine);
         hb_table_head(&t, "setting|implementations|L|>timed|>without a time|>samples");
-        for (size_t i = 0; i < r->st->set.n; ) {
+        for (size_t i = 0; i < r->st->set.n;) {
             size_t j = i;
-            while (j < r->st->set.n && !hb_setting_cmp(&r->st->set.s[i].set, &r->st->set.s[j].set)) j++;
+            while (j < r->st->set.n && !hb_setting_cmp(&r->st->set.s[i].set, &r->st->set.s[j].set))
+                j++;
             if (!strcmp(r->st->set.s[i].set.machine, machine)) setting_row(r, &t, i, j);
             i = j;
         }
@@ -136,7 +157,8 @@ void hb_report_measured(struct hb_report *r) {
             hb_table_free(&t);
         } else hb_table_print(&t, &r->t);
         size_t runs = 0;
-        for (size_t i = 0; i < r->st->lm.n; i++) runs += !strcmp(r->st->lm.run[i].machine, machine) && r->st->lm.run[i].ok;
+        for (size_t i = 0; i < r->st->lm.n; i++)
+            runs += !strcmp(r->st->lm.run[i].machine, machine) && r->st->lm.run[i].ok;
         hb_text_add(&r->t, "\n%zu training runs (section Perplexity). ", runs);
         versions(r, machine);
     }

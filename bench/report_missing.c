@@ -1,13 +1,17 @@
-// report_missing.c: every point without a time and why; how to read the report; limits of the study.
+// report_missing.c: every point without a time and why; how to read the report; limits of the
+// study.
 #include <math.h>
 #include <string.h>
 
 #include "report.h"
 
-// --- what has no number --------------------------------------------------------------------------------
-// Lengths of one series that share a status, as one row; the reason is the first one's.
-static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb_series *s) {
-    static const char *const statuses[] = {"refused", "oom", "timeout", "wrong", "crashed", "dropped"};
+// --- what has no number
+// -------------------------------------------------------------------------------- Lengths of one
+// series that share a status, as one row; the reason is the first one's.
+static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb_series *s)
+{
+    static const char *const statuses[] = {"refused", "oom",     "timeout",
+                                           "wrong",   "crashed", "dropped"};
     for (size_t k = 0; k < sizeof statuses / sizeof *statuses; k++) {
         struct hb_text lengths = {0};
         const struct hb_cell *first = NULL;
@@ -28,10 +32,13 @@ static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb
     }
 }
 
-void hb_report_missing(struct hb_report *r) {
-    hb_text_add(&r->t, "## What has no number, and why\n\n"
-                "`refused`: not for this shape or type. `oom`: out of the memory it was given. `timeout`: longer than the limit. `wrong`: "
-                "its answer did not pass the judge, so it was not timed. `crashed`: the process died. `dropped`: the time budget of the "
+void hb_report_missing(struct hb_report *r)
+{
+    hb_text_add(&r->t,
+                "## What has no number, and why\n\n"
+                "`refused`: not for this shape or type. `oom`: out of the memory it was given. "
+                "`timeout`: longer than the limit. `wrong`: its answer did not pass the judge, so "
+                "it was not timed. `crashed`: the process died. `dropped`: the time budget of the "
                 "run ended first. The reason is that of the first length in the row.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
@@ -40,9 +47,10 @@ void hb_report_missing(struct hb_report *r) {
         hb_table_head(&t, "implementation|setting|L|status|reason");
         for (size_t i = 0; i < r->st->set.n; i++)
             if (!strcmp(r->st->set.s[i].set.machine, machine)) series_rows(r, &t, &r->st->set.s[i]);
-        for (size_t i = 0; i < r->st->r.n; i++) {              // training runs and what is no point of ours
+        for (size_t i = 0; i < r->st->r.n; i++) {  // training runs and what is no point of ours
             const struct hb_cell *c = &r->st->r.cells[i];
-            if (c->has_pt || !strcmp(c->status, "ok") || strcmp(hb_file_machine(c->file), machine)) continue;
+            if (c->has_pt || !strcmp(c->status, "ok") || strcmp(hb_file_machine(c->file), machine))
+                continue;
             hb_table_cell(&t, "`%s`", c->name);
             hb_table_cell(&t, "-");
             hb_table_cell(&t, "-");
@@ -57,27 +65,34 @@ void hb_report_missing(struct hb_report *r) {
     }
 }
 
-// --- reading -------------------------------------------------------------------------------------------
-void hb_report_reading(struct hb_report *r) {
-    hb_text_add(&r->t,
+// --- reading
+// -------------------------------------------------------------------------------------------
+void hb_report_reading(struct hb_report *r)
+{
+    hb_text_add(
+        &r->t,
         "## How to read this\n\n"
-        "- A time is the median over samples, each sample one or more calls in a process of its own, after the output passed a "
-        "float64 judge and after a warm-up. Numbers in brackets are 95 %% intervals: bootstrap of the median for times and ratios, "
-        "resampling for L*, Student's t for exponents and for means over seeds.\n"
-        "- A ratio stands beside at least one of its absolute times. Only records of one machine, scope, pass, type, B, D and "
-        "number of threads are divided by each other.\n"
-        "- Memory is what the implementation took from the suite's allocator at its peak; the process's own peak is in the "
-        "records (`hb_rss_peak_bytes`).\n"
-        "- The bound is the larger of FLOP over measured FLOP/s and compulsory bytes over measured bandwidth, for the cheapest exact "
-        "method of the operator. The FLOP bound of a ratio, 1 + L/(2D), counts the full square of attention; 1 + L/(4D) its causal "
-        "half.\n"
-        "- `make report` measures and writes all of it; `hyena-bench report` only writes it again from the result files.\n\n"
+        "- A time is the median over samples, each sample one or more calls in a process of its "
+        "own, after the output passed a float64 judge and after a warm-up. Numbers in brackets are "
+        "95 %% intervals: bootstrap of the median for times and ratios, resampling for L*, "
+        "Student's t for exponents and for means over seeds.\n"
+        "- A ratio stands beside at least one of its absolute times. Only records of one machine, "
+        "scope, pass, type, B, D and number of threads are divided by each other.\n"
+        "- Memory is what the implementation took from the suite's allocator at its peak; the "
+        "process's own peak is in the records (`hb_rss_peak_bytes`).\n"
+        "- The bound is the larger of FLOP over measured FLOP/s and compulsory bytes over measured "
+        "bandwidth, for the cheapest exact method of the operator. The FLOP bound of a ratio, 1 + "
+        "L/(2D), counts the full square of attention; 1 + L/(4D) its causal half.\n"
+        "- `make report` measures and writes all of it; `hyena-bench report` only writes it again "
+        "from the result files.\n\n"
         "## Limits of this study\n\n"
-        "- Results hold for the machine named above, its libraries and this code. The paper's numbers are from a GPU: compare slopes, "
-        "crossovers and distances to the bound, not milliseconds.\n"
-        "- Shared machines are noisy. Intervals cover the noise within a run, not a change of the machine between runs; the stronger "
-        "evidence is the alternated pairs.\n"
-        "- Two curves are compared at the settings that were measured. Another width, batch or number of threads moves L*.\n"
-        "- The language models are small and their budgets short: early learning speed at one learning rate each, not final "
-        "quality.\n");
+        "- Results hold for the machine named above, its libraries and this code. The paper's "
+        "numbers are from a GPU: compare slopes, crossovers and distances to the bound, not "
+        "milliseconds.\n"
+        "- Shared machines are noisy. Intervals cover the noise within a run, not a change of the "
+        "machine between runs; the stronger evidence is the alternated pairs.\n"
+        "- Two curves are compared at the settings that were measured. Another width, batch or "
+        "number of threads moves L*.\n"
+        "- The language models are small and their budgets short: early learning speed at one "
+        "learning rate each, not final quality.\n");
 }

@@ -1,8 +1,10 @@
-// report_paper.c: what the paper says and drew, and what was measured here. Verdict words: reproduced; figure
-// reproduced, text refuted; reproduced (reduced); contradicted; inconclusive; not testable here.
+// report_paper.c: what the paper says and drew, and what was measured here. Verdict words:
+// reproduced; figure reproduced, text refuted; reproduced (reduced); contradicted; inconclusive;
+// not testable here.
 //
-// A ratio or a length that the paper states for its GPU is not testable on a CPU; what can be tested anywhere is the
-// mechanism: exponents, whether there is a crossover, linear memory, use of the hardware.
+// A ratio or a length that the paper states for its GPU is not testable on a CPU; what can be
+// tested anywhere is the mechanism: exponents, whether there is a crossover, linear memory, use of
+// the hardware.
 #include <math.h>
 #include <string.h>
 
@@ -13,10 +15,11 @@
 
 static bool on_gpu(const struct hb_setting *at) { return !strncmp(at->device, "cuda", 4); }
 
-// --- ratios and lengths that the paper states ----------------------------------------------------------
-// text, figure: intervals around the paper's two numbers within which a GPU measurement reproduces them.
+// --- ratios and lengths that the paper states
+// ---------------------------------------------------------- text, figure: intervals around the
+// paper's two numbers within which a GPU measurement reproduces them.
 struct ratio_claim {
-    const char *id, *says, *drew, *against;      // against: part of the attention's name
+    const char *id, *says, *drew, *against;  // against: part of the attention's name
     int64_t L;
     struct hb_interval text, figure;
 };
@@ -28,8 +31,11 @@ static const struct ratio_claim ratio_claims[] = {
 
 static bool inside(double x, struct hb_interval i) { return x >= i.lo && x <= i.hi; }
 
-// The attention of this kind in the setting; the fastest one if several have the word in their names.
-static const struct hb_series *attention_like(const struct hb_report *r, const struct hb_setting *at, const char *word) {
+// The attention of this kind in the setting; the fastest one if several have the word in their
+// names.
+static const struct hb_series *attention_like(const struct hb_report *r,
+                                              const struct hb_setting *at, const char *word)
+{
     for (size_t i = 0; i < r->st->set.n; i++) {
         const struct hb_series *s = &r->st->set.s[i];
         if (!hb_setting_cmp(&s->set, at) && s->op == HB_MHA && strstr(s->impl, word)) return s;
@@ -37,33 +43,44 @@ static const struct hb_series *attention_like(const struct hb_report *r, const s
     return NULL;
 }
 
-static void ratio_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d, const struct ratio_claim *c) {
+static void ratio_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d,
+                      const struct ratio_claim *c)
+{
     const struct hb_series *a = attention_like(r, d->at, c->against);
     const struct hb_cell *ca = hb_series_at(a, c->L), *ch = hb_series_at(d->h, c->L);
     const struct hb_ratio q = hb_cell_ratio(ca, ch);
     const char *verdict = "not testable here";
     if (on_gpu(d->at) && isfinite(q.r))
-        verdict = inside(q.r, c->text) ? "reproduced" : inside(q.r, c->figure) ? "figure reproduced, text refuted" : "contradicted";
+        verdict = inside(q.r, c->text)     ? "reproduced"
+                  : inside(q.r, c->figure) ? "figure reproduced, text refuted"
+                                           : "contradicted";
     hb_table_cell(t, "%s", c->id);
     hb_table_cell(t, "%s", c->says);
     hb_table_cell(t, "%s", c->drew);
-    if (isfinite(q.r)) hb_table_cell(t, "%s (%s against %s)", hb_str_ratio(q).s, hb_str_time(ca->median_ns).s, hb_str_time(ch->median_ns).s);
+    if (isfinite(q.r))
+        hb_table_cell(t, "%s (%s against %s)", hb_str_ratio(q).s, hb_str_time(ca->median_ns).s,
+                      hb_str_time(ch->median_ns).s);
     else if (ca && !hb_cell_ok(ca)) hb_table_cell(t, "%s: %s", a->impl, ca->status);
     else hb_table_cell(t, "L = %lld not measured", (long long)c->L);
     hb_table_cell(t, "%s", hb_str_num(hb_flop_bound_ratio(c->L, d->at->D, false)).s);
     hb_table_cell(t, "%s", verdict);
 }
 
-static void cross_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d, const char *id, const char *says,
-                      const char *drew, const char *against, struct hb_interval band) {
+static void cross_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d,
+                      const char *id, const char *says, const char *drew, const char *against,
+                      struct hb_interval band)
+{
     const struct hb_series *a = attention_like(r, d->at, against);
     const struct hb_crossover *c = NULL;
     for (size_t i = 0; i < r->st->x.n; i++)
-        if (r->st->x.c[i].a == a && r->st->x.c[i].b == d->h && r->st->x.c[i].metric == HB_METRIC_TIME) c = &r->st->x.c[i];
+        if (r->st->x.c[i].a == a && r->st->x.c[i].b == d->h &&
+            r->st->x.c[i].metric == HB_METRIC_TIME)
+            c = &r->st->x.c[i];
     const char *verdict = "not testable here";
     if (c && on_gpu(d->at))
         verdict = c->x.kind == HB_CROSS_SINGLE && inside(c->x.L_star, band) ? "reproduced"
-                : c->x.kind == HB_CROSS_TIE ? "inconclusive" : "contradicted";
+                  : c->x.kind == HB_CROSS_TIE                               ? "inconclusive"
+                                                                            : "contradicted";
     hb_table_cell(t, "%s", id);
     hb_table_cell(t, "%s", says);
     hb_table_cell(t, "%s", drew);
@@ -72,22 +89,27 @@ static void cross_row(struct hb_report *r, struct hb_table *t, const struct hb_d
     hb_table_cell(t, "%s", verdict);
 }
 
-// --- mechanism -----------------------------------------------------------------------------------------
-// The exponent lies in the band with its whole interval, overlaps it, or does not.
-static const char *band_verdict(const struct hb_powerfit *f, struct hb_interval band) {
+// --- mechanism
+// ----------------------------------------------------------------------------------------- The
+// exponent lies in the band with its whole interval, overlaps it, or does not.
+static const char *band_verdict(const struct hb_powerfit *f, struct hb_interval band)
+{
     if (inside(f->exponent, band)) return "reproduced (reduced)";
     return f->ci95.hi < band.lo || f->ci95.lo > band.hi ? "contradicted" : "inconclusive";
 }
 
-static void exponent_row(struct hb_table *t, const struct hb_report *r, const struct hb_setting *at, const char *impl,
-                         enum hb_metric m, const char *id, const char *says, struct hb_interval band) {
+static void exponent_row(struct hb_table *t, const struct hb_report *r, const struct hb_setting *at,
+                         const char *impl, enum hb_metric m, const char *id, const char *says,
+                         struct hb_interval band)
+{
     const struct hb_series *s = at ? hb_series_find(&r->st->set, at, impl) : NULL;
     struct hb_fit f;
     if (!s) return;
     hb_table_cell(t, "%s", id);
     hb_table_cell(t, says, impl);
     if (hb_series_fit(s, m, &f)) {
-        hb_table_cell(t, "exponent %.2f [%.2f, %.2f] over L = %.0f to %.0f", f.f.exponent, f.f.ci95.lo, f.f.ci95.hi, f.L_lo, f.L_hi);
+        hb_table_cell(t, "exponent %.2f [%.2f, %.2f] over L = %.0f to %.0f", f.f.exponent,
+                      f.f.ci95.lo, f.f.ci95.hi, f.L_lo, f.L_hi);
         hb_table_cell(t, "%s", band_verdict(&f.f, band));
     } else {
         hb_table_cell(t, "too few lengths");
@@ -95,7 +117,8 @@ static void exponent_row(struct hb_table *t, const struct hb_report *r, const st
     }
 }
 
-static void memory_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d) {
+static void memory_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d)
+{
     const struct hb_series *a = attention_like(r, d->at, "naive");
     int64_t oom = 0;
     for (size_t i = 0; a && i < a->n; i++)
@@ -105,14 +128,17 @@ static void memory_row(struct hb_report *r, struct hb_table *t, const struct hb_
     hb_table_cell(t, "dense attention runs out of memory where Hyena does not");
     const struct hb_cell *h = oom ? hb_series_at(d->h, oom) : NULL;
     if (!oom) hb_table_cell(t, "no length ran out of memory");
-    else hb_table_cell(t, "%s: oom from L = %lld; %s there: %s", a->impl, (long long)oom, d->h->impl,
-                       h ? hb_cell_ok(h) ? hb_str_time(h->median_ns).s : h->status : "not measured");
+    else
+        hb_table_cell(t, "%s: oom from L = %lld; %s there: %s", a->impl, (long long)oom, d->h->impl,
+                      h ? hb_cell_ok(h) ? hb_str_time(h->median_ns).s : h->status : "not measured");
     hb_table_cell(t, "%s", hb_cell_ok(h) ? "reproduced (reduced)" : "inconclusive");
 }
 
-static void utilisation_row(struct hb_table *t, const struct hb_duel *d) {
+static void utilisation_row(struct hb_table *t, const struct hb_duel *d)
+{
     int lower = 0, all = 0;
-    for (size_t i = 0; i < d->a->n && d->a->cell[i]->pt.p.L <= 8192; i++) {      // the claim: at every L up to 8K
+    for (size_t i = 0; i < d->a->n && d->a->cell[i]->pt.p.L <= 8192;
+         i++) {  // the claim: at every L up to 8K
         const struct hb_cell *a = d->a->cell[i], *h = hb_series_at(d->h, a->pt.p.L);
         if (!hb_cell_ok(a) || !hb_cell_ok(h) || !(a->flop > 0) || !(h->flop > 0)) continue;
         lower += h->flop / h->median_ns < a->flop / a->median_ns;
@@ -120,22 +146,35 @@ static void utilisation_row(struct hb_table *t, const struct hb_duel *d) {
     }
     if (!all) return;
     hb_table_cell(t, "RT-7");
-    hb_table_cell(t, "Hyena uses the hardware less than FlashAttention does (FLOP/s, L up to 8192)");
+    hb_table_cell(t, "Hyena uses the hardware less than FlashAttention does (FLOP/s, L up to "
+                     "8192)");
     hb_table_cell(t, "lower at %d of %d lengths", lower, all);
-    hb_table_cell(t, "%s", lower == all ? "reproduced (reduced)" : lower ? "inconclusive" : "contradicted");
+    hb_table_cell(t, "%s",
+                  lower == all ? "reproduced (reduced)"
+                  : lower      ? "inconclusive"
+                               : "contradicted");
 }
 
-static void mechanism(struct hb_report *r, const char *machine, const struct hb_duel *d) {
-    const struct hb_setting *core = hb_setting_main(&r->st->set, machine, HB_SCOPE_CORE, HB_PASS_FWD);
-    const struct hb_interval quasi_linear = {1.0, 1.15}, quadratic = {1.9, 2.05}, linear_bytes = {0.9, 1.1};
+static void mechanism(struct hb_report *r, const char *machine, const struct hb_duel *d)
+{
+    const struct hb_setting *core = hb_setting_main(&r->st->set, machine, HB_SCOPE_CORE,
+                                                    HB_PASS_FWD);
+    const struct hb_interval quasi_linear = {1.0, 1.15}, quadratic = {1.9, 2.05},
+                             linear_bytes = {0.9, 1.1};
     struct hb_table t = {0};
     hb_table_head(&t, "id|mechanism|measured here|verdict");
-    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_TIME, "CX-1", "`%s` grows like L log L", quasi_linear);
-    exponent_row(&t, r, core, "attention_flash", HB_METRIC_TIME, "CX-1", "`%s` grows like L²", quadratic);
-    exponent_row(&t, r, core, "attention_naive", HB_METRIC_TIME, "CX-1", "`%s` grows like L²", quadratic);
-    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_MEMORY, "CX-3", "memory of `%s` is linear", linear_bytes);
-    exponent_row(&t, r, core, "attention_flash", HB_METRIC_MEMORY, "CX-3", "memory of `%s` is linear, too", linear_bytes);
-    exponent_row(&t, r, core, "attention_naive", HB_METRIC_MEMORY, "CX-3", "memory of `%s` is quadratic", quadratic);
+    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_TIME, "CX-1", "`%s` grows like L log L",
+                 quasi_linear);
+    exponent_row(&t, r, core, "attention_flash", HB_METRIC_TIME, "CX-1", "`%s` grows like L²",
+                 quadratic);
+    exponent_row(&t, r, core, "attention_naive", HB_METRIC_TIME, "CX-1", "`%s` grows like L²",
+                 quadratic);
+    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_MEMORY, "CX-3", "memory of `%s` is linear",
+                 linear_bytes);
+    exponent_row(&t, r, core, "attention_flash", HB_METRIC_MEMORY, "CX-3",
+                 "memory of `%s` is linear, too", linear_bytes);
+    exponent_row(&t, r, core, "attention_naive", HB_METRIC_MEMORY, "CX-3",
+                 "memory of `%s` is quadratic", quadratic);
     memory_row(r, &t, d);
     utilisation_row(&t, d);
     if (!hb_table_empty(&t)) hb_table_print(&t, &r->t);
@@ -143,8 +182,10 @@ static void mechanism(struct hb_report *r, const char *machine, const struct hb_
     hb_text_add(&r->t, "\n");
 }
 
-// --- the section ---------------------------------------------------------------------------------------
-static void figure_data(struct hb_report *r) {
+// --- the section
+// ---------------------------------------------------------------------------------------
+static void figure_data(struct hb_report *r)
+{
     struct hb_paper_row p[16];
     int n = 0;
     struct hb_table t = {0};
@@ -153,12 +194,15 @@ static void figure_data(struct hb_report *r) {
         hb_error_clear();
         return;
     }
-    hb_text_add(&r->t, "The paper's own figure (" SOURCE ", Fig. 4.3; one A100, B 1, fp16; data in `plots/paper_fig43.dat`):\n\n");
+    hb_text_add(&r->t, "The paper's own figure (" SOURCE ", Fig. 4.3; one A100, B 1, fp16; data in "
+                                                         "`plots/paper_fig43.dat`):\n\n");
     hb_table_head(&t, ">L|>Hyena-2|>attention|>FlashAttention|>attention/Hyena|>Flash/Hyena");
     for (int i = 0; i < n; i++) {
         hb_table_cell(&t, "%.0f", p[i].L);
         hb_table_cell(&t, "%s", hb_str_time(p[i].hyena_ms * 1e6).s);
-        hb_table_cell(&t, "%s", isfinite(p[i].attention_ms) ? hb_str_time(p[i].attention_ms * 1e6).s : "out of memory");
+        hb_table_cell(&t, "%s",
+                      isfinite(p[i].attention_ms) ? hb_str_time(p[i].attention_ms * 1e6).s
+                                                  : "out of memory");
         hb_table_cell(&t, "%s", hb_str_time(p[i].flash_ms * 1e6).s);
         hb_table_cell(&t, "%s", hb_str_num(p[i].attention_ms / p[i].hyena_ms).s);
         hb_table_cell(&t, "%s", hb_str_num(p[i].flash_ms / p[i].hyena_ms).s);
@@ -167,25 +211,33 @@ static void figure_data(struct hb_report *r) {
     hb_text_add(&r->t, "\n");
 }
 
-void hb_report_paper(struct hb_report *r) {
+void hb_report_paper(struct hb_report *r)
+{
     hb_text_add(&r->t, "## What the paper says and what was measured here\n\n"
-                "The text of the paper and its figure disagree: the text says 2x at 8K and 100x at 64K over FlashAttention, the figure's "
-                "data give 1.40x and 11.4x. Both are shown. A statement about speed on the paper's GPU is *not testable here* on a "
-                "CPU; our ratio stands beside it for orientation. The mechanism behind it is testable anywhere.\n\n");
+                       "The text of the paper and its figure disagree: the text says 2x at 8K and "
+                       "100x at 64K over FlashAttention, the figure's data give 1.40x and 11.4x. "
+                       "Both are shown. A statement about speed on the paper's GPU is *not "
+                       "testable here* on a CPU; our ratio stands beside it for orientation. The "
+                       "mechanism behind it is testable anywhere.\n\n");
     figure_data(r);
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_duel d;
         hb_report_subhead(r, machine);
         if (!hb_report_duel(r, machine, HB_PASS_FWD, &d)) {
-            hb_text_add(&r->t, "No setting has both an mha and a hyena at scope operator: `hyena-bench sweep` measures them.\n\n");
+            hb_text_add(&r->t, "No setting has both an mha and a hyena at scope operator: "
+                               "`hyena-bench sweep` measures them.\n\n");
             continue;
         }
         struct hb_table t = {0};
-        hb_table_head(&t, "id|the text says|>its figure|measured here|>FLOP bound here (full square)|verdict");
-        for (size_t i = 0; i < sizeof ratio_claims / sizeof *ratio_claims; i++) ratio_row(r, &t, &d, &ratio_claims[i]);
-        cross_row(r, &t, &d, "RT-4", "crosses dense attention at 2048", "1932", "naive", (struct hb_interval){1024, 4096});
-        cross_row(r, &t, &d, "RT-5", "crosses FlashAttention between 4096 and 8196", "6727", "flash", (struct hb_interval){4096, 8192});
+        hb_table_head(&t, "id|the text says|>its figure|measured here|>FLOP bound here (full "
+                          "square)|verdict");
+        for (size_t i = 0; i < sizeof ratio_claims / sizeof *ratio_claims; i++)
+            ratio_row(r, &t, &d, &ratio_claims[i]);
+        cross_row(r, &t, &d, "RT-4", "crosses dense attention at 2048", "1932", "naive",
+                  (struct hb_interval){1024, 4096});
+        cross_row(r, &t, &d, "RT-5", "crosses FlashAttention between 4096 and 8196", "6727",
+                  "flash", (struct hb_interval){4096, 8192});
         hb_text_add(&r->t, "Forward, %s, H = `%s`:\n\n", hb_report_where(d.at).s, d.h->impl);
         hb_table_print(&t, &r->t);
         hb_text_add(&r->t, "\n");
