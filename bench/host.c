@@ -80,9 +80,13 @@ static bool reserve(size_t bytes, size_t *in_use)
         *in_use = now;
         if (bytes > SIZE_MAX - now || (limit && now + bytes > limit)) return false;
     } while (!atomic_compare_exchange_weak(&mem.now, &now, now + bytes));
-    size_t peak = atomic_load(&mem.peak);
-    while (now + bytes > peak && !atomic_compare_exchange_weak(&mem.peak, &peak, now + bytes)) continue;
     return true;
+}
+
+static void raise_peak(size_t to)
+{
+    size_t peak = atomic_load(&mem.peak);
+    while (to > peak && !atomic_compare_exchange_weak(&mem.peak, &peak, to)) continue;
 }
 
 static void *host_alloc(const struct hb_host *self, size_t bytes)
@@ -105,6 +109,7 @@ static void *host_alloc(const struct hb_host *self, size_t bytes)
         hb_fail(HB_ERR_OOM, "out of memory: the system refused %zu bytes, %zu in use", bytes, in_use);
         return NULL;
     }
+    raise_peak(in_use + bytes);
     *b = (struct block){ .bytes = bytes, .magic = BLOCK_MAGIC };
     atomic_fetch_add(&mem.count, 1);
     return (char *)b + HB_ALIGN;
