@@ -165,6 +165,7 @@ static int start(struct child *c, char *const argv[], const json_t *request, siz
         static char self[] = "hyena-bench";
         s.argv[0] = self;
         s.err = err[1]; s.reply = reply[1]; s.exec_err = ex[1];
+        signal(SIGCHLD, SIG_DFL);        // ignored, as some callers leave it, the kernel would reap the child
         c->pid = fork();
         if (c->pid == 0) become(&s);
         if (c->pid < 0) e = errno;
@@ -237,7 +238,8 @@ static size_t resident_bytes(pid_t pid)
 static bool has_ended(pid_t pid)
 {
     siginfo_t info = { 0 };
-    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0) return errno != EINTR;   // somebody reaped it
+    return info.si_pid == pid;
 }
 
 static void stop(struct child *c, const char *status)

@@ -1,6 +1,6 @@
 // sweep.c: the command `sweep`: many points, one after another, each in its own child process.
 //
-// Order     planning step (FFT wisdom, one child per implementation), then the points by priority and length; pairs
+// Order     planning step (sweep_plan.c), then the points by priority and length; pairs
 //           and refinements in their priority's place. Every answer is on the disk before the next point starts.
 // Dropped   a point whose predicted time does not fit into what is left of --budget-s, or far exceeds its own limit,
 //           is not measured; it becomes a row `dropped` with its predicted cost. What is cheap to refuse is tried all
@@ -28,26 +28,26 @@ struct job {
     uint64_t first_groups;           // groups of the first priority, whose curve is still to be shown
 };
 
-#define PLANNING_LIMIT_S 60.0        // of one implementation; what it has not planned then is planned with its point
 #define PROBE_LIMIT_S    10.0        // of a child that is only to say out of memory or refused
 #define ASSEMBLE_S       2.0         // kept of the budget for writing the result
 
 static double now_s(void) { return (double)hb_now_ns() * 1e-9; }
-static double left_of_budget(const struct sweep *s)
+
+double hb_sweep_left(const struct sweep *s)
 {
     return s->budget_s > 0 ? s->budget_s - ASSEMBLE_S - (now_s() - s->t0_s) : INFINITY;
 }
 
 // --- progress ------------------------------------------------------------------------------------------------------
 
-static void progress(const struct sweep *s, const char *what)
+void hb_sweep_progress(const struct sweep *s, const char *what)
 {
     size_t done = 0, total = 0;
     for (size_t i = 0; i < s->n; i++) {
         total += s->items[i].n > 0;
         done += s->items[i].n > 0 && s->items[i].state != ITEM_PENDING;
     }
-    hb_progress(what, done, total, fmin(hb_sweep_remaining(s), left_of_budget(s)));
+    hb_progress(what, done, total, fmin(hb_sweep_remaining(s), hb_sweep_left(s)));
 }
 
 static void label(const struct sweep_item *it, char *buf, size_t cap)
@@ -79,62 +79,6 @@ static void find_first_groups(struct job *j)
             if (j->s.items[i].state == ITEM_PENDING && j->s.items[i].groups >> g & 1
                 && j->s.file.groups[g].set.priority == j->s.items[0].priority)
                 j->first_groups |= (uint64_t)1 << g;
-}
-
-// --- the planning step ---------------------------------------------------------------------------------------------
-
-// The FFT problems of one implementation: the convolution itself, also where an operator holds it. Returns how many
-// there are in pts[cap].
-static int fft_problems(const struct sweep *s, const char *impl, struct hb_point *pts, int cap)
-{
-    int n = 0;
-    for (size_t i = 0; i < s->n; i++)
-        for (int k = 0; k < s->items[i].n && n < cap; k++) {
-            const struct sweep_item *it = &s->items[i];
-            struct hb_point pt = it->pt[k];
-            const char *inner = pt.p.op == HB_HYENA ? pt.p.inner : pt.impl;
-            if (it->state != ITEM_PENDING || strcmp(inner, impl) || pt.p.planning != HB_PLAN_MEASURE) continue;
-            if (pt.p.op == HB_HYENA) {
-                snprintf(pt.impl, sizeof pt.impl, "%s", impl);
-                memset(&pt.p.oper, 0, sizeof pt.p.oper);
-                if (hb_point_resolve(&pt)) { hb_error_clear(); continue; }
-            }
-            int same = 0;
-            for (; same < n; same++)
-                if (pts[same].p.L == pt.p.L && pts[same].p.B == pt.p.B && pts[same].p.D == pt.p.D
-                    && pts[same].p.threads == pt.p.threads && pts[same].p.backward == pt.p.backward) break;
-            if (same == n) pts[n++] = pt;
-        }
-    return n;
-}
-
-static int shorter(const void *x, const void *y)
-{
-    int64_t a = ((const struct hb_point *)x)->p.L, b = ((const struct hb_point *)y)->p.L;
-    return a < b ? -1 : a > b;
-}
-
-static int plan_step(struct job *j)
-{
-    static struct hb_point pts[HB_PLAN_POINTS];
-    struct hb_measure_opts o = { .mem_bytes = hb_default_mem_limit(),
-                                 .sample = { .min_samples = HB_MIN_SAMPLES, .max_samples = HB_MAX_SAMPLES } };
-    for (int i = 0; i < hb_registry_count() && !hb_interrupted(); i++) {
-        const struct hb_impl *im = hb_registry_at(i)->impl;
-        char what[HB_NAME_MAX + 32];
-        double took = 0;
-        if (!im || im->op != HB_LONGCONV) continue;
-        int n = fft_problems(&j->s, im->name, pts, HB_PLAN_POINTS);
-        if (!n) continue;
-        qsort(pts, (size_t)n, sizeof *pts, shorter);         // what the limit cuts off are the longest
-        snprintf(what, sizeof what, "planning of %s", im->name);
-        progress(&j->s, what);
-        o.time_limit_s = fmin(PLANNING_LIMIT_S, fmax(left_of_budget(&j->s) / 3, 1));
-        int rc = hb_plan_points(pts, n, &o, &took);
-        if (rc) return rc;
-        json_object_set_new(j->planning, im->name, json_real(took));
-    }
-    return 0;
 }
 
 // --- one point -----------------------------------------------------------------------------------------------------
@@ -170,7 +114,7 @@ static int probe(struct job *j, struct sweep_item *it, bool *answered)
 {
     struct hb_measured m;
     struct hb_measure_opts o = it->opts;
-    o.time_limit_s = fmin(PROBE_LIMIT_S, left_of_budget(&j->s));
+    o.time_limit_s = fmin(PROBE_LIMIT_S, hb_sweep_left(&j->s));
     *answered = false;
     if (o.time_limit_s < 1) return 0;
     int rc = hb_probe(it->pt, it->n, &o, &m);
@@ -185,11 +129,11 @@ static int measure(struct job *j, struct sweep_item *it)
 {
     struct hb_measured m;
     struct hb_measure_opts o = it->opts;
-    double left = left_of_budget(&j->s);
+    double left = hb_sweep_left(&j->s);
     bool cut = left < o.time_limit_s;
     char what[2 * HB_NAME_MAX + 64];
     label(it, what, sizeof what);
-    progress(&j->s, what);
+    hb_sweep_progress(&j->s, what);
     if (cut) o.time_limit_s = left;
     int rc = hb_measure(it->pt, it->n, &o, &m);
     if (rc) return rc;
@@ -208,7 +152,7 @@ static int process(struct job *j, struct sweep_item *it)
 {
     char why[200];
     bool answered = false, hopeless = hb_sweep_hopeless(&j->s, it);
-    double left = left_of_budget(&j->s);
+    double left = hb_sweep_left(&j->s);
     it->predicted_s = hb_sweep_predict(&j->s, it);
     bool late = it->predicted_s > left && it->predicted_s - left > 0.1 * it->predicted_s;
     if (!hopeless && !late) return measure(j, it);
@@ -258,11 +202,13 @@ static int refine_once(struct job *j, const struct sweep_refine *r, int64_t L)
 static int refine(struct job *j, size_t i)
 {
     const struct sweep_refine *r = &j->s.file.refines[j->s.items[i].refine];
+    int64_t last = 0;
     for (int64_t step = 0; step < r->steps && !hb_interrupted(); step++) {
         int64_t L = hb_sweep_refine_length(&j->s, r);
-        if (!L) break;
+        if (!L || L == last) break;      // the same again: there was no time for it
         int rc = refine_once(j, r, L);
         if (rc) return rc;
+        last = L;
     }
     if (!hb_interrupted()) j->s.items[i].state = ITEM_DONE;
     return 0;
@@ -381,7 +327,7 @@ static int sweep(struct job *j, int *answer)
     hb_sweep_sort(&j->s);
     if (j->a->dry_run) return hb_sweep_print_plan(&j->s);
     if (!(j->planning = json_object())) return hb_fail(HB_ERR_RUN, "out of memory for the plan");
-    if ((rc = plan_step(j)) != 0 || (rc = open_run(j)) != 0) return rc;
+    if ((rc = hb_sweep_plan(&j->s, j->planning)) != 0 || (rc = open_run(j)) != 0) return rc;
     find_first_groups(j);
     rc = measure_all(j);
     return rc ? rc : finish(j, answer);

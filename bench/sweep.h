@@ -1,7 +1,7 @@
 // sweep.h: a sweep file, the points that follow from it, and the order in which they are measured.
 //
-// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_refine.c sharpens crossovers,
-// sweep_show.c prints, sweep.c is the command.
+// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_plan.c leaves FFT wisdom,
+// sweep_refine.c sharpens crossovers, sweep_show.c prints, sweep.c is the command.
 #ifndef HB_SWEEP_H
 #define HB_SWEEP_H
 
@@ -98,13 +98,19 @@ bool hb_sweep_restore(struct sweep_item *it, const json_t *doc);
 
 // The crossing of refinement r over the lengths measured so far. Returns their number, or HB_ERR_*.
 int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struct hb_crossing *x);
+// The planning step; planning gets {implementation: seconds}.
+int hb_sweep_plan(const struct sweep *s, json_t *planning);
+
 // The next length that would sharpen refinement r: between the measured lengths around its crossover; 0: there is none
 // or it is sharp enough.
 enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r);   // of its group: the first
 int64_t hb_sweep_refine_length(const struct sweep *s, const struct sweep_refine *r);
 
+double hb_sweep_left(const struct sweep *s);                         // seconds of the budget; INFINITY: no limit
+
 // --- for people --------------------------------------------------------------------------------------------------
 
+void hb_sweep_progress(const struct sweep *s, const char *what);
 void hb_sweep_print_curve(const struct sweep *s, int group);     // time against length, drawn with letters
 int hb_sweep_print_tables(const struct sweep *s);
 int hb_sweep_print_plan(const struct sweep *s);                  // --dry-run
