@@ -7,7 +7,7 @@
 
 #include "record.h"
 
-enum { DUMP = JSON_REAL_PRECISION(17) | JSON_COMPACT };
+enum { DUMP = JSON_REAL_PRECISION(17) };      // one line, blanks after : and , as Google Benchmark writes
 
 json_t *hb_json_load(const char *path)
 {
