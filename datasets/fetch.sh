@@ -1,9 +1,10 @@
 #!/bin/bash
-# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked against datasets/manifest.
-#   no argument     the default set (bible), and a list of where the others stand
+# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked against the manifest.
+#   no argument     the default set, bible
 #   SET ...         exactly these; a set that cannot be had is an error
 #   all             every set of the manifest
-# Exit 0: everything asked for is there.  2: no such set.  3: a set cannot be had here.  4: a tool or a check failed.
+#   list            fetches nothing, says where each set stands
+# Exit 0: everything asked for is there.  2: no such set.  3: a set cannot be had here.  4: a tool failed.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=${HYENA_BENCH_BUILD:-$(dirname "$here")/build}/datasets
@@ -16,7 +17,7 @@ sha() { sha256sum <"$1" | cut -d' ' -f1; }
 how() {  # get source
     case $1 in
         debian:*) echo "apt-get install $(tr , ' ' <<<"${1#debian:}")" ;;
-        data:*)   echo "put ${1#data:} or ${1#data:}.xz into a folder and name it in HYENA_BENCH_DATA; source: $2" ;;
+        data:*)   echo "put it (or its .xz) into a folder and name that in HYENA_BENCH_DATA; source: $2" ;;
     esac
 }
 
@@ -26,7 +27,7 @@ produce() {  # get tmp
     case $1 in
         debian:bible-kjv,*)
             command -v bible >/dev/null && [ -r /usr/lib/bible.data ] || return 1
-            # The program looks for its data in the current folder first: name the place. -f: one verse a line.
+            # It looks for its data in the current folder first: name the place. -f: one verse a line.
             bible -p /usr/lib -f gen1:1-rev22:21 </dev/null >"$2" || return 4 ;;
         data:*)
             [ -n "$folder" ] || return 1
@@ -42,7 +43,7 @@ produce() {  # get tmp
 fetch_file() {  # set file bytes sha get; 0 there, 3 cannot be had
     local path="$out/$2" rc
     tmp="$out/.$2.$$"
-    # A file of the right size was checked when it was put here, and the program checks it again when it reads it.
+    # A file of the right size was checked when it came here; the program checks it again when it reads it.
     if [ -f "$path" ] && [ "$(stat -c %s "$path")" = "$3" ]; then return 0; fi
     produce "$5" "$tmp"; rc=$?
     [ $rc = 1 ] && { rm -f "$tmp"; return 3; }
@@ -66,13 +67,14 @@ fetch_set() {  # name
 
 names() { grep -v '^#' "$here/manifest" | cut -f1 | uniq; }
 
-# One line a file that is not unpacked yet: what to do for it.
-list_others() {
-    local set file bytes sum get licence source
+# One line a file: where it stands.
+list_sets() {
+    local set file bytes sum get licence source packed
     while IFS=$'\t' read -r set file bytes sum get licence source; do
+        packed=${HYENA_BENCH_DATA:-/nowhere}/${get#data:}
         if [ -f "$out/$file" ]; then say "$set: $file is here"
-        elif [ -r "${HYENA_BENCH_DATA:-/nowhere}/${get#data:}.xz" ] || [ -r "${HYENA_BENCH_DATA:-/nowhere}/${get#data:}" ]; then
-            say "$set: $file can be unpacked with: make datasets SETS=$set"
+        elif [ -r "$packed.xz" ] || [ -r "$packed" ] || [[ $get == debian:* ]]; then
+            say "$set: $file comes with: make datasets SETS=$set"
         else say "$set: $file is not here: $(how "$get" "$source")"; fi
     done < <(grep -v '^#' "$here/manifest")
 }
@@ -80,11 +82,9 @@ list_others() {
 tmp=
 trap '[ -z "$tmp" ] || rm -f "$tmp"' EXIT
 mkdir -p "$out" || die 4 "cannot create $out"
-if [ $# = 0 ]; then
-    fetch_set bible
-    list_others
-elif [ "$1" = all ]; then
-    for name in $(names); do fetch_set "$name"; done
-else
-    for name in "$@"; do fetch_set "$name"; done
-fi
+[ $# -gt 0 ] || set -- bible
+case $1 in
+    list) list_sets ;;
+    all)  for name in $(names); do fetch_set "$name"; done ;;
+    *)    for name in "$@"; do fetch_set "$name"; done ;;
+esac

@@ -1,5 +1,7 @@
 // train.c: the command `train`: one language model, or a suite of them.
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../child.h"
 #include "../cli.h"
@@ -188,6 +190,19 @@ static int train_one(const struct args *a, const struct hb_lm_config *c)
     return record(c, a->out, "benchmarks", entry);
 }
 
+// Said before the training, not after it: the folder of --out must take a file.
+static int check_out(const char *out)
+{
+    char folder[4096];
+    const char *slash = out ? strrchr(out, '/') : NULL;
+    if (!out)
+        return 0;
+    snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - out + 1) : 1, slash ? out : ".");
+    if (access(folder, W_OK))
+        return hb_fail(HB_ERR_INPUT, "--out %s: cannot write into %s: %s", out, folder, strerror(errno));
+    return 0;
+}
+
 static int single(const struct args *a)
 {
     struct hb_lm_config c;
@@ -196,8 +211,12 @@ static int single(const struct args *a)
     json_t *doc = hb_json_load(a->pos[0]);
     if (!doc)
         return HB_ERR_INPUT;
-    int rc = hb_lm_config_json(&c, doc, a->pos[0]);
+    int rc = json_object_get(doc, "runs")
+           ? hb_fail(HB_ERR_INPUT, "%s is a list of runs: add --suite", a->pos[0])
+           : hb_lm_config_json(&c, doc, a->pos[0]);
     json_decref(doc);
+    if (!rc)
+        rc = check_out(a->out);
     for (int i = 1; !rc && i < a->n_pos; i++)
         rc = hb_lm_config_word(&c, a->pos[i]);
     if (!rc)
