@@ -5,9 +5,11 @@
 set -u
 build=$(realpath "${1:-build}")
 kills=${2:-20}
-hb=$build/hyena-bench
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
+# A copy: another build in the meantime would be other circumstances, which --resume rightly does not mix.
+mkdir "$tmp/bin" && cp -a "$build/hyena-bench" "$build/impls" "$tmp/bin/" || exit 1
+hb=$tmp/bin/hyena-bench
 export HYENA_BENCH_BUILD=$tmp/build       # results and wisdom of its own
 mkdir "$HYENA_BENCH_BUILD"
 RANDOM=$$
