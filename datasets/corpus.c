@@ -1,4 +1,5 @@
-// corpus.c: readers of the data sets. A reader takes one file's bytes and appends the tokens of one split.
+// corpus.c: readers of the data sets. A reader takes one file's bytes and appends the tokens of one
+// split.
 
 #include "corpus.h"
 
@@ -31,7 +32,7 @@ static void read_all(const uint8_t *s, int64_t n, enum hb_split split, struct hb
     put_bytes(s, n, out);
 }
 
-// --- split by place ----------------------------------------------------------------------------------------
+// --- split by place ------------------------------------------------------------------------------
 
 // The split's part [*lo,*hi) of n: 94 % train, 3 % valid, 3 % test.
 static void place(int64_t n, enum hb_split split, int64_t *lo, int64_t *hi)
@@ -69,10 +70,11 @@ static void read_fasta(const uint8_t *s, int64_t n, enum hb_split split, struct 
     out->n = hi - lo;
 }
 
-// --- the Bible: by book ----------------------------------------------------------------------------------------
+// --- the Bible: by book --------------------------------------------------------------------------
 
-// A narrative, a book of wisdom or prophecy and one of the New Testament each, 3.4 and 4.6 % of the text. None has
-// a near copy in the training books (as Mark has in Matthew, or Chronicles in Kings).
+// A narrative, a book of wisdom or prophecy and one of the New Testament each, 3.4 and 4.6 % of the
+// text. None has a near copy in the training books (as Mark has in Matthew, or Chronicles in
+// Kings).
 static enum hb_split book_split(const uint8_t *name, int64_t n)
 {
     static const struct { const char *book; enum hb_split split; } held[] = {
@@ -100,7 +102,7 @@ static void read_bible(const uint8_t *s, int64_t n, enum hb_split split, struct 
     }
 }
 
-// --- the encyclopedia: by article ------------------------------------------------------------------------------
+// --- the encyclopedia: by article ----------------------------------------------------------------
 
 static enum hb_split article_split(const uint8_t *tag, int64_t n)
 {
@@ -112,7 +114,8 @@ static enum hb_split article_split(const uint8_t *tag, int64_t n)
     return id % 200 == 0 ? HB_SPLIT_TEST : id % 200 == 100 ? HB_SPLIT_VALID : HB_SPLIT_TRAIN;
 }
 
-// An article is <doc id="..." ...> TEXT </doc>, both tags on lines of their own; the tags are dropped.
+// An article is <doc id="..." ...> TEXT </doc>, both tags on lines of their own; the tags are
+// dropped.
 static void read_articles(const uint8_t *s, int64_t n, enum hb_split split, struct hb_tokens *out)
 {
     bool mine = false;
@@ -127,10 +130,16 @@ static void read_articles(const uint8_t *s, int64_t n, enum hb_split split, stru
     }
 }
 
-// --- the sets --------------------------------------------------------------------------------------------------
+// --- the sets ------------------------------------------------------------------------------------
 
-// rows: the manifest's set name per split, or one for all of them (then the reader splits). NULL: there is none.
-static const struct corpus { const char *name; const char *rows[HB_SPLIT_COUNT]; int vocab; reader read; } sets[] = {
+// rows: the manifest's set name per split, or one for all of them (then the reader splits). NULL:
+// there is none.
+static const struct corpus {
+    const char *name;
+    const char *rows[HB_SPLIT_COUNT];
+    int vocab;
+    reader read;
+} sets[] = {
     {"bible", {"bible", "bible", "bible"}, BYTES, read_bible},
     {"wikitext-2", {"wikitext-2.train", "wikitext-2.valid", "wikitext-2.test"}, BYTES, read_all},
     {"wikitext-103", {NULL, "wikitext-103.valid", "wikitext-103.test"}, BYTES, read_all},
@@ -160,7 +169,8 @@ const char *hb_corpus_names(void)
 }
 
 // The sum of one file is its own; of several, that of their sums in a row.
-static int set_sum(const struct hb_host *host, const struct hb_manifest_row *const *rows, int n, char hex[65])
+static int set_sum(const struct hb_host *host, const struct hb_manifest_row *const *rows, int n,
+                   char hex[65])
 {
     char sums[MAX_FILES * 64 + 1];
     unsigned char md[EVP_MAX_MD_SIZE];
@@ -179,16 +189,17 @@ static int set_sum(const struct hb_host *host, const struct hb_manifest_row *con
 }
 
 // Reads the files one by one, so that only one of them is in memory beside the tokens.
-static int read_files(const struct hb_host *host, const struct hb_data_dirs *dirs, const struct corpus *c,
-                      const struct hb_manifest_row *const *rows, int n, enum hb_split split,
-                      struct hb_tokens *out)
+static int read_files(const struct hb_host *host, const struct hb_data_dirs *dirs,
+                      const struct corpus *c, const struct hb_manifest_row *const *rows, int n,
+                      enum hb_split split, struct hb_tokens *out)
 {
     int64_t room = 0;
     for (int i = 0; i < n; i++) {
         room += rows[i]->bytes;
         uint16_t *more = realloc(out->tok, (size_t)room * sizeof *more);
         if (!more)
-            return host->fail(host, HB_ERR_OOM, "no memory for the %lld tokens of %s", (long long)room, c->name);
+            return host->fail(host, HB_ERR_OOM, "no memory for the %lld tokens of %s",
+                              (long long)room, c->name);
         out->tok = more;
         uint8_t *data;
         int rc = hb_manifest_load(host, dirs, rows[i], &data);
@@ -212,9 +223,11 @@ int hb_corpus_load(const struct hb_host *host, const struct hb_data_dirs *dirs, 
     *out = (struct hb_tokens){0};
     const struct corpus *c = find(name);
     if (!c)
-        return host->fail(host, HB_ERR_INPUT, "no data set '%s'; there are: %s", name, hb_corpus_names());
+        return host->fail(host, HB_ERR_INPUT, "no data set '%s'; there are: %s", name,
+                          hb_corpus_names());
     if (!c->rows[split])
-        return host->fail(host, HB_ERR_INPUT, "the set %s has no %s split here", name, split_names[split]);
+        return host->fail(host, HB_ERR_INPUT, "the set %s has no %s split here", name,
+                          split_names[split]);
     struct hb_manifest_row *all;
     int n_all, n = 0, rc = hb_manifest_read(host, dirs->manifest, &all, &n_all);
     if (rc)

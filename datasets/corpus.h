@@ -1,15 +1,18 @@
 // corpus.h: a named data set, split into train, valid and test, as tokens.
 //
 // set            tokens                        split
-// bible          bytes of the verses           by book (valid: Ruth, Job, Hebrews; test: Esther, Daniel, John)
+// bible          bytes of the verses           by book: valid Ruth, Job, Hebrews;
+//                                              test Esther, Daniel, John
 // wikitext-2     bytes                         as published
-// wikitext-103   bytes                         as published; the training split is not in the manifest
-// enwiki2015     bytes of the articles         by article id: test % 200 == 0, valid % 200 == 100, else train
+// wikitext-103   bytes                         as published; there is no training split
+// enwiki2015     bytes of the articles         by article id: test if id % 200 == 0,
+//                                              valid if id % 200 == 100, else train
 // sotu           bytes                         by place: the last 3 % test, the 3 % before valid
-// ecoli lambda chrX   A C G T N = 0..4         by place, likewise; header lines dropped, letters upper-cased
+// ecoli, lambda, chrX   A C G T N = 0..4       by place, likewise; headers dropped, upper case
 //
 // A verse is its text and a newline; the reference in front of it (Ge1:1) is dropped.
-// The memory of a corpus comes from malloc, not from the counted allocator: it is not part of a model.
+// The memory of a corpus comes from malloc, not from the counted allocator: it is not part of a
+// model.
 #ifndef HB_CORPUS_H
 #define HB_CORPUS_H
 
@@ -21,7 +24,7 @@ struct hb_tokens {
     uint16_t *tok;        // (n), owned
     int64_t n;
     int vocab;            // ids are 0..vocab-1
-    char sha256[65];      // of the file, or of the files' sums one after the other if there are several
+    char sha256[65];  // of the file, or of the files' sums one after the other if there are several
 };
 
 // HB_ERR_INPUT: no such set or no such split. HB_ERR_MISSING: not fetched; the message says how.

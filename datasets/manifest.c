@@ -62,8 +62,9 @@ static int read_rows(const struct hb_host *host, const char *path, FILE *fp,
     for (int no = 1; fgets(line, sizeof line, fp); no++) {
         size_t len = strlen(line);
         if (len == 0 || line[len - 1] != '\n')
-            return host->fail(host, HB_ERR_INPUT, "%s:%d: the line is longer than %d bytes or has no end",
-                              path, no, LINE_MAX_BYTES - 2);
+            return host->fail(host, HB_ERR_INPUT,
+                              "%s:%d: the line is longer than %d bytes or has no end", path, no,
+                              LINE_MAX_BYTES - 2);
         line[len - 1] = '\0';
         if (line[0] == '#' || line[0] == '\0')
             continue;
@@ -84,7 +85,8 @@ static int read_rows(const struct hb_host *host, const char *path, FILE *fp,
     return 0;
 }
 
-int hb_manifest_read(const struct hb_host *host, const char *path, struct hb_manifest_row **rows, int *n)
+int hb_manifest_read(const struct hb_host *host, const char *path, struct hb_manifest_row **rows,
+                     int *n)
 {
     *rows = NULL;
     *n = 0;
@@ -115,26 +117,32 @@ static int sha256_hex(const void *data, size_t bytes, char hex[65])
 static int missing(const struct hb_host *host, const char *path, const struct hb_manifest_row *r)
 {
     if (!strncmp(r->get, "debian:", 7))
-        return host->fail(host, HB_ERR_MISSING, "%s is not there; get it with: make datasets SETS=%s "
-                          "(needs the Debian packages %s)", path, r->set, r->get + 7);
+        return host->fail(host, HB_ERR_MISSING,
+                          "%s is not there; get it with: make datasets SETS=%s "
+                          "(needs the Debian packages %s)",
+                          path, r->set, r->get + 7);
     return host->fail(host, HB_ERR_MISSING, "%s is not there; put %s or %s.xz into the folder that "
                       "HYENA_BENCH_DATA names and run: make datasets SETS=%s (source: %s)",
                       path, r->get + 5, r->get + 5, r->set, r->source);
 }
 
-static int load_open(const struct hb_host *host, const char *path, const struct hb_manifest_row *r, FILE *fp,
-                     uint8_t *data)
+static int load_open(const struct hb_host *host, const char *path, const struct hb_manifest_row *r,
+                     FILE *fp, uint8_t *data)
 {
     size_t want = (size_t)r->bytes, got = fread(data, 1, want, fp);
     if (got != want || fgetc(fp) != EOF)
-        return host->fail(host, HB_ERR_INPUT, "%s has not %lld bytes as the manifest says; remove it and run: "
-                          "make datasets SETS=%s", path, (long long)r->bytes, r->set);
+        return host->fail(host, HB_ERR_INPUT,
+                          "%s has not %lld bytes as the manifest says; remove it and run: "
+                          "make datasets SETS=%s",
+                          path, (long long)r->bytes, r->set);
     char hex[65];
     if (sha256_hex(data, want, hex))
         return host->fail(host, HB_ERR_RUN, "%s: libcrypto could not compute its sha256", path);
     if (strcmp(hex, r->sha256))
-        return host->fail(host, HB_ERR_INPUT, "%s has sha256 %.16s..., the manifest says %.16s...; remove it and "
-                          "run: make datasets SETS=%s", path, hex, r->sha256, r->set);
+        return host->fail(host, HB_ERR_INPUT,
+                          "%s has sha256 %.16s..., the manifest says %.16s...; remove it and "
+                          "run: make datasets SETS=%s",
+                          path, hex, r->sha256, r->set);
     return 0;
 }
 
@@ -151,7 +159,8 @@ int hb_manifest_load(const struct hb_host *host, const struct hb_data_dirs *dirs
                                : host->fail(host, HB_ERR_RUN, "%s: %s", path, strerror(errno));
     int rc;
     if (!(*data = malloc((size_t)row->bytes)))
-        rc = host->fail(host, HB_ERR_OOM, "%s: no memory for %lld bytes", path, (long long)row->bytes);
+        rc = host->fail(host, HB_ERR_OOM, "%s: no memory for %lld bytes", path,
+                        (long long)row->bytes);
     else
         rc = load_open(host, path, row, fp, *data);
     fclose(fp);

@@ -4,7 +4,8 @@
 
 #include "../impls/core/hb.h"
 
-// Where things are: the manifest itself and the folder with fetched, unpacked files (build/datasets).
+// Where things are: the manifest itself and the folder with fetched, unpacked files
+// (build/datasets).
 struct hb_data_dirs { const char *manifest, *cache; };
 
 struct hb_manifest_row {
@@ -12,8 +13,10 @@ struct hb_manifest_row {
     int64_t bytes;
 };
 
-// All rows in file order; *rows is malloc'ed, owned by the caller. HB_ERR_INPUT names file and line.
-int hb_manifest_read(const struct hb_host *host, const char *path, struct hb_manifest_row **rows, int *n);
+// All rows in file order; *rows is malloc'ed, owned by the caller. HB_ERR_INPUT names file and
+// line.
+int hb_manifest_read(const struct hb_host *host, const char *path, struct hb_manifest_row **rows,
+                     int *n);
 // The file of a row, whole, its size and sha256 verified; *data is malloc'ed, owned by the caller.
 // HB_ERR_MISSING says how to get the set.
 int hb_manifest_load(const struct hb_host *host, const struct hb_data_dirs *dirs,

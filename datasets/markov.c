@@ -1,4 +1,5 @@
-// markov.c: see markov.h. Everything about the source is computed in float64 from its transition table.
+// markov.c: see markov.h. Everything about the source is computed in float64 from its transition
+// table.
 
 #include "markov.h"
 
@@ -7,11 +8,12 @@
 
 #include "../impls/core/rng.h"
 
-// The likely symbol's probability is uniform in here; with 4 symbols and k = 2 this puts the entropy without the older
-// symbol about 2.3 times above the rate.
+// The likely symbol's probability is uniform in here; with 4 symbols and k = 2 this puts the
+// entropy without the older symbol about 2.3 times above the rate.
 static const double PEAK_LO = 0.75, PEAK_HI = 0.9;
 
-enum { STREAM_TABLE = 1, STREAM_TAU = 2, STREAM_TEXT = 1000 };   // rng streams; a tau per context symbol
+// rng streams; a tau per context symbol
+enum { STREAM_TABLE = 1, STREAM_TAU = 2, STREAM_TEXT = 1000 };
 
 static void permutation(int S, uint64_t seed, uint64_t stream, int *out)
 {
@@ -39,13 +41,15 @@ static void fill_table(struct hb_markov *m, uint64_t seed)
         uint64_t i = (uint64_t)(c * (S + 1));
         double peak = PEAK_LO + (PEAK_HI - PEAK_LO) * hb_rng_uniform(seed, STREAM_TABLE, i);
         for (int x = 0; x < S; x++)
-            rest += p[x] = x == likely ? 0.0 : 0.5 + hb_rng_uniform(seed, STREAM_TABLE, i + 1 + (uint64_t)x);
+            rest += p[x] =
+                x == likely ? 0.0 : 0.5 + hb_rng_uniform(seed, STREAM_TABLE, i + 1 + (uint64_t)x);
         for (int x = 0; x < S; x++)
             p[x] = x == likely ? peak : p[x] * (1.0 - peak) / rest;
     }
 }
 
-// Power iteration until the distribution moves by less than 1e-15 in L1 (every entry of p is positive, so it converges).
+// Power iteration until the distribution moves by less than 1e-15 in L1 (every entry of p is
+// positive, so it converges).
 static int stationary(const struct hb_host *host, struct hb_markov *m)
 {
     const int64_t n = m->contexts, S = m->S;
@@ -72,7 +76,8 @@ static int stationary(const struct hb_host *host, struct hb_markov *m)
     }
     free(next);
     if (!(moved < 1e-12))
-        return host->fail(host, HB_ERR_RUN, "markov: the stationary distribution did not converge (%g)", moved);
+        return host->fail(host, HB_ERR_RUN,
+                          "markov: the stationary distribution did not converge (%g)", moved);
     return 0;
 }
 
@@ -115,14 +120,17 @@ int hb_markov_make(const struct hb_host *host, int S, int k, uint64_t seed, stru
 {
     *out = (struct hb_markov){.S = S, .k = k};
     if (S < 2 || S > 256 || k < 1 || k > HB_MARKOV_MAX_ORDER || pow(S, k) > 0x1p20)
-        return host->fail(host, HB_ERR_INPUT, "markov: %d symbols and order %d; expected 2..256 symbols, order 1..%d, "
-                          "at most 2^20 contexts", S, k, HB_MARKOV_MAX_ORDER);
+        return host->fail(host, HB_ERR_INPUT,
+                          "markov: %d symbols and order %d; expected 2..256 symbols, order 1..%d, "
+                          "at most 2^20 contexts",
+                          S, k, HB_MARKOV_MAX_ORDER);
     out->contexts = power(S, k);
     out->p = malloc((size_t)(out->contexts * S) * sizeof *out->p);
     out->pi = malloc((size_t)out->contexts * sizeof *out->pi);
     int rc = 0;
     if (!out->p || !out->pi)
-        rc = host->fail(host, HB_ERR_OOM, "markov: no memory for %lld contexts", (long long)out->contexts);
+        rc = host->fail(host, HB_ERR_OOM, "markov: no memory for %lld contexts",
+                        (long long)out->contexts);
     if (!rc) {
         fill_table(out, seed);
         rc = stationary(host, out);
@@ -141,15 +149,15 @@ void hb_markov_free(struct hb_markov *m)
     *m = (struct hb_markov){0};
 }
 
-void hb_markov_generate(const struct hb_markov *m, uint64_t seed, uint64_t stream, int64_t n, uint16_t *tok,
-                        double *floor_nll)
+void hb_markov_generate(const struct hb_markov *m, uint64_t seed, uint64_t stream, int64_t n,
+                        uint16_t *tok, double *floor_nll)
 {
-    int64_t recent = 0, step = 1;                                // index of the known symbols, S^known
+    int64_t recent = 0, step = 1;  // index of the known symbols, S^known
     for (int64_t t = 0; t < n; t++) {
         const int known = t < m->k ? (int)t : m->k;
         double u = hb_rng_uniform(seed, STREAM_TEXT + stream, (uint64_t)t), p = 0.0;
         int x = -1;
-        do {                                                     // the last symbol takes what rounding leaves
+        do {  // the last symbol takes what rounding leaves
             u -= p;
             x++;
             p = known < m->k ? hb_markov_cond(m, known, recent, x) : m->p[recent * m->S + x];

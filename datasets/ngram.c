@@ -14,23 +14,27 @@ static size_t power(size_t V, int j)
     return n;
 }
 
-int hb_ngram_fit(const struct hb_host *host, const uint16_t *tok, int64_t n_tok, int V, int n, struct hb_ngram *out)
+int hb_ngram_fit(const struct hb_host *host, const uint16_t *tok, int64_t n_tok, int V, int n,
+                 struct hb_ngram *out)
 {
     *out = (struct hb_ngram){.n = n, .V = V, .m = 1.0};
     if (n < 1 || n > 3 || V < 1 || V > 256 || n_tok >= INT64_C(1) << 32)
-        return host->fail(host, HB_ERR_INPUT, "n-gram counts: n %d, vocabulary %d; expected n 1..3, vocabulary 1..256", n, V);
+        return host->fail(host, HB_ERR_INPUT,
+                          "n-gram counts: n %d, vocabulary %d; expected n 1..3, vocabulary 1..256",
+                          n, V);
     for (int j = 1; j <= n; j++) {
         out->count[j] = calloc(power((size_t)V, j), sizeof **out->count);
         out->before[j - 1] = calloc(power((size_t)V, j - 1), sizeof **out->before);
         if (!out->count[j] || !out->before[j - 1]) {
             hb_ngram_free(out);
-            return host->fail(host, HB_ERR_OOM, "no memory for the counts of %d tokens in a row", j);
+            return host->fail(host, HB_ERR_OOM, "no memory for the counts of %d tokens in a row",
+                              j);
         }
     }
     for (int j = 1; j <= n; j++)
         for (int64_t t = j - 1; t < n_tok; t++) {
             size_t h = 0;
-            for (int i = j - 1; i >= 1; i--)                     // oldest first: it gets the highest power
+            for (int i = j - 1; i >= 1; i--)  // oldest first: it gets the highest power
                 h = h * (size_t)V + tok[t - i];
             out->before[j - 1][h]++;
             out->count[j][h * (size_t)V + tok[t]]++;

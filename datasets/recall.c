@@ -1,5 +1,5 @@
-// recall.c: see recall.h. Examples are independent draws, kept in the order they were drawn; train and test come from one
-// stream, and each is free of duplicates in itself.
+// recall.c: see recall.h. Examples are independent draws, kept in the order they were drawn; train
+// and test come from one stream, and each is free of duplicates in itself.
 
 #include "recall.h"
 
@@ -43,9 +43,10 @@ static uint64_t row_hash(const uint16_t *tok, int64_t n)
     return h ^ (h >> 29);
 }
 
-// Fills rows (n, T) with different examples; *at counts the stream's examples. set: open addressing, `cap` slots of row + 1.
-static int fill(const struct hb_host *host, int V, int64_t L, uint64_t seed, uint64_t *at, uint16_t *map,
-                uint16_t *rows, int64_t n)
+// Fills rows (n, T) with different examples; *at counts the stream's examples. set: open
+// addressing, `cap` slots of row + 1.
+static int fill(const struct hb_host *host, int V, int64_t L, uint64_t seed, uint64_t *at,
+                uint16_t *map, uint16_t *rows, int64_t n)
 {
     const int64_t T = L + 3;
     uint64_t cap = 16;
@@ -67,7 +68,8 @@ static int fill(const struct hb_host *host, int V, int64_t L, uint64_t seed, uin
     }
     free(set);
     if (misses >= 1000 + 100 * n)
-        return host->fail(host, HB_ERR_INPUT, "recall: vocabulary %d and length %lld have not %lld different examples",
+        return host->fail(host, HB_ERR_INPUT,
+                          "recall: vocabulary %d and length %lld have not %lld different examples",
                           V, (long long)L, (long long)n);
     return 0;
 }
@@ -91,14 +93,16 @@ static double frequent(const struct hb_recall *r, int *count)
     return (double)right / (double)r->n_test;
 }
 
-int hb_recall_make(const struct hb_host *host, int V, int64_t L, uint64_t seed, int64_t n_train, int64_t n_test,
-                   struct hb_recall *out)
+int hb_recall_make(const struct hb_host *host, int V, int64_t L, uint64_t seed, int64_t n_train,
+                   int64_t n_test, struct hb_recall *out)
 {
     *out = (struct hb_recall){.V = V, .L = L, .n_train = n_train, .n_test = n_test};
     if (V < 6 || V > 65536 || L < 2 || L % 2 || n_train < 1 || n_test < 1)
-        return host->fail(host, HB_ERR_INPUT, "recall: vocabulary %d, length %lld, %lld + %lld examples; expected 6..65536, "
-                          "an even length, at least one example", V, (long long)L, (long long)n_train,
-                          (long long)n_test);
+        return host->fail(
+            host, HB_ERR_INPUT,
+            "recall: vocabulary %d, length %lld, %lld + %lld examples; expected 6..65536, "
+            "an even length, at least one example",
+            V, (long long)L, (long long)n_train, (long long)n_test);
     const size_t row = (size_t)(L + 3) * sizeof(uint16_t);
     uint16_t *map = malloc((size_t)V * sizeof *map);
     int *count = malloc((size_t)V * sizeof *count), rc = 0;
@@ -106,7 +110,8 @@ int hb_recall_make(const struct hb_host *host, int V, int64_t L, uint64_t seed, 
     out->train = malloc((size_t)n_train * row);
     out->test = malloc((size_t)n_test * row);
     if (!map || !count || !out->train || !out->test)
-        rc = host->fail(host, HB_ERR_OOM, "recall: no memory for %lld examples", (long long)(n_train + n_test));
+        rc = host->fail(host, HB_ERR_OOM, "recall: no memory for %lld examples",
+                        (long long)(n_train + n_test));
     if (!rc)
         rc = fill(host, V, L, seed, &at, map, out->train, n_train);
     if (!rc)

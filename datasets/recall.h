@@ -1,8 +1,11 @@
-// recall.h: associative recall, as published (hyena_spec 9.2; HazyResearch/safari src/dataloaders/synthetics.py).
+// recall.h: associative recall, as published (hyena_spec 9.2; HazyResearch/safari
+// src/dataloaders/synthetics.py).
 //
-// V tokens: "." 0, keys 1..n/2, values n/2+1..n with n = V-2, "=>" n+1. One example of length L+3 (L even):
-//     k v k v ... (L/2 pairs, the key's value by a map drawn for this example)   =>   a key of the prompt   its value
-// The model reads the first L+2 tokens and predicts the last L+2. Training scores all of them, testing the last one only.
+// V tokens: "." 0, keys 1..n/2, values n/2+1..n with n = V-2, "=>" n+1. One example, L even:
+//     k v k v ... k v  =>  k v      L/2 pairs, the arrow, a key of the prompt, its value: L+3 tokens
+// A key's value is by a map drawn for this example.
+// The model reads the first L+2 tokens and predicts the last L+2. Training scores all of them,
+// testing the last one only.
 #ifndef HB_RECALL_H
 #define HB_RECALL_H
 
@@ -14,12 +17,13 @@ struct hb_recall {
     uint16_t *train;             // (n_train, L+3), owned; no two alike
     uint16_t *test;              // (n_test, L+3), owned; no two alike
     double chance_uniform;       // accuracy of guessing among the values
-    double chance_frequent;      // of answering the prompt's most frequent value (the lowest of equals), on the test split
+    // of answering the prompt's most frequent value (the lowest of equals), on the test split
+    double chance_frequent;
 };
 
 // V 6..65536, L even >= 2. HB_ERR_INPUT if there are not enough different examples.
-int hb_recall_make(const struct hb_host *host, int V, int64_t L, uint64_t seed, int64_t n_train, int64_t n_test,
-                   struct hb_recall *out);
+int hb_recall_make(const struct hb_host *host, int V, int64_t L, uint64_t seed, int64_t n_train,
+                   int64_t n_test, struct hb_recall *out);
 void hb_recall_free(struct hb_recall *r);
 
 #endif

@@ -1,14 +1,15 @@
-// config.h: everything that decides a training run. A JSON object and `key=value` words fill the same table.
+// config.h: everything that decides a training run. A JSON object and `key=value` words fill the
+// same table.
 //
 // Patterns   one letter a layer, repeated over the layers:
 //     H  hyena over `longconv`                A  causal attention over `attention`
-//     S  hyena without its long convolution   C  attention with a short causal filter on q, k, v (3 taps)
+//     S  hyena without its long convolution   C  attention with a 3-tap causal filter on q, k, v
 //     N  no mixer: the block is its MLP only
 // or one of the words bigram, trigram: counts instead of a network.
-// Positions  "auto" is rotary inside A and C and nothing elsewhere; "learned" adds a table (L,D) to the
-//            embedding and turns rotary off; "none" and "rotary" as they say.
-// Seeds      `seed` draws the first parameters, `data_seed` the order of the batches (0: the same number);
-//            `source_seed` draws the synthetic source itself.
+// Positions  "auto" is rotary inside A and C and nothing elsewhere; "learned" adds a table (L,D) to
+//            the embedding and turns rotary off; "none" and "rotary" as they say.
+// Seeds      `seed` draws the first parameters, `data_seed` the order of the batches (0: the same
+//            number); `source_seed` draws the synthetic source itself.
 #ifndef HB_LM_CONFIG_H
 #define HB_LM_CONFIG_H
 
@@ -19,11 +20,14 @@ enum { HB_LM_WORD = 128, HB_LM_NAME = 512, HB_LM_MAX_LAYERS = 128 };
 
 struct hb_lm_config {
     char pattern[HB_LM_WORD], longconv[HB_LM_WORD], attention[HB_LM_WORD], positions[HB_LM_WORD];
-    char purpose[HB_LM_WORD];            // "main", "control", "equality", "bar", ...: for readers of the record
+    // "main", "control", "equality", "bar", ...: for readers of the record
+    char purpose[HB_LM_WORD];
     int64_t D, layers, heads, ffn;       // heads 0: one per 32 channels; ffn 0: 4 D
-    int64_t L, batch_tokens, tokens;     // B = batch_tokens / L sequences a step, tokens / batch_tokens steps
+    // B = batch_tokens / L sequences a step, tokens / batch_tokens steps
+    int64_t L, batch_tokens, tokens;
     char data[HB_LM_WORD];               // a corpus (datasets/corpus.h), "markov" or "recall"
-    int64_t eval_tokens, valid_tokens;   // held-out tokens: at the end (test), at each of `evals` points (valid)
+    // held-out tokens: at the end (test), at each of `evals` points (valid)
+    int64_t eval_tokens, valid_tokens;
     int64_t evals;
     int64_t seed, data_seed, source_seed;
     double lr, warmup, lr_final;         // warmup: share of the steps; lr_final: last rate / lr
@@ -41,7 +45,8 @@ void hb_lm_config_default(struct hb_lm_config *c);
 // Every key must be known and of its type and range; `where` (file name) opens the message.
 int hb_lm_config_json(struct hb_lm_config *c, const json_t *obj, const char *where);
 int hb_lm_config_word(struct hb_lm_config *c, const char *key_equals_value);
-// Relations between the keys (L divides batch_tokens, heads divide D, ...); resolves heads, ffn, data_seed, threads.
+// Relations between the keys (L divides batch_tokens, heads divide D, ...); resolves heads, ffn,
+// data_seed, threads.
 int hb_lm_config_finish(struct hb_lm_config *c);
 bool hb_lm_key_known(const char *key);
 json_t *hb_lm_config_to_json(const struct hb_lm_config *c);    // new reference; NULL: out of memory
@@ -52,7 +57,8 @@ bool hb_lm_is_counts(const struct hb_lm_config *c);            // bigram, trigra
 bool hb_lm_has(const struct hb_lm_config *c, char letter);
 // The record's name: lm:H:longconv_fftw/dev:cpu0/dt:f32/B:16/D:64/L:256/layers:2/...
 void hb_lm_name(const struct hb_lm_config *c, char *buf, size_t cap);
-// What follows "lm:": the pattern and the implementations it uses, "H:longconv_fftw", "HA:longconv_fftw+attention_flash".
+// What follows "lm:": the pattern and the implementations it uses, "H:longconv_fftw",
+// "HA:longconv_fftw+attention_flash".
 void hb_lm_impl(const struct hb_lm_config *c, char *buf, size_t cap);
 
 #endif

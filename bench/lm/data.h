@@ -1,9 +1,11 @@
 // data.h: where a training run's tokens come from: a corpus, a Markov source or associative recall.
 //
-// Training   step s, sequence b: a window of L + 1 tokens of the training stream at a place drawn from (data_seed, s B + b)
-//            (recall: one of the training examples). The order depends on nothing else.
-// Held out   the windows 0, L, 2L, ... of the first n + 1 tokens of the split, without overlap: token t is predicted from
-//            those of its window before it. With n a multiple of every L compared, all of them predict the same tokens.
+// Training   step s, sequence b: a window of L + 1 tokens of the training stream at a place drawn
+//            from (data_seed, s B + b) (recall: one of the training examples). The order depends on
+//            nothing else.
+// Held out   the windows 0, L, 2L, ... of the first n + 1 tokens of the split, without overlap: a
+//            token is predicted from those of its window before it. With n a multiple of every L
+//            compared, all of them predict the same tokens.
 #ifndef HB_LM_DATA_H
 #define HB_LM_DATA_H
 
@@ -17,7 +19,7 @@ struct hb_lm_data {
     struct hb_tokens split[HB_SPLIT_COUNT];      // owned; recall: empty
     struct hb_markov markov;                     // owned
     struct hb_recall recall;                     // owned
-    double floor_nll;                            // mean nats of the test tokens under the source itself; NAN if unknown
+    double floor_nll;  // mean nats of the test tokens under the source itself; NAN if unknown
     char sha256[65];                             // of the set; generated ones: of their test tokens
     bool is_recall;
 };
@@ -26,12 +28,16 @@ int hb_lm_data_open(const struct hb_lm_config *c, struct hb_lm_data *out);
 void hb_lm_data_close(struct hb_lm_data *d);
 
 // in, target: (B,L). Recall scores every position in training and the last one in testing.
-void hb_lm_data_train(const struct hb_lm_data *d, const struct hb_lm_config *c, int64_t step, int32_t *in, int32_t *target);
-// Batch i of the held-out windows; what lies beyond them is padding with target -1. valid of recall is its test split.
-void hb_lm_data_held(const struct hb_lm_data *d, const struct hb_lm_config *c, enum hb_split split, int64_t i,
-                     int32_t *in, int32_t *target);
-int64_t hb_lm_data_held_batches(const struct hb_lm_data *d, const struct hb_lm_config *c, enum hb_split split);
+void hb_lm_data_train(const struct hb_lm_data *d, const struct hb_lm_config *c, int64_t step,
+                      int32_t *in, int32_t *target);
+// Batch i of the held-out windows; what lies beyond them is padding with target -1. valid of recall
+// is its test split.
+void hb_lm_data_held(const struct hb_lm_data *d, const struct hb_lm_config *c, enum hb_split split,
+                     int64_t i, int32_t *in, int32_t *target);
+int64_t hb_lm_data_held_batches(const struct hb_lm_data *d, const struct hb_lm_config *c,
+                                enum hb_split split);
 // Scored tokens of a split.
-int64_t hb_lm_data_held_tokens(const struct hb_lm_data *d, const struct hb_lm_config *c, enum hb_split split);
+int64_t hb_lm_data_held_tokens(const struct hb_lm_data *d, const struct hb_lm_config *c,
+                               enum hb_split split);
 
 #endif

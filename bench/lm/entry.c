@@ -1,4 +1,5 @@
-// entry.c: a training run as one entry of a record (bench/record.h): time, memory and perplexity side by side.
+// entry.c: a training run as one entry of a record (bench/record.h): time, memory and perplexity
+// side by side.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,10 @@ enum { EVERY_STEP = 100, CURVE_POINTS = 200, MAX_SAMPLES = 64, BOOTSTRAP = 1000 
 // An object under construction; a failed allocation is remembered and reported once, by finish.
 struct obj { json_t *j; bool failed; };
 
-static void put(struct obj *e, const char *key, json_t *v) { e->failed |= json_object_set_new(e->j, key, v) < 0; }
+static void put(struct obj *e, const char *key, json_t *v)
+{
+    e->failed |= json_object_set_new(e->j, key, v) < 0;
+}
 static void put_int(struct obj *e, const char *key, int64_t x) { put(e, key, json_integer(x)); }
 static void put_text(struct obj *e, const char *key, const char *s) { put(e, key, json_string(s)); }
 
@@ -34,9 +38,14 @@ static json_t *finish(struct obj *e)
 
 static const char *control_of(const struct hb_lm_config *c)
 {
-    static const struct { const char *pattern, *what; } controls[] = {
-        {"N", "no mixer"}, {"S", "short convolution only"}, {"C", "attention with the short convolution"},
-        {"bigram", "bigram counts"}, {"trigram", "trigram counts"},
+    static const struct {
+        const char *pattern, *what;
+    } controls[] = {
+        {"N", "no mixer"},
+        {"S", "short convolution only"},
+        {"C", "attention with the short convolution"},
+        {"bigram", "bigram counts"},
+        {"trigram", "trigram counts"},
     };
     for (size_t i = 0; i < sizeof controls / sizeof *controls; i++)
         if (!strcmp(c->pattern, controls[i].pattern))
@@ -87,7 +96,8 @@ static struct curve new_curve(void)
     return (struct curve){json_array(), json_array(), json_array(), json_array(), false};
 }
 
-static void add_point(struct curve *k, const struct hb_lm_config *c, int64_t step, double seconds, double nats)
+static void add_point(struct curve *k, const struct hb_lm_config *c, int64_t step, double seconds,
+                      double nats)
 {
     k->failed |= json_array_append_new(k->step, json_integer(step)) < 0 ||
                  json_array_append_new(k->tokens, json_integer(step * c->batch_tokens)) < 0 ||
@@ -98,15 +108,16 @@ static void add_point(struct curve *k, const struct hb_lm_config *c, int64_t ste
 // NULL if memory ran out; owns nothing afterwards.
 static json_t *end_curve(struct curve *k, const char *nats)
 {
-    json_t *j = json_pack("{s:o,s:o,s:o,s:o}", "step", k->step, "tokens", k->tokens, "seconds", k->seconds, nats, k->nats);
+    json_t *j = json_pack("{s:o,s:o,s:o,s:o}", "step", k->step, "tokens", k->tokens, "seconds",
+                          k->seconds, nats, k->nats);
     if (!k->failed)
         return j;
     json_decref(j);
     return NULL;
 }
 
-// Losses against steps, tokens and seconds: every step of a short run, else means over equal stretches of about
-// CURVE_POINTS; a point stands at the end of its stretch.
+// Losses against steps, tokens and seconds: every step of a short run, else means over equal
+// stretches of about CURVE_POINTS; a point stands at the end of its stretch.
 static json_t *curve(const struct hb_lm_config *c, const struct hb_lm_result *r)
 {
     struct curve k = new_curve();

@@ -1,4 +1,5 @@
-// loop.c: the training loop. Times are of the steps alone: planning and evaluations are measured apart.
+// loop.c: the training loop. Times are of the steps alone: planning and evaluations are measured
+// apart.
 #include "loop.h"
 
 #include <math.h>
@@ -94,9 +95,10 @@ static void progress(const struct run *x, int64_t done)
     if (x->quiet)
         return;
     hb_lm_impl(x->c, impl, sizeof impl);
-    snprintf(text, sizeof text, "%s L %lld seed %lld: loss %.4f", impl, (long long)x->c->L, (long long)x->c->seed,
-             x->r->loss[done - 1]);
-    hb_progress(text, (size_t)done, (size_t)x->r->steps, spent / (double)done * (double)(x->r->steps - done));
+    snprintf(text, sizeof text, "%s L %lld seed %lld: loss %.4f", impl, (long long)x->c->L,
+             (long long)x->c->seed, x->r->loss[done - 1]);
+    hb_progress(text, (size_t)done, (size_t)x->r->steps,
+                spent / (double)done * (double)(x->r->steps - done));
 }
 
 // Evaluation points: `evals` of them, evenly spaced, the last one after the last step.
@@ -124,7 +126,8 @@ static int steps(struct run *x)
     double cpu_eval = 0.0;
     for (int64_t s = 0; !rc && s < x->r->steps; s++) {
         if (hb_interrupted())
-            return hb_fail(HB_ERR_RUN, "interrupted after %lld of %lld steps", (long long)s, (long long)x->r->steps);
+            return hb_fail(HB_ERR_RUN, "interrupted after %lld of %lld steps", (long long)s,
+                           (long long)x->r->steps);
         rc = one_step(x, s);
         const double cpu1 = cpu_ns();
         if (!rc && eval_after(x->c, s + 1))
@@ -173,7 +176,8 @@ static int network(struct run *x)
     return rc ? rc : results(x);
 }
 
-// bigram, trigram: counted on the training split, smoothed for the validation split, scored on the same test tokens.
+// bigram, trigram: counted on the training split, smoothed for the validation split, scored on the
+// same test tokens.
 static int counts(struct run *x)
 {
     struct hb_lm_result *r = x->r;
@@ -201,8 +205,13 @@ static int counts(struct run *x)
 
 int hb_lm_train(const struct hb_lm_config *c, bool quiet, struct hb_lm_result *out)
 {
-    *out = (struct hb_lm_result){.valid_nats = NAN, .floor_nats = NAN, .entropy_prev = NAN, .accuracy = NAN,
-                                 .chance_uniform = NAN, .chance_frequent = NAN, .ngram_m = NAN};
+    *out = (struct hb_lm_result){.valid_nats = NAN,
+                                 .floor_nats = NAN,
+                                 .entropy_prev = NAN,
+                                 .accuracy = NAN,
+                                 .chance_uniform = NAN,
+                                 .chance_frequent = NAN,
+                                 .ngram_m = NAN};
     struct run x = {.c = c, .r = out, .quiet = quiet};
     hb_lm_name(c, x.name, sizeof x.name);
     int rc = hb_lm_data_open(c, &x.data);

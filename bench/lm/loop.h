@@ -8,7 +8,8 @@ struct hb_lm_result {
     int64_t steps, params, vocab, held_tokens;
     double *loss;                // (steps) mean nats of each step's batch, owned
     double *step_ns;             // (steps) wall time of each step, batch to update, owned
-    struct hb_lm_eval { int64_t step; double seconds, nats; } *eval;   // (n_eval) on valid; step 0: before training. owned
+    // (n_eval) on valid; step 0: before training. owned
+    struct hb_lm_eval { int64_t step; double seconds, nats; } *eval;
     int64_t n_eval;
     double test_nats;            // held-out mean nats a token, after the last step
     double valid_nats;           // the last of eval; NAN if there was none

@@ -1,10 +1,13 @@
 // model.c: forward and backward of the language model, written once over the device table.
 //
-//     x_0 = E[token] (+ P[t]);   x' = x + mixer(LN1 x);   x'' = x' + Wb gelu(Wa LN2 x' + ba) + bb;   z = LNf(x) E'
+//     x_0 = E[token] (+ P[t])     x' = x + mixer(LN1 x)     x'' = x' + Wb gelu(Wa LN2 x' + ba) + bb
+//     z = LNf(x) E'               loss = mean -log softmax(z)[next token]
 // Letters   R = B L rows, D channels, F MLP width, V tokens.
-// Memory    every block keeps what its backward needs: x, LN1 x, mixer y, x', LN2 x', the MLP's two (R,F).
+// Memory    every block keeps what its backward needs: x, LN1 x, mixer y, x', LN2 x', the MLP's two
+//           (R,F).
 // Source    Poli et al. 2023, arXiv:2302.10866; hyena and mha do their own backward (core/hb.h).
-// Decay     as in the published code: every tensor but the implicit filter's group, biases and norms included.
+// Decay     as in the published code: every tensor but the implicit filter's group, biases and
+//           norms included.
 #include "model.h"
 
 #include <math.h>
@@ -14,9 +17,9 @@
 struct layer {
     const struct hb_impl *mixer;       // NULL: none
     void *state;                       // of the mixer, owned
-    void **params, **grads;            // (n_mixer) into the flat buffers, array owned; grads NULL if constant
+    void **params, **grads;  // (n_mixer) into the flat buffers, array owned; grads NULL if constant
     float *x;                          // input of the block, borrowed from the block before (or x0)
-    float *ln1, *y, *mid, *ln2, *f, *g, *out;    // (R,D) x4, (R,F) x2, (R,D); without a mixer mid = x
+    float *ln1, *y, *mid, *ln2, *f, *g, *out;  // (R,D) x4, (R,F) x2, (R,D); without a mixer mid = x
     float *mean1, *rstd1, *mean2, *rstd2;        // (R)
 };
 
@@ -40,7 +43,7 @@ struct hb_lm {
 static float *par(const struct hb_lm *m, int row) { return m->params + m->tab.row[row].at; }
 static float *grd(const struct hb_lm *m, int row) { return m->grads + m->tab.row[row].at; }
 
-// --- memory ----------------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 // Cuts (or, with base NULL, counts) the activations; returns the floats used.
 static int64_t carve(struct hb_lm *m, float *base)
@@ -48,7 +51,8 @@ static int64_t carve(struct hb_lm *m, float *base)
     const int64_t align = HB_ALIGN / (int64_t)sizeof(float);
     int64_t used = 0;
     float **p;
-#define CUT(ptr, n) (p = &(ptr), *p = base ? base + used : NULL, used += ((n) + align - 1) / align * align)
+#define CUT(ptr, n)                                                                                \
+    (p = &(ptr), *p = base ? base + used : NULL, used += ((n) + align - 1) / align * align)
     const int64_t R = m->R, D = m->D, F = m->F;
     CUT(m->x0, R * D);
     float *x = m->x0;
@@ -56,7 +60,11 @@ static int64_t carve(struct hb_lm *m, float *base)
         struct layer *l = &m->layer[i];
         l->x = l->mid = x;
         if (l->mixer) {
-            CUT(l->ln1, R * D); CUT(l->mean1, R); CUT(l->rstd1, R); CUT(l->y, R * D); CUT(l->mid, R * D);
+            CUT(l->ln1, R * D);
+            CUT(l->mean1, R);
+            CUT(l->rstd1, R);
+            CUT(l->y, R * D);
+            CUT(l->mid, R * D);
         }
         CUT(l->ln2, R * D); CUT(l->mean2, R); CUT(l->rstd2, R); CUT(l->f, R * F); CUT(l->g, R * F);
         CUT(l->out, R * D);
@@ -72,8 +80,9 @@ static int buffers(struct hb_lm *m)
 {
     const struct hb_device *d = m->dev;
     const size_t flat = (size_t)m->tab.floats * sizeof(float), ids = (size_t)m->R * sizeof(int32_t);
-    if (!(m->params = d->alloc(d, flat)) || !(m->grads = d->alloc(d, flat)) || !(m->m = d->alloc(d, flat)) ||
-        !(m->v = d->alloc(d, flat)) || !(m->in = d->alloc(d, ids)) || !(m->target = d->alloc(d, ids)) ||
+    if (!(m->params = d->alloc(d, flat)) || !(m->grads = d->alloc(d, flat)) ||
+        !(m->m = d->alloc(d, flat)) || !(m->v = d->alloc(d, flat)) || !(m->in = d->alloc(d, ids)) ||
+        !(m->target = d->alloc(d, ids)) ||
         !(m->arena = d->alloc(d, (size_t)carve(m, NULL) * sizeof(float))))
         return HB_ERR_OOM;
     carve(m, m->arena);
@@ -119,7 +128,7 @@ static int ranges(struct hb_lm *m)
     return 0;
 }
 
-// --- making and ending -----------------------------------------------------------------------------------------------
+// --- making and ending ---------------------------------------------------------------------------
 
 static int plan_layer(struct hb_lm *m, int i)
 {
@@ -205,7 +214,7 @@ const struct hb_lm_table *hb_lm_table_of(const struct hb_lm *m) { return &m->tab
 float *hb_lm_params(struct hb_lm *m) { return m->params; }
 float *hb_lm_grads(struct hb_lm *m) { return m->grads; }
 
-// --- forward ---------------------------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 static int forward_layer(struct hb_lm *m, int i)
 {
@@ -215,19 +224,23 @@ static int forward_layer(struct hb_lm *m, int i)
     const int64_t R = m->R, D = m->D, F = m->F;
     const size_t bytes = (size_t)(R * D) * sizeof(float);
     if (l->mixer) {
-        d->layernorm_fwd(l->ln1, l->mean1, l->rstd1, l->x, par(m, w->norm1), par(m, w->norm1 + 1), R, D, NULL);
-        struct hb_io io = {.oper = {.u = l->ln1, .y = l->y, .params = l->params, .grads = l->grads}};
+        d->layernorm_fwd(l->ln1, l->mean1, l->rstd1, l->x, par(m, w->norm1), par(m, w->norm1 + 1),
+                         R, D, NULL);
+        struct hb_io io = {
+            .oper = {.u = l->ln1, .y = l->y, .params = l->params, .grads = l->grads}};
         int rc = l->mixer->forward(l->state, &io);
         if (rc)
             return rc;
         d->copy(l->mid, l->x, bytes, NULL);                                        // x' = x + y
         d->add(l->mid, l->y, R * D, NULL);
     }
-    d->layernorm_fwd(l->ln2, l->mean2, l->rstd2, l->mid, par(m, w->norm2), par(m, w->norm2 + 1), R, D, NULL);
-    d->gemm(false, true, R, F, D, 1, l->ln2, D, par(m, w->fc1), D, 0, l->f, F, NULL);        // f = LN2 Wa' + ba
+    d->layernorm_fwd(l->ln2, l->mean2, l->rstd2, l->mid, par(m, w->norm2), par(m, w->norm2 + 1), R,
+                     D, NULL);
+    // f = LN2 Wa' + ba
+    d->gemm(false, true, R, F, D, 1, l->ln2, D, par(m, w->fc1), D, 0, l->f, F, NULL);
     d->bias_fwd(l->f, par(m, w->fc1 + 1), R, F, NULL);
     d->gelu_fwd(l->g, l->f, R * F, NULL);
-    d->copy(l->out, l->mid, bytes, NULL);                                          // x'' = x' + g Wb' + bb
+    d->copy(l->out, l->mid, bytes, NULL);  // x'' = x' + g Wb' + bb
     d->gemm(false, true, R, D, F, 1, l->g, F, par(m, w->fc2), F, 1, l->out, D, NULL);
     d->bias_fwd(l->out, par(m, w->fc2 + 1), R, D, NULL);
     return 0;
@@ -260,7 +273,8 @@ int hb_lm_forward(struct hb_lm *m, const int32_t *in, const int32_t *target, boo
             return rc;
     const int nf = m->tab.norm_f;
     d->layernorm_fwd(m->lnf, m->meanf, m->rstdf, last_x(m), par(m, nf), par(m, nf + 1), R, D, NULL);
-    d->gemm(false, true, R, V, D, 1, m->lnf, D, par(m, m->tab.embedding), D, 0, m->z, V, NULL);      // z = LNf E'
+    // z = LNf E'
+    d->gemm(false, true, R, V, D, 1, m->lnf, D, par(m, m->tab.embedding), D, 0, m->z, V, NULL);
     d->xent(m->nll, grad ? m->z : NULL, m->z, m->target, 1.0f / (float)m->scored, R, V, NULL);
     double sum;
     rc = d->sum(d, &sum, m->nll, R, NULL);
@@ -270,7 +284,7 @@ int hb_lm_forward(struct hb_lm *m, const int32_t *in, const int32_t *target, boo
     return rc;
 }
 
-// --- backward --------------------------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 // m->dx: gradient of the block's output on entry, of its input on return.
 static int backward_layer(struct hb_lm *m, int i)
@@ -280,23 +294,31 @@ static int backward_layer(struct hb_lm *m, int i)
     struct layer *l = &m->layer[i];
     const int64_t R = m->R, D = m->D, F = m->F;
     d->bias_bwd(grd(m, w->fc2 + 1), m->dx, R, D, NULL);
-    d->gemm(true, false, D, F, R, 1, m->dx, D, l->g, F, 1, grd(m, w->fc2), F, NULL);         // dWb += dx' g
-    d->gemm(false, false, R, F, D, 1, m->dx, D, par(m, w->fc2), F, 0, m->dwide, F, NULL);    // dg = dx Wb
+    // dWb += dx' g
+    d->gemm(true, false, D, F, R, 1, m->dx, D, l->g, F, 1, grd(m, w->fc2), F, NULL);
+    // dg = dx Wb
+    d->gemm(false, false, R, F, D, 1, m->dx, D, par(m, w->fc2), F, 0, m->dwide, F, NULL);
     d->gelu_bwd(m->dwide, m->dwide, l->f, R * F, NULL);
     d->bias_bwd(grd(m, w->fc1 + 1), m->dwide, R, F, NULL);
-    d->gemm(true, false, F, D, R, 1, m->dwide, F, l->ln2, D, 1, grd(m, w->fc1), D, NULL);    // dWa += df' LN2
-    d->gemm(false, false, R, D, F, 1, m->dwide, F, par(m, w->fc1), D, 0, m->dtmp, D, NULL);  // dLN2 = df Wa
-    d->layernorm_bwd(m->dx, grd(m, w->norm2), grd(m, w->norm2 + 1), m->dtmp, l->mid, l->mean2, l->rstd2,
-                     par(m, w->norm2), R, D, NULL);
+    // dWa += df' LN2
+    d->gemm(true, false, F, D, R, 1, m->dwide, F, l->ln2, D, 1, grd(m, w->fc1), D, NULL);
+    // dLN2 = df Wa
+    d->gemm(false, false, R, D, F, 1, m->dwide, F, par(m, w->fc1), D, 0, m->dtmp, D, NULL);
+    d->layernorm_bwd(m->dx, grd(m, w->norm2), grd(m, w->norm2 + 1), m->dtmp, l->mid, l->mean2,
+                     l->rstd2, par(m, w->norm2), R, D, NULL);
     if (!l->mixer)
         return 0;
-    struct hb_io io = {.oper = {.u = l->ln1, .y = l->y, .dy = m->dx, .du = m->dtmp, .params = l->params,
+    struct hb_io io = {.oper = {.u = l->ln1,
+                                .y = l->y,
+                                .dy = m->dx,
+                                .du = m->dtmp,
+                                .params = l->params,
                                 .grads = l->grads}};
     int rc = l->mixer->backward(l->state, &io);
     if (rc)
         return rc;
-    d->layernorm_bwd(m->dx, grd(m, w->norm1), grd(m, w->norm1 + 1), m->dtmp, l->x, l->mean1, l->rstd1,
-                     par(m, w->norm1), R, D, NULL);
+    d->layernorm_bwd(m->dx, grd(m, w->norm1), grd(m, w->norm1 + 1), m->dtmp, l->x, l->mean1,
+                     l->rstd1, par(m, w->norm1), R, D, NULL);
     return 0;
 }
 
@@ -307,9 +329,10 @@ int hb_lm_backward(struct hb_lm *m)
     const int emb = m->tab.embedding, nf = m->tab.norm_f;
     d->zero(m->grads, (size_t)m->tab.floats * sizeof(float), NULL);
     d->zero(m->dx, (size_t)(R * D) * sizeof(float), NULL);
-    d->gemm(true, false, V, D, R, 1, m->z, V, m->lnf, D, 1, grd(m, emb), D, NULL);           // dE += dz' LNf
-    d->gemm(false, false, R, D, V, 1, m->z, V, par(m, emb), D, 0, m->dtmp, D, NULL);         // dLNf = dz E
-    d->layernorm_bwd(m->dx, grd(m, nf), grd(m, nf + 1), m->dtmp, last_x(m), m->meanf, m->rstdf, par(m, nf), R, D, NULL);
+    d->gemm(true, false, V, D, R, 1, m->z, V, m->lnf, D, 1, grd(m, emb), D, NULL);  // dE += dz' LNf
+    d->gemm(false, false, R, D, V, 1, m->z, V, par(m, emb), D, 0, m->dtmp, D, NULL);  // dLNf = dz E
+    d->layernorm_bwd(m->dx, grd(m, nf), grd(m, nf + 1), m->dtmp, last_x(m), m->meanf, m->rstdf,
+                     par(m, nf), R, D, NULL);
     for (int i = m->tab.n_layers - 1; i >= 0; i--) {
         int rc = backward_layer(m, i);
         if (rc)
@@ -320,15 +343,17 @@ int hb_lm_backward(struct hb_lm *m)
     return d->sync(d, NULL);
 }
 
-// --- the step --------------------------------------------------------------------------------------------------------
+// --- the step ------------------------------------------------------------------------------------
 
 double hb_lm_rate(const struct hb_lm_config *c, int64_t step)
 {
     const double steps = (double)hb_lm_steps(c), warm = floor(c->warmup * steps), t = (double)step;
     if (t < warm)
         return c->lr * (t + 1.0) / warm;
-    const double done = steps > warm + 1.0 ? (t - warm) / (steps - warm - 1.0) : 0.0;        // 0 .. 1 at the last step
-    return c->lr * (c->lr_final + (1.0 - c->lr_final) * 0.5 * (1.0 + cos(3.14159265358979323846 * done)));
+    // 0 .. 1 at the last step
+    const double done = steps > warm + 1.0 ? (t - warm) / (steps - warm - 1.0) : 0.0;
+    return c->lr *
+           (c->lr_final + (1.0 - c->lr_final) * 0.5 * (1.0 + cos(3.14159265358979323846 * done)));
 }
 
 int hb_lm_update(struct hb_lm *m, double lr, int64_t step, double *norm)
@@ -342,13 +367,19 @@ int hb_lm_update(struct hb_lm *m, double lr, int64_t step, double *norm)
     if (norm)
         *norm = length;
     if (!isfinite(length))
-        return hb_fail(HB_ERR_RUN, "the gradient of step %lld is not finite; a smaller lr may help", (long long)step);
+        return hb_fail(HB_ERR_RUN, "the gradient of step %lld is not finite; a smaller lr may help",
+                       (long long)step);
     const float scale = length > m->c.clip ? (float)(m->c.clip / length) : 1.0f;
     for (int i = 0; i < m->n_range; i++) {
         const struct range *r = &m->range[i];
-        const struct hb_adamw o = {.lr = (float)lr, .beta1 = (float)m->c.beta1, .beta2 = (float)m->c.beta2, .eps = 1e-8f,
-                                   .weight_decay = r->decay ? (float)m->c.weight_decay : 0.0f, .step = step};
-        d->adamw(m->params + r->at, m->m + r->at, m->v + r->at, m->grads + r->at, scale, o, r->n, NULL);
+        const struct hb_adamw o = {.lr = (float)lr,
+                                   .beta1 = (float)m->c.beta1,
+                                   .beta2 = (float)m->c.beta2,
+                                   .eps = 1e-8f,
+                                   .weight_decay = r->decay ? (float)m->c.weight_decay : 0.0f,
+                                   .step = step};
+        d->adamw(m->params + r->at, m->m + r->at, m->v + r->at, m->grads + r->at, scale, o, r->n,
+                 NULL);
     }
     return d->sync(d, NULL);
 }

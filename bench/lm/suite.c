@@ -12,15 +12,18 @@
 
 enum { MAX_JOBS = 10000 };
 
-// --- reading ---------------------------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
-static int add_job(struct hb_lm_jobs *jobs, const struct hb_lm_config *c, int priority, const char *where)
+static int add_job(struct hb_lm_jobs *jobs, const struct hb_lm_config *c, int priority,
+                   const char *where)
 {
     if (jobs->n == jobs->cap) {
         int cap = jobs->cap ? 2 * jobs->cap : 32;
-        struct hb_lm_job *more = cap <= MAX_JOBS ? realloc(jobs->job, (size_t)cap * sizeof *more) : NULL;
+        struct hb_lm_job *more =
+            cap <= MAX_JOBS ? realloc(jobs->job, (size_t)cap * sizeof *more) : NULL;
         if (!more)
-            return hb_fail(HB_ERR_INPUT, "%s: the lists expand to more than %d runs", where, jobs->n);
+            return hb_fail(HB_ERR_INPUT, "%s: the lists expand to more than %d runs", where,
+                           jobs->n);
         jobs->job = more;
         jobs->cap = cap;
     }
@@ -42,7 +45,8 @@ struct expansion {
     char where[4096 + 64];
 };
 
-// All runs of `obj` from its key `it` on, on top of c; the key `priority` is no key of the configuration.
+// All runs of `obj` from its key `it` on, on top of c; the key `priority` is no key of the
+// configuration.
 static int expand(const struct expansion *x, json_t *obj, void *it, const struct hb_lm_config *c)
 {
     while (it && !strcmp(json_object_iter_key(it), "priority"))
@@ -61,7 +65,8 @@ static int expand(const struct expansion *x, json_t *obj, void *it, const struct
     if (n == 0)
         return hb_fail(HB_ERR_INPUT, "%s: %s is an empty list", x->where, json_object_iter_key(it));
     for (size_t i = 0; !rc && i < n; i++) {
-        json_t *one = json_pack("{s:O}", json_object_iter_key(it), json_is_array(v) ? json_array_get(v, i) : v);
+        json_t *one = json_pack("{s:O}", json_object_iter_key(it),
+                                json_is_array(v) ? json_array_get(v, i) : v);
         if (!one)
             return hb_fail(HB_ERR_OOM, "%s: no memory", x->where);
         rc = hb_lm_config_json(&mine, one, x->where);
@@ -91,10 +96,15 @@ static int read_suite(json_t *doc, const char *path, struct expansion *x)
         return hb_fail(HB_ERR_INPUT, "%s: expected an object with about, defaults and runs", path);
     json_object_foreach(doc, key, v)
         if (strcmp(key, "about") && strcmp(key, "defaults") && strcmp(key, "runs"))
-            return hb_fail(HB_ERR_INPUT, "%s: unknown key '%.60s'; a suite has about, defaults, runs%s", path, key,
-                           hb_lm_key_known(key) ? " (this looks like the configuration of one run: leave out --suite)" : "");
+            return hb_fail(
+                HB_ERR_INPUT, "%s: unknown key '%.60s'; a suite has about, defaults, runs%s", path,
+                key,
+                hb_lm_key_known(key)
+                    ? " (this looks like the configuration of one run: leave out --suite)"
+                    : "");
     json_error_t e;
-    if (json_unpack_ex(doc, &e, 0, "{s?s, s?o, s:o}", "about", &about, "defaults", &defaults, "runs", &runs))
+    if (json_unpack_ex(doc, &e, 0, "{s?s, s?o, s:o}", "about", &about, "defaults", &defaults,
+                       "runs", &runs))
         return hb_fail(HB_ERR_INPUT, "%s: %s", path, e.text);
     if (!json_is_array(runs) || json_array_size(runs) == 0)
         return hb_fail(HB_ERR_INPUT, "%s: runs must be a list with at least one run", path);
@@ -121,7 +131,8 @@ static void sort_jobs(struct hb_lm_jobs *jobs)
     }
 }
 
-int hb_lm_suite_read(const char *path, const char *const *words, int n_words, struct hb_lm_jobs *out)
+int hb_lm_suite_read(const char *path, const char *const *words, int n_words,
+                     struct hb_lm_jobs *out)
 {
     *out = (struct hb_lm_jobs){0};
     json_t *doc = hb_json_load(path);
@@ -155,7 +166,7 @@ void hb_lm_suite_print(const struct hb_lm_jobs *jobs)
     printf("%d runs, %.1f million tokens\n", jobs->n, 1e-6 * tokens);
 }
 
-// --- making the runs -------------------------------------------------------------------------------------------------
+// --- making the runs -----------------------------------------------------------------------------
 
 struct work {
     const struct hb_lm_jobs *jobs;
@@ -176,7 +187,8 @@ static int likeness(const struct hb_lm_config *a, const struct hb_lm_config *b)
     hb_lm_impl(b, y, sizeof y);
     if (hb_lm_is_counts(a) != hb_lm_is_counts(b))
         return 0;
-    return 1 + 2 * (a->D == b->D && a->layers == b->layers) + 4 * !strcmp(x, y) + (a->L == b->L) + (a->data[0] == b->data[0]);
+    return 1 + 2 * (a->D == b->D && a->layers == b->layers) + 4 * !strcmp(x, y) + (a->L == b->L) +
+           (a->data[0] == b->data[0]);
 }
 
 // Seconds that run i will take by the most similar one done so far; NAN: nothing is known.
@@ -227,8 +239,9 @@ static void say(const struct hb_lm_job *j, const json_t *e, double seconds)
     char impl[3 * HB_LM_WORD];
     hb_lm_impl(&j->c, impl, sizeof impl);
     const json_t *excess = json_object_get(e, "hb_excess");
-    printf("%-26s %-7s L %-5lld seed %lld  %.4f nats, perplexity %.3f", impl, j->c.data, (long long)j->c.L,
-           (long long)j->c.seed, json_real_value(json_object_get(e, "hb_nll_nats")),
+    printf("%-26s %-7s L %-5lld seed %lld  %.4f nats, perplexity %.3f", impl, j->c.data,
+           (long long)j->c.L, (long long)j->c.seed,
+           json_real_value(json_object_get(e, "hb_nll_nats")),
            json_real_value(json_object_get(e, "hb_ppl")));
     if (excess)
         printf(", %+.1f %% of the source", 100.0 * json_real_value(excess));
@@ -244,12 +257,16 @@ static int make_one(struct work *w, int i)
     const struct hb_lm_job *j = &w->jobs->job[i];
     static char command[] = "train", flag[] = "--child";
     char *const argv[] = {command, command, flag, NULL};
-    const struct hb_child_limits lim = {.time_s = w->budget_s > 0.0 ? w->budget_s - since(w->started_ns) : 0.0,
-                                        .mem_bytes = hb_default_mem_limit()};
+    const struct hb_child_limits lim = {
+        .time_s = w->budget_s > 0.0 ? w->budget_s - since(w->started_ns) : 0.0,
+        .mem_bytes = hb_default_mem_limit()};
     json_t *config = hb_lm_config_to_json(&j->c);
-    json_t *request = config ? json_pack("{s:o,s:I}", "config", config, "mem_bytes", (json_int_t)lim.mem_bytes) : NULL;
+    json_t *request =
+        config ? json_pack("{s:o,s:I}", "config", config, "mem_bytes", (json_int_t)lim.mem_bytes)
+               : NULL;
     struct hb_child_result res;
-    int rc = request ? hb_child_run(argv, request, &lim, &res) : hb_fail(HB_ERR_OOM, "no memory for a request");
+    int rc = request ? hb_child_run(argv, request, &lim, &res)
+                     : hb_fail(HB_ERR_OOM, "no memory for a request");
     json_decref(request);
     if (rc)
         return rc;
@@ -267,8 +284,9 @@ static int make_one(struct work *w, int i)
         printf("%s: %s: %s\n", j->name, late ? "dropped" : res.status, res.detail);
         w->dropped += late;
         w->failed += !late;
-        rc = add_doc(w, j, "hb_skips", hb_lm_skip(&j->c, late ? "dropped" : res.status,
-                                                  late ? "the time budget ended while it ran" : res.detail));
+        rc = add_doc(w, j, "hb_skips",
+                     hb_lm_skip(&j->c, late ? "dropped" : res.status,
+                                late ? "the time budget ended while it ran" : res.detail));
     }
     json_decref(res.reply);
     return rc;
@@ -278,11 +296,13 @@ static int drop(struct work *w, int i, double need, double have)
 {
     char detail[128];
     if (have > 0.0)
-        snprintf(detail, sizeof detail, "the time budget: %.0f s were left, about %.0f s needed", have, need);
+        snprintf(detail, sizeof detail, "the time budget: %.0f s were left, about %.0f s needed",
+                 have, need);
     else
         snprintf(detail, sizeof detail, "the time budget was spent");
     w->dropped++;
-    return add_doc(w, &w->jobs->job[i], "hb_skips", hb_lm_skip(&w->jobs->job[i].c, "dropped", detail));
+    return add_doc(w, &w->jobs->job[i], "hb_skips",
+                   hb_lm_skip(&w->jobs->job[i].c, "dropped", detail));
 }
 
 static int make_all(struct work *w)
@@ -293,7 +313,8 @@ static int make_all(struct work *w)
             continue;
         if (hb_interrupted())
             return hb_fail(HB_ERR_RUN, "interrupted; --resume continues run %s", hb_run_id(w->run));
-        const double left = w->budget_s > 0.0 ? w->budget_s - since(w->started_ns) : INFINITY, need = predict(w, i);
+        const double left = w->budget_s > 0.0 ? w->budget_s - since(w->started_ns) : INFINITY,
+                     need = predict(w, i);
         hb_progress(w->jobs->job[i].name, (size_t)i, (size_t)w->jobs->n, time_left(w, i));
         // Unknown costs are tried: the child is stopped when the budget ends.
         rc = left <= 0.0 || need > left ? drop(w, i, need, left) : make_one(w, i);
@@ -317,7 +338,8 @@ static json_t *plan_of(const struct hb_lm_jobs *jobs, const char *path, double b
         return NULL;
     hb_sha256(all, strlen(all), sum);
     free(all);
-    return json_pack("{s:s,s:s,s:s,s:f}", "kind", "train", "suite", path, "config_sha256", sum, "budget_s", budget_s);
+    return json_pack("{s:s,s:s,s:s,s:f}", "kind", "train", "suite", path, "config_sha256", sum,
+                     "budget_s", budget_s);
 }
 
 int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budget_s, bool resume)
@@ -326,7 +348,8 @@ int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budg
     char file[4096];
     w.spent = malloc((size_t)jobs->n * sizeof *w.spent);
     json_t *plan = plan_of(jobs, path, budget_s);
-    int rc = w.spent && plan ? hb_run_open(NULL, resume, plan, &w.run) : hb_fail(HB_ERR_OOM, "no memory for a suite");
+    int rc = w.spent && plan ? hb_run_open(NULL, resume, plan, &w.run)
+                             : hb_fail(HB_ERR_OOM, "no memory for a suite");
     for (int i = 0; w.spent && i < jobs->n; i++)
         w.spent[i] = NAN;
     if (!rc)
@@ -334,7 +357,8 @@ int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budg
     if (!rc)
         rc = hb_run_assemble(w.run, file);
     if (!rc)
-        printf("%d runs, %d dropped, %d failed, %.0f s: %s\n", jobs->n, w.dropped, w.failed, since(w.started_ns), file);
+        printf("%d runs, %d dropped, %d failed, %.0f s: %s\n", jobs->n, w.dropped, w.failed,
+               since(w.started_ns), file);
     if (w.run)
         hb_run_close(w.run);
     json_decref(plan);

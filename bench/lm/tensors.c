@@ -1,6 +1,7 @@
 // tensors.c: the rows in the order of the forward pass.
-// Source    Poli et al. 2023, arXiv:2302.10866; HazyResearch/safari@02220c6 src/models/sequence/long_conv_lm.py
-//           (backbone, names, first values: normal 0.02, residual projections / sqrt(2 layers), norms 1 and 0).
+// Source    Poli et al. 2023, arXiv:2302.10866; HazyResearch/safari@02220c6
+//           src/models/sequence/long_conv_lm.py (backbone, names, first values: normal 0.02,
+//           residual projections / sqrt(2 layers), norms 1 and 0).
 #include "tensors.h"
 
 #include <stdlib.h>
@@ -31,11 +32,17 @@ static int add(struct hb_lm_table *tab, const struct hb_tensor *t, int layer)
 }
 
 // A tensor of the backbone: rank 2 if cols > 0. residual: it writes into the residual stream.
-static int own(struct hb_lm_table *tab, int layer, const char *name, int64_t rows, int64_t cols, enum hb_init init,
-               bool residual)
+static int own(struct hb_lm_table *tab, int layer, const char *name, int64_t rows, int64_t cols,
+               enum hb_init init, bool residual)
 {
-    struct hb_tensor t = {.shape = {rows, cols ? cols : 1, 1}, .rank = cols ? 2 : 1, .init = init, .init_arg = INIT_STD,
-                          .lm_init = init, .lm_init_arg = INIT_STD, .residual_out = residual, .trainable = true};
+    struct hb_tensor t = {.shape = {rows, cols ? cols : 1, 1},
+                          .rank = cols ? 2 : 1,
+                          .init = init,
+                          .init_arg = INIT_STD,
+                          .lm_init = init,
+                          .lm_init_arg = INIT_STD,
+                          .residual_out = residual,
+                          .trainable = true};
     if (layer < 0)
         snprintf(t.name, sizeof t.name, "backbone.%s", name);
     else
@@ -53,7 +60,8 @@ static int norm(struct hb_lm_table *tab, int layer, const char *which, int64_t D
     return rc < 0 ? rc : first;
 }
 
-static int linear(struct hb_lm_table *tab, int layer, const char *which, int64_t out, int64_t in, bool residual)
+static int linear(struct hb_lm_table *tab, int layer, const char *which, int64_t out, int64_t in,
+                  bool residual)
 {
     char weight[32], bias[32];
     snprintf(weight, sizeof weight, "mlp.%s.weight", which);
@@ -63,7 +71,8 @@ static int linear(struct hb_lm_table *tab, int layer, const char *which, int64_t
     return rc < 0 ? rc : first;
 }
 
-static int mixer(const struct hb_lm_config *c, struct hb_lm_table *tab, int layer, struct hb_lm_layer_rows *rows)
+static int mixer(const struct hb_lm_config *c, struct hb_lm_table *tab, int layer,
+                 struct hb_lm_layer_rows *rows)
 {
     struct hb_problem p;
     const struct hb_impl *impl;
@@ -73,7 +82,8 @@ static int mixer(const struct hb_lm_config *c, struct hb_lm_table *tab, int laye
         return rc;
     int n = impl->tensors(&p, t, MAX_MIXER_TENSORS);
     if (n < 1 || n > MAX_MIXER_TENSORS)
-        return hb_fail(n < 0 ? n : HB_ERR_RUN, "%s describes %d tensors, expected 1..%d", impl->name, n, MAX_MIXER_TENSORS);
+        return hb_fail(n < 0 ? n : HB_ERR_RUN, "%s describes %d tensors, expected 1..%d",
+                       impl->name, n, MAX_MIXER_TENSORS);
     rows->mixer = tab->n;
     rows->n_mixer = n;
     for (int i = 0; i < n; i++) {
@@ -91,7 +101,8 @@ static int mixer(const struct hb_lm_config *c, struct hb_lm_table *tab, int laye
 static int layer_rows(const struct hb_lm_config *c, struct hb_lm_table *tab, int layer)
 {
     struct hb_lm_layer_rows *r = &tab->layer[layer];
-    *r = (struct hb_lm_layer_rows){.letter = c->pattern[(size_t)layer % strlen(c->pattern)], .norm1 = -1, .mixer = -1};
+    *r = (struct hb_lm_layer_rows){
+        .letter = c->pattern[(size_t)layer % strlen(c->pattern)], .norm1 = -1, .mixer = -1};
     int rc = 0;
     if (r->letter != 'N') {
         rc = r->norm1 = norm(tab, layer, "norm1", c->D);
@@ -110,9 +121,11 @@ static int layer_rows(const struct hb_lm_config *c, struct hb_lm_table *tab, int
 int hb_lm_table_make(const struct hb_lm_config *c, int64_t V, struct hb_lm_table *out)
 {
     *out = (struct hb_lm_table){.positions = -1, .n_layers = (int)c->layers};
-    int rc = out->embedding = own(out, -1, "embeddings.word_embeddings.weight", V, c->D, HB_INIT_NORMAL, false);
+    int rc = out->embedding =
+        own(out, -1, "embeddings.word_embeddings.weight", V, c->D, HB_INIT_NORMAL, false);
     if (rc >= 0 && hb_lm_learned_positions(c))
-        rc = out->positions = own(out, -1, "embeddings.position_embeddings.weight", c->L, c->D, HB_INIT_NORMAL, false);
+        rc = out->positions = own(out, -1, "embeddings.position_embeddings.weight", c->L, c->D,
+                                  HB_INIT_NORMAL, false);
     for (int layer = 0; rc >= 0 && layer < out->n_layers; layer++)
         rc = layer_rows(c, out, layer);
     if (rc >= 0)
@@ -128,7 +141,7 @@ void hb_lm_table_free(struct hb_lm_table *t)
     *t = (struct hb_lm_table){0};
 }
 
-// --- mixers and positions --------------------------------------------------------------------------------------------
+// --- mixers and positions ------------------------------------------------------------------------
 
 bool hb_lm_learned_positions(const struct hb_lm_config *c)
 {
@@ -146,7 +159,8 @@ const char *hb_lm_positions_str(const struct hb_lm_config *c)
     return hb_lm_learned_positions(c) ? "learned" : rotary(c) && attention ? "rotary" : "none";
 }
 
-int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p, const struct hb_impl **impl)
+int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p,
+                const struct hb_impl **impl)
 {
     *impl = NULL;
     if (letter == 'N')
@@ -160,24 +174,40 @@ int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p,
     if (!(*impl)->tensors)
         return hb_fail(HB_ERR_INPUT, "%s cannot be a mixer: it has no table of tensors", name);
     *p = (struct hb_problem){
-        .op = attention ? HB_MHA : HB_HYENA, .dtype = HB_F32, .B = hb_lm_batch(c), .L = c->L, .D = c->D,
-        .H = attention ? c->heads : 0, .threads = (int)c->threads, .filter = HB_FILTER_FRESH, .backward = true,
-        .planning = !strcmp(c->planning, "measure") ? HB_PLAN_MEASURE
-                  : !strcmp(c->planning, "wisdom")  ? HB_PLAN_WISDOM_ONLY : HB_PLAN_ESTIMATE,
+        .op = attention ? HB_MHA : HB_HYENA,
+        .dtype = HB_F32,
+        .B = hb_lm_batch(c),
+        .L = c->L,
+        .D = c->D,
+        .H = attention ? c->heads : 0,
+        .threads = (int)c->threads,
+        .filter = HB_FILTER_FRESH,
+        .backward = true,
+        .planning = !strcmp(c->planning, "measure")  ? HB_PLAN_MEASURE
+                    : !strcmp(c->planning, "wisdom") ? HB_PLAN_WISDOM_ONLY
+                                                     : HB_PLAN_ESTIMATE,
     };
     snprintf(p->inner, sizeof p->inner, "%s", inner);
     if (attention)
-        p->oper = (struct hb_oper_opts){.rope = rotary(c), .short_taps = letter == 'C' ? CONTROL_TAPS : 0};
+        p->oper = (struct hb_oper_opts){.rope = rotary(c),
+                                        .short_taps = letter == 'C' ? CONTROL_TAPS : 0};
     else
         p->oper = (struct hb_oper_opts){
-            .order = (int)c->order, .emb_dim = (int)c->emb_dim, .filter_width = (int)c->filter_width, .lmax = c->lmax,
-            .w = (float)c->w, .shift = (float)c->shift, .no_window = !c->window, .train_z = c->train_z,
-            .package_layout = c->package_layout, .no_long = letter == 'S',
+            .order = (int)c->order,
+            .emb_dim = (int)c->emb_dim,
+            .filter_width = (int)c->filter_width,
+            .lmax = c->lmax,
+            .w = (float)c->w,
+            .shift = (float)c->shift,
+            .no_window = !c->window,
+            .train_z = c->train_z,
+            .package_layout = c->package_layout,
+            .no_long = letter == 'S',
         };
     return 0;
 }
 
-// --- first values ----------------------------------------------------------------------------------------------------
+// --- first values --------------------------------------------------------------------------------
 
 int hb_lm_init(const struct hb_lm_config *c, const struct hb_lm_table *t, float *flat)
 {
@@ -185,11 +215,13 @@ int hb_lm_init(const struct hb_lm_config *c, const struct hb_lm_table *t, float 
     p.oper.lmax = c->lmax;
     memset(flat, 0, (size_t)t->floats * sizeof *flat);
     for (int i = 0; i < t->n; i++) {
-        // The stream is the tensor's name, not its number: the same tensor starts alike beside any other mixer.
+        // The stream is the tensor's name, not its number: the same tensor starts alike beside any
+        // other mixer.
         uint64_t stream = 0xcbf29ce484222325u;                   // FNV-1a
         for (const char *s = t->row[i].t.name; *s; s++)
             stream = (stream ^ (unsigned char)*s) * 0x100000001b3u;
-        int rc = hb_param_init(&t->row[i].t, true, t->n_layers, (uint64_t)c->seed, stream, &p, flat + t->row[i].at);
+        int rc = hb_param_init(&t->row[i].t, true, t->n_layers, (uint64_t)c->seed, stream, &p,
+                               flat + t->row[i].at);
         if (rc)
             return rc;
     }

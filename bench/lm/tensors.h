@@ -1,7 +1,9 @@
-// tensors.h: the language model's parameters, one row a tensor. Sizes, places in memory, first values,
-// optimiser groups and names in files all derive from these rows; nothing is allocated for the parameters here.
+// tensors.h: the language model's parameters, one row a tensor. Sizes, places in memory, first
+// values, optimiser groups and names in files all derive from these rows; nothing is allocated for
+// the parameters here.
 //
-// Names are the published code's: backbone.layers.0.mixer.in_proj.weight, ... The output head is the embedding.
+// Names are the published code's: backbone.layers.0.mixer.in_proj.weight, ... The output head is
+// the embedding.
 #ifndef HB_LM_TENSORS_H
 #define HB_LM_TENSORS_H
 
@@ -9,7 +11,7 @@
 
 struct hb_lm_row {
     struct hb_tensor t;
-    int64_t n, at;               // elements; place in the flat buffers (floats, a multiple of HB_ALIGN / 4)
+    int64_t n, at;  // elements; place in the flat buffers (floats, a multiple of HB_ALIGN / 4)
     int layer;                   // -1: outside of the layers
 };
 struct hb_lm_layer_rows {        // first row of each group; mixer -1: the block has none
@@ -26,14 +28,18 @@ struct hb_lm_table {
     int n_layers;
 };
 
-// c must be finished (hb_lm_config_finish); V tokens. Needs the registry for the mixers' own tables.
+// c must be finished (hb_lm_config_finish); V tokens. Needs the registry for the mixers' own
+// tables.
 int hb_lm_table_make(const struct hb_lm_config *c, int64_t V, struct hb_lm_table *out);
 void hb_lm_table_free(struct hb_lm_table *t);
 
-// The mixer of one letter: its implementation and the problem it will be planned for. *impl NULL for N.
-int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p, const struct hb_impl **impl);
+// The mixer of one letter: its implementation and the problem it will be planned for. *impl NULL
+// for N.
+int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p,
+                const struct hb_impl **impl);
 bool hb_lm_learned_positions(const struct hb_lm_config *c);
-const char *hb_lm_positions_str(const struct hb_lm_config *c);      // "rotary", "learned", "none": what happens
+// "rotary", "learned", "none": what happens
+const char *hb_lm_positions_str(const struct hb_lm_config *c);
 
 // First values of every row into flat (t->floats host floats), padding 0.
 int hb_lm_init(const struct hb_lm_config *c, const struct hb_lm_table *t, float *flat);

@@ -25,12 +25,17 @@ struct args {
 static int parse(int argc, char **argv, struct args *a)
 {
     const struct hb_opt opts[] = {
-        {"suite", HB_OPT_FLAG, &a->suite, NULL, "CONFIG is a list of runs; each gets a process of its own", 0, 0},
-        {"out", HB_OPT_STR, &a->out, "FILE", "write the record of one run here (default: a run under build/results)", 0, 0},
-        {"budget-s", HB_OPT_DOUBLE, &a->budget_s, "S", "suite: stop after S seconds, drop the rest", 1, 1e9},
-        {"resume", HB_OPT_FLAG, &a->resume, NULL, "suite: continue the newest unfinished run of this suite", 0, 0},
+        {"suite", HB_OPT_FLAG, &a->suite, NULL,
+         "CONFIG is a list of runs; each gets a process of its own", 0, 0},
+        {"out", HB_OPT_STR, &a->out, "FILE",
+         "write the record of one run here (default: a run under build/results)", 0, 0},
+        {"budget-s", HB_OPT_DOUBLE, &a->budget_s, "S", "suite: stop after S seconds, drop the rest",
+         1, 1e9},
+        {"resume", HB_OPT_FLAG, &a->resume, NULL,
+         "suite: continue the newest unfinished run of this suite", 0, 0},
         {"dry-run", HB_OPT_FLAG, &a->dry_run, NULL, "print what would be trained", 0, 0},
-        {"mem-limit", HB_OPT_SIZE, &a->mem_limit, "BYTES", "limit of the allocator (default: 70 % of what is there)", 1, 1e15},
+        {"mem-limit", HB_OPT_SIZE, &a->mem_limit, "BYTES",
+         "limit of the allocator (default: 70 % of what is there)", 1, 1e15},
         {"child", HB_OPT_FLAG, &a->child, NULL, "used by the program itself", 0, 0},
     };
     const struct hb_cli cli = {
@@ -46,17 +51,19 @@ static int parse(int argc, char **argv, struct args *a)
     if (!a->child && a->n_pos == 0)
         return hb_fail(HB_ERR_INPUT, "no CONFIG.json named; --help has an example");
     if (a->suite && a->out)
-        return hb_fail(HB_ERR_INPUT, "--out names the record of one run; a suite writes under build/results");
+        return hb_fail(HB_ERR_INPUT,
+                       "--out names the record of one run; a suite writes under build/results");
     if (!a->suite && (a->resume || a->budget_s > 0))
         return hb_fail(HB_ERR_INPUT, "--%s is for --suite", a->resume ? "resume" : "budget-s");
     return 0;
 }
 
-// --- one run in a child ----------------------------------------------------------------------------------------------
+// --- one run in a child --------------------------------------------------------------------------
 
 static int reply(const char *status, json_t *entry)
 {
-    json_t *doc = json_pack("{s:s,s:s,s:o*}", "status", status, "detail", hb_error(), "entry", entry);
+    json_t *doc =
+        json_pack("{s:s,s:s,s:o*}", "status", status, "detail", hb_error(), "entry", entry);
     if (!doc)
         return hb_fail(HB_ERR_OOM, "no memory for the reply");
     int rc = hb_child_reply(doc);
@@ -74,8 +81,10 @@ static int child(void)
     if (!request)
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
     hb_lm_config_default(&c);
-    int rc = json_unpack_ex(request, &e, JSON_STRICT, "{s:o,s:I}", "config", &config, "mem_bytes", &mem)
-           ? hb_fail(HB_ERR_INPUT, "request: %s", e.text) : hb_lm_config_json(&c, config, "request");
+    int rc =
+        json_unpack_ex(request, &e, JSON_STRICT, "{s:o,s:I}", "config", &config, "mem_bytes", &mem)
+            ? hb_fail(HB_ERR_INPUT, "request: %s", e.text)
+            : hb_lm_config_json(&c, config, "request");
     json_decref(request);
     if (!rc)
         rc = hb_host_init((int)c.threads, (size_t)mem);
@@ -94,7 +103,7 @@ static int child(void)
     return entry ? reply("ok", entry) : HB_ERR_OOM;
 }
 
-// --- one run here ----------------------------------------------------------------------------------------------------
+// --- one run here --------------------------------------------------------------------------------
 
 static int save_out(const char *path, json_t *doc)
 {
@@ -110,7 +119,8 @@ static int save_run(const struct hb_lm_config *c, json_t *doc)
     struct hb_run *run = NULL;
     json_t *plan = json_pack("{s:s}", "kind", "train");
     hb_lm_name(c, name, sizeof name);
-    int rc = plan ? hb_run_open(NULL, false, plan, &run) : hb_fail(HB_ERR_OOM, "no memory for the plan");
+    int rc =
+        plan ? hb_run_open(NULL, false, plan, &run) : hb_fail(HB_ERR_OOM, "no memory for the plan");
     if (!rc)
         rc = hb_run_add(run, name, doc);
     if (!rc)
@@ -125,7 +135,8 @@ static int save_run(const struct hb_lm_config *c, json_t *doc)
 
 static int record(const struct hb_lm_config *c, const char *out, const char *list, json_t *entry)
 {
-    json_t *doc = entry ? json_pack("{s:[],s:[],s:[]}", "benchmarks", "hb_skips", "hb_pairs") : NULL;
+    json_t *doc =
+        entry ? json_pack("{s:[],s:[],s:[]}", "benchmarks", "hb_skips", "hb_pairs") : NULL;
     if (!doc || json_array_append_new(json_object_get(doc, list), entry) < 0) {
         json_decref(doc);
         return hb_fail(HB_ERR_OOM, "no memory for the record");
@@ -140,9 +151,13 @@ static void print_result(const struct hb_lm_config *c, const json_t *e)
     char name[HB_LM_NAME];
     hb_lm_name(c, name, sizeof name);
     printf("%s\n", name);
-    static const char *const keys[] = {"hb_params", "hb_steps", "hb_train_tokens", "hb_train_s", "hb_tokens_per_s",
-        "hb_alloc_peak_bytes", "hb_final_loss_nats", "hb_valid_nats", "hb_eval_tokens", "hb_nll_nats", "hb_ppl",
-        "hb_floor_nats", "hb_excess", "hb_accuracy", "hb_chance_uniform", "hb_chance_frequent", "hb_ngram_m"};
+    static const char *const keys[] = {
+        "hb_params",          "hb_steps",        "hb_train_tokens",
+        "hb_train_s",         "hb_tokens_per_s", "hb_alloc_peak_bytes",
+        "hb_final_loss_nats", "hb_valid_nats",   "hb_eval_tokens",
+        "hb_nll_nats",        "hb_ppl",          "hb_floor_nats",
+        "hb_excess",          "hb_accuracy",     "hb_chance_uniform",
+        "hb_chance_frequent", "hb_ngram_m"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
         const json_t *v = json_object_get(e, keys[i]);
         if (json_is_integer(v))
@@ -163,8 +178,9 @@ static int describe(const struct hb_lm_config *c, const struct hb_lm_data *d)
     int rc = hb_lm_table_make(c, d->vocab, &t);
     if (rc)
         return rc;
-    printf("%lld parameters, %lld steps of %lld sequences of %lld tokens, positions %s\n", (long long)t.params,
-           (long long)hb_lm_steps(c), (long long)hb_lm_batch(c), (long long)c->L, hb_lm_positions_str(c));
+    printf("%lld parameters, %lld steps of %lld sequences of %lld tokens, positions %s\n",
+           (long long)t.params, (long long)hb_lm_steps(c), (long long)hb_lm_batch(c),
+           (long long)c->L, hb_lm_positions_str(c));
     hb_lm_table_free(&t);
     return 0;
 }
@@ -199,7 +215,8 @@ static int check_out(const char *out)
         return 0;
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - out + 1) : 1, slash ? out : ".");
     if (access(folder, W_OK))
-        return hb_fail(HB_ERR_INPUT, "--out %s: cannot write into %s: %s", out, folder, strerror(errno));
+        return hb_fail(HB_ERR_INPUT, "--out %s: cannot write into %s: %s", out, folder,
+                       strerror(errno));
     return 0;
 }
 
@@ -220,7 +237,8 @@ static int single(const struct args *a)
     for (int i = 1; !rc && i < a->n_pos; i++)
         rc = hb_lm_config_word(&c, a->pos[i]);
     if (!rc)
-        rc = hb_host_init((int)c.threads, a->mem_limit ? (size_t)a->mem_limit : hb_default_mem_limit());
+        rc = hb_host_init((int)c.threads,
+                          a->mem_limit ? (size_t)a->mem_limit : hb_default_mem_limit());
     if (!rc)
         rc = hb_lm_config_finish(&c);
     if (!rc)
@@ -235,9 +253,10 @@ static int single(const struct args *a)
     return rc;
 }
 
-// --- many ------------------------------------------------------------------------------------------------------------
+// --- many ----------------------------------------------------------------------------------------
 
-// What is missing is said once and before anything runs: each set is opened, each model's table made.
+// What is missing is said once and before anything runs: each set is opened, each model's table
+// made.
 static int check_jobs(const struct hb_lm_jobs *jobs)
 {
     for (int i = 0; i < jobs->n; i++) {
