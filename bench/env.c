@@ -1,9 +1,10 @@
 // env.c: the circumstances of a number: hb_env and the context of a result file, the machine's id.
 //
-// Stable    hb_env.machine (hardware, kernel, libraries) is hashed to the fingerprint; the machine id is the CPU's name
-//           and the hash's first 8 digits. Reboots, builds and settings do not change it.
-// Private   the host name is the machine id; of the environment only the variables listed here are kept, and of
-//           values that are paths only that they are set.
+// Stable    hb_env.machine (hardware, kernel, libraries) is hashed to the fingerprint; the machine
+//           id is the CPU's name and the hash's first 8 digits. Reboots, builds and settings do not
+//           change it.
+// Private   the host name is the machine id; of the environment only the variables listed here are
+//           kept, and of values that are paths only that they are set.
 #include <ctype.h>
 #include <gnu/libc-version.h>
 #include <stdlib.h>
@@ -17,7 +18,8 @@
 
 extern char **environ;
 
-static const char *const kept_prefixes[] = { "OMP_", "GOMP_", "OPENBLAS_", "MKL_", "HYENA_BENCH_", "MALLOC_" };
+static const char *const kept_prefixes[] = { "OMP_", "GOMP_",        "OPENBLAS_",
+                                             "MKL_", "HYENA_BENCH_", "MALLOC_" };
 
 // Variables by prefix, and whether a library is preloaded.
 static json_t *variables(void)
@@ -39,30 +41,33 @@ json_t *hb_env_software(void)
 {
     char benchmark[128], gomp[128];
     json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:s}", "git", HB_GIT, "cflags", HB_CFLAGS,
-                          "compiler", "gcc " __VERSION__, "libc", gnu_get_libc_version(),
-                          "jansson", jansson_version_str(), "openmp", _OPENMP,
-                          "benchmark", hb_loaded_library("libbenchmark.so", benchmark, sizeof benchmark));
+                          "compiler", "gcc " __VERSION__, "libc", gnu_get_libc_version(), "jansson",
+                          jansson_version_str(), "openmp", _OPENMP, "benchmark",
+                          hb_loaded_library("libbenchmark.so", benchmark, sizeof benchmark));
     if (!o) return NULL;
     json_object_set_new(o, "gomp", json_string(hb_loaded_library("libgomp.so", gomp, sizeof gomp)));
     json_object_set_new(o, "variables", variables());
     return o;
 }
 
-// --- identity -------------------------------------------------------------------------------------------
+// --- identity ------------------------------------------------------------------------------------
 
 static struct { char fingerprint[65], id[96]; } self;
 
-// "AMD EPYC 7763 64-Core Processor" -> "amd-epyc-7763": words with marks and without meaning are left out.
+// "AMD EPYC 7763 64-Core Processor" -> "amd-epyc-7763": words with marks and without meaning are
+// left out.
 static void slug(const char *model, char *out, size_t cap)
 {
-    static const char *const skip[] = { "cpu", "processor", "core", "with", "intel(r)", "(r)", "(tm)", "@" };
+    static const char *const skip[] = { "cpu",      "processor", "core", "with",
+                                        "intel(r)", "(r)",       "(tm)", "@" };
     char copy[128], *save = NULL;
     size_t n = 0;
     snprintf(copy, sizeof copy, "%s", model);
     for (char *c = copy; *c; c++) *c = (char)tolower((unsigned char)*c);
     for (char *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
         bool leave_out = strstr(w, "-core") || strstr(w, "ghz");
-        for (size_t k = 0; k < sizeof skip / sizeof *skip; k++) leave_out |= strcmp(w, skip[k]) == 0;
+        for (size_t k = 0; k < sizeof skip / sizeof *skip; k++)
+            leave_out |= strcmp(w, skip[k]) == 0;
         if (leave_out) continue;
         char *mark = strchr(w, '(');                       // "xeon(r)" -> "xeon"
         if (mark) *mark = '\0';
@@ -78,7 +83,8 @@ static void identify(void)
     char name[64] = "";
     json_t *machine = hb_env_machine();
     char *text = machine ? json_dumps(machine, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
-    const char *model = json_string_value(json_object_get(json_object_get(machine, "cpu"), "model"));
+    const char *model =
+        json_string_value(json_object_get(json_object_get(machine, "cpu"), "model"));
     hb_sha256(text ? text : "", text ? strlen(text) : 0, self.fingerprint);
     slug(model ? model : "unknown", name, sizeof name);
     snprintf(self.id, sizeof self.id, "%s-%.8s", name[0] ? name : "unknown", self.fingerprint);
@@ -110,7 +116,7 @@ json_t *hb_env_json(void)
     return o;
 }
 
-// --- Google Benchmark's context ----------------------------------------------------------------------------
+// --- Google Benchmark's context ------------------------------------------------------------------
 
 static json_t *load_averages(void)
 {
@@ -129,19 +135,22 @@ json_t *hb_context_json(void)
     if (gmtime_r(&now, &tm)) strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%S+00:00", &tm);
     json_t *env = hb_env_json();
     json_t *governor = json_object_get(json_object_get(env, "settings"), "governor");
-    json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:i, s:b}", "date", date, "host_name", hb_machine_id(),
-                          "executable", "hyena-bench", "num_cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
-                          "mhz_per_cpu", (int)(hb_cpu_mhz() + 0.5),
-                          "cpu_scaling_enabled", governor && strcmp(json_string_value(governor), "performance") != 0);
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:i, s:i, s:b}", "date", date, "host_name", hb_machine_id(),
+                  "executable", "hyena-bench", "num_cpus", (int)sysconf(_SC_NPROCESSORS_ONLN),
+                  "mhz_per_cpu", (int)(hb_cpu_mhz() + 0.5), "cpu_scaling_enabled",
+                  governor && strcmp(json_string_value(governor), "performance") != 0);
     if (!o) {
         json_decref(env);
         return NULL;
     }
     json_object_set_new(o, "caches", hb_cpu_caches());
     json_object_set_new(o, "load_avg", load_averages());
-    json_object_set_new(o, "library_version", json_string(hb_loaded_library("libbenchmark.so", benchmark,
-                                                                           sizeof benchmark)));
-    // Of this program; Debian's library itself is built without NDEBUG, which costs our samples nothing.
+    json_object_set_new(
+        o, "library_version",
+        json_string(hb_loaded_library("libbenchmark.so", benchmark, sizeof benchmark)));
+    // Of this program; Debian's library itself is built without NDEBUG, which costs our samples
+    // nothing.
     json_object_set_new(o, "library_build_type", json_string("release"));
     json_object_set_new(o, "json_schema_version", json_integer(1));
     json_object_set_new(o, "hb_schema", json_string("1.0"));

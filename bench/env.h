@@ -10,16 +10,18 @@ size_t hb_llc_bytes(void);           // largest cache of cpu0; 32 MiB if the sys
 size_t hb_cache_bytes(int level);    // data or unified cache of that level of cpu0; 0: unknown
 bool hb_cpu_has(const char *flag);   // a flag of /proc/cpuinfo, "avx512f"
 double hb_cpu_mhz(void);             // now; 0: unknown
-json_t *hb_cpu_caches(void);         // [{type, level, size, num_sharing}] as Google Benchmark writes them
-// File name of a library of this process whose name starts so ("libbenchmark.so.1.7.1"), or "unknown"; in buf.
+json_t *hb_cpu_caches(void);         // [{type, level, size, num_sharing}], Google Benchmark's form
+// File name of a library of this process whose name starts so ("libbenchmark.so.1.7.1"), or
+// "unknown"; in buf.
 const char *hb_loaded_library(const char *stem, char *buf, size_t cap);
 
 // First line of a small text file (sysfs, proc) without its end, in buf; NULL if it cannot be read.
 const char *hb_read_line(const char *path, char *buf, size_t cap);
 
-// Parts of hb_env (measuring notes 7.3). All return new references and leave out what the system does not tell.
-json_t *hb_env_machine(void);        // the stable part: hardware, kernel, libraries; its hash is the fingerprint
-json_t *hb_env_settings(void);       // what an administrator may change: governor, THP, limits, affinity
+// Parts of hb_env (measuring notes 7.3). All return new references and leave out what the system
+// does not tell.
+json_t *hb_env_machine(void);        // the stable part (hashed): hardware, kernel, libraries
+json_t *hb_env_settings(void);       // what an administrator may change: governor, THP, limits
 json_t *hb_env_noise(void);          // now: load, steal, other processes (takes 0.3 s)
 json_t *hb_env_software(void);       // build, libraries, variables
 const char *hb_fingerprint(void);    // 64 hex digits: SHA-256 of hb_env_machine

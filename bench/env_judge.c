@@ -1,5 +1,5 @@
-// env_judge.c: what the environment means: differences of two, ranked by likely effect, and what is wrong with one
-// for measuring. Pure functions over hb_env objects.
+// env_judge.c: what the environment means: differences of two, ranked by likely effect, and what is
+// wrong with one for measuring. Pure functions over hb_env objects.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,10 +7,10 @@
 
 #include "env.h"
 
-// --- diff -----------------------------------------------------------------------------------------------
+// --- diff ----------------------------------------------------------------------------------------
 
-// How much a difference under a path is likely to matter (0 to 100: a guide for sorting), and what it does. The first
-// row whose path begins the difference's path counts.
+// How much a difference under a path is likely to matter (0 to 100: a guide for sorting), and what
+// it does. The first row whose path begins the difference's path counts.
 static const struct { const char *path; int weight; const char *effect; } effects[] = {
     { "machine.cpu.model", 100, "another CPU: times cannot be compared" },
     { "machine.cpu.isa", 95, "other vector units" },
@@ -61,8 +61,8 @@ static json_t *shown(const json_t *v)
 static void add_difference(json_t *out, const char *path, const json_t *a, const json_t *b)
 {
     int i = effect_of(path);
-    json_array_append_new(out, json_pack("{s:s, s:o, s:o, s:i, s:s}", "what", path, "a", shown(a), "b", shown(b),
-                                         "weight", i < 0 ? 1 : effects[i].weight,
+    json_array_append_new(out, json_pack("{s:s, s:o, s:o, s:i, s:s}", "what", path, "a", shown(a),
+                                         "b", shown(b), "weight", i < 0 ? 1 : effects[i].weight,
                                          "effect", i < 0 ? "unknown" : effects[i].effect));
 }
 
@@ -91,9 +91,11 @@ static void compare(json_t *out, const char *path, const json_t *a, const json_t
 static int by_weight(const void *a, const void *b)
 {
     const json_t *x = *(json_t *const *)a, *y = *(json_t *const *)b;
-    json_int_t d = json_integer_value(json_object_get(y, "weight")) - json_integer_value(json_object_get(x, "weight"));
+    json_int_t d = json_integer_value(json_object_get(y, "weight"))
+                   - json_integer_value(json_object_get(x, "weight"));
     if (d != 0) return d < 0 ? -1 : 1;
-    return strcmp(json_string_value(json_object_get(x, "what")), json_string_value(json_object_get(y, "what")));
+    return strcmp(json_string_value(json_object_get(x, "what")),
+                  json_string_value(json_object_get(y, "what")));
 }
 
 json_t *hb_env_diff(const json_t *a, const json_t *b)
@@ -111,7 +113,7 @@ json_t *hb_env_diff(const json_t *a, const json_t *b)
     return sorted;
 }
 
-// --- doctor ---------------------------------------------------------------------------------------------
+// --- doctor --------------------------------------------------------------------------------------
 
 struct doctor { json_t *out; const json_t *machine, *settings, *noise, *software; };
 
@@ -126,11 +128,11 @@ static double real(const json_t *o, const char *key)
     return json_number_value(json_object_get(o, key));
 }
 
-static void say(struct doctor *d, const char *level, const char *what, const char *found, const char *cost,
-                const char *advice)
+static void say(struct doctor *d, const char *level, const char *what, const char *found,
+                const char *cost, const char *advice)
 {
-    json_array_append_new(d->out, json_pack("{s:s, s:s, s:s, s:s, s:s}", "level", level, "what", what, "found", found,
-                                            "cost", cost, "advice", advice));
+    json_array_append_new(d->out, json_pack("{s:s, s:s, s:s, s:s, s:s}", "level", level, "what",
+                                            what, "found", found, "cost", cost, "advice", advice));
 }
 
 static bool has_isa(const struct doctor *d, const char *flag)
@@ -146,10 +148,13 @@ static void look_at_clock(struct doctor *d)
 {
     const char *governor = text(d->settings, "governor");
     if (governor[0] && strcmp(governor, "performance") != 0)
-        say(d, "problem", "CPU governor", governor, "the clock follows the load: up to 2x between short runs",
+        say(d, "problem", "CPU governor", governor,
+            "the clock follows the load: up to 2x between short runs",
             "cpupower frequency-set -g performance");
-    if (strcmp(text(d->settings, "boost"), "1") == 0 || strcmp(text(d->settings, "no_turbo"), "0") == 0)
-        say(d, "note", "turbo", "on", "the clock depends on temperature and on busy neighbours: 5 to 20 %",
+    if (strcmp(text(d->settings, "boost"), "1") == 0
+        || strcmp(text(d->settings, "no_turbo"), "0") == 0)
+        say(d, "note", "turbo", "on",
+            "the clock depends on temperature and on busy neighbours: 5 to 20 %",
             "switch it off for A/B comparisons, leave it on for peak figures");
     if (!governor[0])
         say(d, "note", "clock frequency", "not visible", "throttling cannot be told from slow code",
@@ -160,7 +165,8 @@ static void look_at_sharing(struct doctor *d)
 {
     char found[96];
     if (json_is_true(json_object_get(json_object_get(d->machine, "cpu"), "virtual")))
-        say(d, "note", "virtual machine", "yes", "neighbours share caches and memory bandwidth, unseen",
+        say(d, "note", "virtual machine", "yes",
+            "neighbours share caches and memory bandwidth, unseen",
             "trust ratios of pairs; repeat at another hour");
     double steal = real(d->noise, "steal_frac"), others = real(d->noise, "cpus_used_by_others");
     snprintf(found, sizeof found, "%.1f %% now, %.2f %% since boot", 100 * steal,
@@ -168,32 +174,40 @@ static void look_at_sharing(struct doctor *d)
     if (steal > 0.01)
         say(d, "problem", "steal", found, "the hypervisor takes CPU time: outliers of milliseconds",
             "wait, or move to a quieter host");
-    snprintf(found, sizeof found, "%.2f CPUs, %d busy processes", others, (int)real(d->noise, "busy_processes"));
+    snprintf(found, sizeof found, "%.2f CPUs, %d busy processes", others,
+             (int)real(d->noise, "busy_processes"));
     if (others > 0.1)
-        say(d, "problem", "other processes", found, "with all threads in use every parallel region waits for the slowest",
+        say(d, "problem", "other processes", found,
+            "with all threads in use every parallel region waits for the slowest",
             "stop them, or use fewer threads");
     if (strcmp(text(d->settings, "smt_active"), "1") == 0)
         say(d, "note", "SMT", "on", "two threads of one core share its units: up to 2x",
             "threads = physical cores, pinned with OMP_PLACES=cores");
-    double allowed = real(d->settings, "cpus_allowed"), cpus = real(json_object_get(d->machine, "cpu"), "threads");
+    double allowed = real(d->settings, "cpus_allowed"),
+           cpus = real(json_object_get(d->machine, "cpu"), "threads");
     snprintf(found, sizeof found, "%d of %d CPUs", (int)allowed, (int)cpus);
     if (allowed > 0 && allowed < cpus)
-        say(d, "note", "affinity", found, "fewer threads by default", "intended with taskset or in a container");
+        say(d, "note", "affinity", found, "fewer threads by default",
+            "intended with taskset or in a container");
 }
 
 static void look_at_memory(struct doctor *d)
 {
     const char *thp = text(d->settings, "thp"), *quota = text(d->settings, "cgroup_cpu_quota_us");
     if (strcmp(thp, "always") != 0 && thp[0])
-        say(d, "note", "transparent huge pages", thp, "large buffers live in 4 KiB pages: 0 to 20 % at long lengths",
+        say(d, "note", "transparent huge pages", thp,
+            "large buffers live in 4 KiB pages: 0 to 20 % at long lengths",
             "echo always > /sys/kernel/mm/transparent_hugepage/enabled, for all runs or for none");
     const char *max = text(d->settings, "cgroup_cpu_max");
     if ((max[0] && strncmp(max, "max", 3) != 0) || atol(quota) > 0)
-        say(d, "problem", "CPU quota", max[0] ? max : quota, "the process is stopped in the middle of samples",
+        say(d, "problem", "CPU quota", max[0] ? max : quota,
+            "the process is stopped in the middle of samples",
             "lift the container's CPU limit, or use threads <= quota");
     if (real(d->settings, "swap_bytes") > 0)
-        say(d, "note", "swap", "on", "out of memory becomes slow instead of a clean result", "swapoff -a");
-    if (strcmp(text(d->settings, "numa_balancing"), "1") == 0 && strlen(text(d->settings, "numa_nodes")) > 1)
+        say(d, "note", "swap", "on", "out of memory becomes slow instead of a clean result",
+            "swapoff -a");
+    if (strcmp(text(d->settings, "numa_balancing"), "1") == 0
+        && strlen(text(d->settings, "numa_nodes")) > 1)
         say(d, "note", "NUMA balancing", "on", "pages move during samples", "bind with numactl");
 }
 
@@ -202,7 +216,8 @@ static void look_at_libraries(struct doctor *d)
     const json_t *libs = json_object_get(d->machine, "libraries");
     const char *threading = text(libs, "openblas_threading"), *core = text(libs, "openblas_core");
     if (strcmp(threading, "OpenMP") != 0)
-        say(d, "problem", "OpenBLAS threading", threading, "its own threads compete with OpenMP's: 2x and more",
+        say(d, "problem", "OpenBLAS threading", threading,
+            "its own threads compete with OpenMP's: 2x and more",
             "install libopenblas-openmp-dev and build again");
     bool old_core = !strcmp(core, "Haswell") || !strcmp(core, "Zen") || !strcmp(core, "Sandybridge")
                     || !strcmp(core, "Nehalem") || !strcmp(core, "Prescott");
@@ -212,22 +227,25 @@ static void look_at_libraries(struct doctor *d)
         say(d, forced ? "problem" : "note", "OpenBLAS kernels", core,
             "the CPU has AVX-512, these kernels do not use it: GEMM at about half speed, so attention and projections "
             "look slower than they are",
-            forced ? "unset OPENBLAS_CORETYPE, if it is not wanted" : "OPENBLAS_CORETYPE=SkylakeX, if wanted");
+            forced ? "unset OPENBLAS_CORETYPE, if it is not wanted"
+                   : "OPENBLAS_CORETYPE=SkylakeX, if wanted");
     }
     if (json_object_get(variables, "OMP_NUM_THREADS"))
         say(d, "note", "OMP_NUM_THREADS", text(variables, "OMP_NUM_THREADS"),
             "none: threads are set by --threads", "use --threads");
     if (strstr(text(d->software, "git"), "-dirty"))
-        say(d, "note", "source tree", text(d->software, "git"), "the result cannot be tied to a commit",
-            "commit before runs that will be published");
+        say(d, "note", "source tree", text(d->software, "git"),
+            "the result cannot be tied to a commit", "commit before runs that will be published");
     if (!json_is_true(json_object_get(d->settings, "pmu")))
-        say(d, "note", "hardware counters", "none", "no cycles or instructions beside the times", "bare metal has them");
+        say(d, "note", "hardware counters", "none", "no cycles or instructions beside the times",
+            "bare metal has them");
 }
 
 json_t *hb_env_doctor(const json_t *env)
 {
-    struct doctor d = { json_array(), json_object_get(env, "machine"), json_object_get(env, "settings"),
-                        json_object_get(env, "noise"), json_object_get(env, "software") };
+    struct doctor d = { json_array(), json_object_get(env, "machine"),
+                        json_object_get(env, "settings"), json_object_get(env, "noise"),
+                        json_object_get(env, "software") };
     if (!d.out) return NULL;
     look_at_clock(&d);
     look_at_sharing(&d);

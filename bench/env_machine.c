@@ -1,7 +1,8 @@
 // env_machine.c: the stable part of the environment: hardware, kernel, libraries.
 //
-// Where from  /proc/cpuinfo, sysfs, uname, OpenBLAS itself; FFTW by its file's name: the program never loads FFTW
-//             (GPL), only its plug-ins do. What a system does not tell is left out.
+// Where from  /proc/cpuinfo, sysfs, uname, OpenBLAS itself; FFTW by its file's name: the program
+//             never loads FFTW (GPL), only its plug-ins do. What a system does not tell is left
+//             out.
 #include <cblas.h>
 #include <gnu/libc-version.h>
 #include <glob.h>
@@ -34,7 +35,9 @@ static const char *cpuinfo(const char *key, char *buf, size_t cap)
     FILE *f = fopen("/proc/cpuinfo", "re");
     while (f && !found && fgets(line, sizeof line, f)) {
         const char *colon = strchr(line, ':');
-        if (!colon || strncmp(line, key, n) != 0 || (line[n] != '\t' && line[n] != ' ' && line[n] != ':')) continue;
+        if (!colon || strncmp(line, key, n) != 0
+            || (line[n] != '\t' && line[n] != ' ' && line[n] != ':'))
+            continue;
         snprintf(buf, cap, "%s", colon[1] == ' ' ? colon + 2 : colon + 1);
         buf[strcspn(buf, "\n")] = '\0';
         found = buf;
@@ -59,7 +62,7 @@ double hb_cpu_mhz(void)
     return cpuinfo("cpu MHz", text, sizeof text) ? atof(text) : 0;
 }
 
-// --- caches -----------------------------------------------------------------------------------------------
+// --- caches --------------------------------------------------------------------------------------
 
 struct cache { char type[16]; int level, sharing; size_t bytes; };
 
@@ -122,7 +125,7 @@ size_t hb_llc_bytes(void)
     return largest ? largest : 32u << 20;
 }
 
-// --- libraries ----------------------------------------------------------------------------------------------
+// --- libraries -----------------------------------------------------------------------------------
 
 struct wanted { const char *stem; char *buf; size_t cap; bool found; };
 
@@ -151,8 +154,9 @@ const char *hb_loaded_library(const char *stem, char *buf, size_t cap)
 // "libfftw3f.so.3.6.10": the file that the plug-ins' run path leads to.
 static json_t *fftw_file(void)
 {
-    static const char *const places[] = { "/usr/local/lib/libfftw3f.so.3", "/usr/lib/*/libfftw3f.so.3",
-                                          "/usr/lib64/libfftw3f.so.3", "/usr/lib/libfftw3f.so.3" };
+    static const char *const places[] = { "/usr/local/lib/libfftw3f.so.3",
+                                          "/usr/lib/*/libfftw3f.so.3", "/usr/lib64/libfftw3f.so.3",
+                                          "/usr/lib/libfftw3f.so.3" };
     json_t *name = NULL;
     for (size_t i = 0; i < sizeof places / sizeof *places && !name; i++) {
         glob_t g;
@@ -169,21 +173,23 @@ static json_t *libraries(void)
 {
     static const char *const kinds[] = { "sequential", "pthread", "OpenMP" };
     int parallel = openblas_get_parallel();
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s}", "libc", gnu_get_libc_version(), "openblas", openblas_get_config(),
-                          "openblas_core", openblas_get_corename(),
-                          "openblas_threading", parallel >= 0 && parallel <= 2 ? kinds[parallel] : "unknown");
+    json_t *o = json_pack("{s:s, s:s, s:s, s:s}", "libc", gnu_get_libc_version(), "openblas",
+                          openblas_get_config(), "openblas_core", openblas_get_corename(),
+                          "openblas_threading",
+                          parallel >= 0 && parallel <= 2 ? kinds[parallel] : "unknown");
     json_t *fftw = fftw_file();
     if (o && fftw) json_object_set_new(o, "fftw", fftw); else json_decref(fftw);
     return o;
 }
 
-// --- the whole -----------------------------------------------------------------------------------------------
+// --- the whole -----------------------------------------------------------------------------------
 
 static json_t *isa_flags(void)
 {
-    static const char *const flags[] = { "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512dq",
-                                         "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
-                                         "amx_tile", "amx_bf16" };
+    static const char *const flags[] = { "sse4_2",      "avx",      "avx2",        "fma",
+                                         "f16c",        "avx_vnni", "avx512f",     "avx512dq",
+                                         "avx512bw",    "avx512vl", "avx512_vnni", "avx512_bf16",
+                                         "avx512_fp16", "amx_tile", "amx_bf16" };
     json_t *a = json_array();
     for (size_t i = 0; a && i < sizeof flags / sizeof *flags; i++)
         if (hb_cpu_has(flags[i])) json_array_append_new(a, json_string(flags[i]));
@@ -193,14 +199,16 @@ static json_t *isa_flags(void)
 static json_t *cpu(void)
 {
     static const struct { const char *key, *field; bool number; } rows[] = {
-        { "vendor", "vendor_id", false }, { "model", "model name", false }, { "family", "cpu family", true },
-        { "model_number", "model", true }, { "stepping", "stepping", true }, { "cores_per_socket", "cpu cores", true },
+        { "vendor", "vendor_id", false }, { "model", "model name", false },
+        { "family", "cpu family", true }, { "model_number", "model", true },
+        { "stepping", "stepping", true }, { "cores_per_socket", "cpu cores", true },
     };
     char text[256];
     json_t *o = json_object();
     for (size_t i = 0; o && i < sizeof rows / sizeof *rows; i++)
         if (cpuinfo(rows[i].field, text, sizeof text))
-            json_object_set_new(o, rows[i].key, rows[i].number ? json_integer(atoi(text)) : json_string(text));
+            json_object_set_new(o, rows[i].key,
+                                rows[i].number ? json_integer(atoi(text)) : json_string(text));
     if (!o) return NULL;
     json_object_set_new(o, "threads", json_integer(sysconf(_SC_NPROCESSORS_ONLN)));
     json_object_set_new(o, "caches", hb_cpu_caches());
@@ -216,8 +224,9 @@ json_t *hb_env_machine(void)
     if (!o) return NULL;
     json_object_set_new(o, "cpu", cpu());
     if (uname(&u) == 0)
-        json_object_set_new(o, "kernel", json_pack("{s:s, s:s, s:s}", "name", u.sysname, "release", u.release,
-                                                   "architecture", u.machine));
+        json_object_set_new(o, "kernel",
+                            json_pack("{s:s, s:s, s:s}", "name", u.sysname, "release", u.release,
+                                      "architecture", u.machine));
     json_object_set_new(o, "libraries", libraries());
     return o;
 }

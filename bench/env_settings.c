@@ -61,8 +61,11 @@ static json_t *affinity(void)
 // Does the processor's own instruction counter work (it does not in most virtual machines)?
 static bool has_pmu(void)
 {
-    struct perf_event_attr a = { .type = PERF_TYPE_HARDWARE, .size = sizeof a, .config = PERF_COUNT_HW_INSTRUCTIONS,
-                                 .exclude_kernel = 1, .exclude_hv = 1 };
+    struct perf_event_attr a = { .type = PERF_TYPE_HARDWARE,
+                                 .size = sizeof a,
+                                 .config = PERF_COUNT_HW_INSTRUCTIONS,
+                                 .exclude_kernel = 1,
+                                 .exclude_hv = 1 };
     long fd = syscall(SYS_perf_event_open, &a, 0, -1, -1, 0);
     if (fd >= 0) close((int)fd);
     return fd >= 0;
@@ -77,7 +80,8 @@ static json_t *mitigations(void)
     for (struct dirent *e; d && o && (e = readdir(d)); ) {
         char path[512], text[256];
         snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
-        if (e->d_name[0] != '.' && hb_read_line(path, text, sizeof text) && strncmp(text, "Not affected", 12) != 0)
+        if (e->d_name[0] != '.' && hb_read_line(path, text, sizeof text)
+            && strncmp(text, "Not affected", 12) != 0)
             json_object_set_new(o, e->d_name, json_string(text));
     }
     if (d) closedir(d);
@@ -105,7 +109,7 @@ json_t *hb_env_settings(void)
     return o;
 }
 
-// --- noise -----------------------------------------------------------------------------------------------
+// --- noise ---------------------------------------------------------------------------------------
 
 struct ticks { double busy, steal, total; };              // of all CPUs, USER_HZ
 struct proc { int pid; double ticks; };
@@ -113,10 +117,12 @@ struct proc { int pid; double ticks; };
 static bool read_ticks(struct ticks *t)
 {
     char line[512];
-    double v[8] = { 0 };                                  // user nice system idle iowait irq softirq steal
+    double v[8] = { 0 }; // user nice system idle iowait irq softirq steal
     if (!hb_read_line("/proc/stat", line, sizeof line)) return false;
-    if (sscanf(line, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6],
-               &v[7]) < 8) return false;
+    if (sscanf(line, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &v[0], &v[1], &v[2], &v[3], &v[4],
+               &v[5], &v[6], &v[7])
+        < 8)
+        return false;
     t->busy = v[0] + v[1] + v[2] + v[5] + v[6];
     t->steal = v[7];
     t->total = t->busy + t->steal + v[3] + v[4];
@@ -135,8 +141,10 @@ static size_t read_procs(struct proc *p)
         snprintf(path, sizeof path, "/proc/%s/stat", e->d_name);
         if (pid <= 0 || pid == getpid() || !hb_read_line(path, line, sizeof line)) continue;
         const char *after_name = strrchr(line, ')');      // a name may hold anything
-        if (after_name && sscanf(after_name + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lf %lf", &user,
-                                 &sys) == 2)
+        if (after_name
+            && sscanf(after_name + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lf %lf", &user,
+                      &sys)
+                   == 2)
             p[n++] = (struct proc){ pid, user + sys };
     }
     if (d) closedir(d);
@@ -167,10 +175,12 @@ json_t *hb_env_noise(void)
         busy += gain > 0.05 * per_cpu;
     }
     if (read_ticks(&t1) && t1.total > t0.total)
-        json_object_set_new(o, "steal_frac", json_real((t1.steal - t0.steal) / (t1.total - t0.total)));
+        json_object_set_new(o, "steal_frac",
+                            json_real((t1.steal - t0.steal) / (t1.total - t0.total)));
     json_object_set_new(o, "cpus_used_by_others", json_real(others / per_cpu));
     json_object_set_new(o, "busy_processes", json_integer((json_int_t)busy));
-    if (t1.total > 0) json_object_set_new(o, "steal_frac_since_boot", json_real(t1.steal / t1.total));
+    if (t1.total > 0)
+        json_object_set_new(o, "steal_frac_since_boot", json_real(t1.steal / t1.total));
     double load[3];
     if (getloadavg(load, 3) == 3)
         json_object_set_new(o, "load_avg", json_pack("[f,f,f]", load[0], load[1], load[2]));

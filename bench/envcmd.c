@@ -1,5 +1,5 @@
-// envcmd.c: the command `env`: this machine as it is written into every result, two of them compared, and what
-// stands in the way of good measurements. Reads only, changes nothing.
+// envcmd.c: the command `env`: this machine as it is written into every result, two of them
+// compared, and what stands in the way of good measurements. Reads only, changes nothing.
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,17 +14,20 @@ static int no_memory(void) { return hb_fail(HB_ERR_OOM, "no memory"); }
 
 static int print_json(const json_t *j)
 {
-    if (json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) != 0 || putchar('\n') == EOF)
+    if (json_dumpf(j, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) != 0
+        || putchar('\n') == EOF)
         return hb_fail(HB_ERR_RUN, "stdout: %s", strerror(errno));
     return 0;
 }
 
-// The env of a result file (context.hb_env), of a context, or of what `env --json` printed. New reference.
+// The env of a result file (context.hb_env), of a context, or of what `env --json` printed. New
+// reference.
 static json_t *load_env(const char *path)
 {
     json_t *doc = hb_json_load(path);
     if (!doc) return NULL;
-    json_t *context = json_object_get(doc, "context"), *env = json_object_get(context ? context : doc, "hb_env");
+    json_t *context = json_object_get(doc, "context"),
+           *env = json_object_get(context ? context : doc, "hb_env");
     if (!env && json_is_object(json_object_get(doc, "machine"))) env = doc;
     if (!json_is_object(env)) {
         hb_fail(HB_ERR_INPUT, "%s: a result file or the output of 'env --json' expected", path);
@@ -38,7 +41,8 @@ static json_t *load_env(const char *path)
 // One line of a table: strings without quotes, the rest as JSON, long values cut.
 static void print_value(const char *label, const json_t *v)
 {
-    char *s = json_is_string(v) ? strdup(json_string_value(v)) : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *s = json_is_string(v) ? strdup(json_string_value(v))
+                                : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
     printf("    %-6s %.160s%s\n", label, s ? s : "?", s && strlen(s) > 160 ? " ..." : "");
     free(s);
 }
@@ -78,8 +82,8 @@ static int show_doctor(bool as_json)
         printf("         advice  %s\n", json_string_value(json_object_get(row, "advice")));
     }
     if (rc == 0 && !as_json)
-        printf("%zu problem%s, %zu notes; nothing was changed\n", problems, problems == 1 ? "" : "s",
-               json_array_size(rows) - problems);
+        printf("%zu problem%s, %zu notes; nothing was changed\n", problems,
+               problems == 1 ? "" : "s", json_array_size(rows) - problems);
     json_decref(env);
     json_decref(rows);
     return rc;
@@ -101,7 +105,8 @@ static int show_env(bool as_json)
         if (!json_is_object(values)) continue;
         printf("%s\n", part);
         json_object_foreach(values, key, v) {
-            char *s = json_is_string(v) ? strdup(json_string_value(v)) : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+            char *s = json_is_string(v) ? strdup(json_string_value(v))
+                                        : json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
             printf("    %-22s %s\n", key, s ? s : "?");
             free(s);
         }
@@ -115,10 +120,15 @@ int hb_cmd_env(int argc, char **argv)
     bool json = false;
     const struct hb_opt opts[] = { { "json", HB_OPT_FLAG, &json, NULL, "print JSON", 0, 0 } };
     const struct hb_cli cli = {
-        .command = "env", .args = "[diff A.json B.json | doctor]",
-        .about = "Shows this machine, compares two (result files or saved env), or says what disturbs measuring.",
+        .command = "env",
+        .args = "[diff A.json B.json | doctor]",
+        .about =
+            "Shows this machine, compares two (result files or saved env), or says what disturbs measuring.",
         .example = "hyena-bench env --json > env.json\nhyena-bench env doctor",
-        .opts = opts, .n_opts = 1, .min_pos = 0, .max_pos = 3,
+        .opts = opts,
+        .n_opts = 1,
+        .min_pos = 0,
+        .max_pos = 3,
     };
     const char *pos[3] = { NULL };
     int n = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n);

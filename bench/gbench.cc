@@ -1,9 +1,10 @@
 // gbench.cc: the C shim over Google Benchmark.
 //
-// Traps of 1.7.1 that shape it: no MemoryManager (it does not link, and its results are wrong with repetitions: memory
-// is a counter of ours); no NaN counters (they make invalid JSON); benchmarks are registered without repetitions and
-// minimum time, which would become part of the name; the iteration count is explicit for internal runs (manual time
-// has no wall cap); its flags also come from BENCHMARK_* variables, so internal runs set each of them.
+// Traps of 1.7.1 that shape it: no MemoryManager (it does not link, and its results are wrong with
+// repetitions: memory is a counter of ours); no NaN counters (they make invalid JSON); benchmarks
+// are registered without repetitions and minimum time, which would become part of the name; the
+// iteration count is explicit for internal runs (manual time has no wall cap); its flags also come
+// from BENCHMARK_* variables, so internal runs set each of them.
 #include "gbench.h"
 
 #include <benchmark/benchmark.h>
@@ -30,7 +31,8 @@ class QuietReporter : public benchmark::BenchmarkReporter {
     }
 };
 
-// The library's own cpu_time is the calling thread's; MeasureProcessCPUTime would become part of the name.
+// The library's own cpu_time is the calling thread's; MeasureProcessCPUTime would become part of
+// the name.
 double process_cpu_ns()
 {
     struct timespec t;
@@ -45,9 +47,13 @@ void neutral_flags()
 {
     static bool done = false;
     if (done) return;
-    const char *flags[] = { "hyena-bench", "--benchmark_out=", "--benchmark_repetitions=1",
-                            "--benchmark_enable_random_interleaving=false", "--benchmark_list_tests=false",
-                            "--benchmark_min_warmup_time=0", "--benchmark_perf_counters=",
+    const char *flags[] = { "hyena-bench",
+                            "--benchmark_out=",
+                            "--benchmark_repetitions=1",
+                            "--benchmark_enable_random_interleaving=false",
+                            "--benchmark_list_tests=false",
+                            "--benchmark_min_warmup_time=0",
+                            "--benchmark_perf_counters=",
                             "--benchmark_report_aggregates_only=false" };
     std::vector<char *> argv;
     for (const char *f : flags) argv.push_back(const_cast<char *>(f));
@@ -82,7 +88,8 @@ void run_bench(benchmark::State &state, const hb_gb_bench &b, size_t *n_errors)
 
 } // namespace
 
-extern "C" int hb_gb_run(const char *name, int64_t iterations, hb_gb_iter iter, void *ctx, double *mean_s)
+extern "C" int hb_gb_run(const char *name, int64_t iterations, hb_gb_iter iter, void *ctx,
+                         double *mean_s)
 try {
     neutral_flags();
     bool failed = false;
@@ -109,7 +116,8 @@ try {
     return -2;                                   // no exception crosses into C
 }
 
-extern "C" int hb_gb_main(int *argc, char **argv, const struct hb_gb_bench *benches, size_t n, size_t *n_errors)
+extern "C" int hb_gb_main(int *argc, char **argv, const struct hb_gb_bench *benches, size_t n,
+                          size_t *n_errors)
 try {
     *n_errors = 0;
     benchmark::Initialize(argc, argv);

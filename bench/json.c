@@ -7,7 +7,8 @@
 
 #include "record.h"
 
-enum { DUMP = JSON_REAL_PRECISION(17) };      // one line, blanks after : and , as Google Benchmark writes
+// One line, blanks after ':' and ',' as Google Benchmark writes them.
+enum { DUMP = JSON_REAL_PRECISION(17) };
 
 json_t *hb_json_load(const char *path)
 {
@@ -54,14 +55,15 @@ static void put_json(struct sink *s, const json_t *j)
     if (json_dump_callback(j, append, s, DUMP | JSON_ENCODE_ANY) != 0) s->failed = true;
 }
 
-// One line per key of the document, of its objects and per element of its lists: one entry of benchmarks[] is one
-// line, which diff and grep can work with.
+// One line per key of the document, of its objects and per element of its lists: one entry of
+// benchmarks[] is one line, which diff and grep can work with.
 static void put_document(struct sink *s, const json_t *doc)
 {
     const char *key, *inner, *sep = "{\n";
     json_t *value, *item;
     size_t i;
-    json_object_foreach((json_t *)(uintptr_t)doc, key, value) {      // jansson's macro lacks a const form
+    // jansson's macro lacks a const form
+    json_object_foreach((json_t *)(uintptr_t)doc, key, value) {
         put(s, sep);
         json_t *name = json_string(key);
         put_json(s, name);
@@ -99,7 +101,8 @@ int hb_json_save(const char *path, const json_t *j)
         put_json(&s, j);
         put(&s, "\n");
     }
-    int rc = s.failed ? hb_fail(HB_ERR_OOM, "%s: no memory for its text", path) : hb_write_file(path, s.text, s.n);
+    int rc = s.failed ? hb_fail(HB_ERR_OOM, "%s: no memory for its text", path)
+                      : hb_write_file(path, s.text, s.n);
     free(s.text);
     return rc;
 }

@@ -1,13 +1,17 @@
 // record.c: a run's results while they come in, and the file they end up in.
 //
-// Folder    build/results/<machine>/<run_id>.partial/: start.json (run id, context with plan; written first) and
-//           NNNNNN.json, one per added point: {name, benchmarks, hb_skips, hb_pairs}. Each appears by rename. A folder
-//           without start.json was killed at birth and holds nothing.
-// Assemble  the result file appears by rename, then the folder is renamed to .done and emptied. SIGKILL before the
-//           first rename: the folder is whole; between the two: file and folder hold the same, and resuming assembles
-//           once more; after: a .done folder is left over, which the next hb_run_open removes.
-// Lock      start.json is flock'ed for as long as the run is open: a run in use is never resumed by another process.
-// Resume    takes the newest folder of this machine, this build and this plan (its config_sha256, if it has one).
+// Folder    build/results/<machine>/<run_id>.partial/: start.json (run id, context with plan;
+//           written first) and NNNNNN.json, one per added point: {name, benchmarks, hb_skips,
+//           hb_pairs}. Each appears by rename. A folder without start.json was killed at birth and
+//           holds nothing.
+// Assemble  the result file appears by rename, then the folder is renamed to .done and emptied.
+//           SIGKILL before the first rename: the folder is whole; between the two: file and folder
+//           hold the same, and resuming assembles once more; after: a .done folder is left over,
+//           which the next hb_run_open removes.
+// Lock      start.json is flock'ed for as long as the run is open: a run in use is never resumed by
+//           another process.
+// Resume    takes the newest folder of this machine, this build and this plan (its config_sha256,
+//           if it has one).
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -41,7 +45,7 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-// --- identity -------------------------------------------------------------------------------------------
+// --- identity ------------------------------------------------------------------------------------
 
 // UTC time and 8 random hex digits: sorts by time.
 static int make_id(char *id, size_t cap)
@@ -62,25 +66,31 @@ static int check_id(const char *id)
 {
     size_t ok = strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-");
     if (id[0] == '\0' || id[0] == '.' || id[ok] != '\0' || ok > 100)
-        return hb_fail(HB_ERR_INPUT, "run id '%.120s': 1 to 100 letters, digits, '.', '_', '-' expected", id);
+        return hb_fail(HB_ERR_INPUT,
+                       "run id '%.120s': 1 to 100 letters, digits, '.', '_', '-' expected", id);
     return 0;
 }
 
-// Was the run started by this build on this machine, for this plan? Else its points must not be mixed with ours.
+// Was the run started by this build on this machine, for this plan? Else its points must not be
+// mixed with ours.
 static bool same_circumstances(const json_t *was, const json_t *now)
 {
     static const char *const keys[] = { "git", "cflags", "compiler" };
     const json_t *wenv = json_object_get(was, "hb_env"), *nenv = json_object_get(now, "hb_env");
-    const json_t *wsoft = json_object_get(wenv, "software"), *nsoft = json_object_get(nenv, "software");
+    const json_t *wsoft = json_object_get(wenv, "software"),
+                 *nsoft = json_object_get(nenv, "software");
     const json_t *wplan = json_object_get(was, "hb_plan"), *nplan = json_object_get(now, "hb_plan");
-    if (!json_equal(json_object_get(was, "hb_fingerprint"), json_object_get(now, "hb_fingerprint"))) return false;
+    if (!json_equal(json_object_get(was, "hb_fingerprint"), json_object_get(now, "hb_fingerprint")))
+        return false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-        if (!json_equal(json_object_get(wsoft, keys[i]), json_object_get(nsoft, keys[i]))) return false;
-    const json_t *a = json_object_get(wplan, "config_sha256"), *b = json_object_get(nplan, "config_sha256");
+        if (!json_equal(json_object_get(wsoft, keys[i]), json_object_get(nsoft, keys[i])))
+            return false;
+    const json_t *a = json_object_get(wplan, "config_sha256"),
+                 *b = json_object_get(nplan, "config_sha256");
     return (!a && !b) || json_equal(a, b);
 }
 
-// --- folders --------------------------------------------------------------------------------------------
+// --- folders -------------------------------------------------------------------------------------
 
 // Removes a folder of plain files; what cannot be removed stays.
 static void remove_folder(const char *folder)
@@ -89,7 +99,8 @@ static void remove_folder(const char *folder)
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d)); ) {
         int n = snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && n > 0 && (size_t)n < sizeof path)
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 && n > 0
+            && (size_t)n < sizeof path)
             unlink(path);
     }
     if (d) closedir(d);
@@ -109,8 +120,8 @@ static int try_lock(struct hb_run *r)
     return 1;
 }
 
-// Names of the points that are in the folder. A file that is not a point's (a crash of the machine may leave one) is
-// passed over: its point is measured again.
+// Names of the points that are in the folder. A file that is not a point's (a crash of the machine
+// may leave one) is passed over: its point is measured again.
 static int read_index(struct hb_run *r)
 {
     DIR *d = opendir(r->folder);
@@ -119,13 +130,15 @@ static int read_index(struct hb_run *r)
     for (struct dirent *e; rc == 0 && (e = readdir(d)); ) {
         char path[PATH_CAP];
         int number, used = 0;
-        if (sscanf(e->d_name, "%6d.json%n", &number, &used) != 1 || used == 0 || e->d_name[used]) continue;
+        if (sscanf(e->d_name, "%6d.json%n", &number, &used) != 1 || used == 0 || e->d_name[used])
+            continue;
         if (number >= r->next) r->next = number + 1;
         snprintf(path, sizeof path, "%s/%06d.json", r->folder, number);
         json_t *doc = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
         const char *name = json_string_value(json_object_get(doc, "name"));
         json_int_t have = name ? json_integer_value(json_object_get(r->index, name)) : 0;
-        if (name && number >= have && json_object_set_new(r->index, name, json_integer(number)) != 0)
+        if (name && number >= have
+            && json_object_set_new(r->index, name, json_integer(number)) != 0)
             rc = hb_fail(HB_ERR_OOM, "%s: no memory for its index", r->folder);
         json_decref(doc);
     }
@@ -146,7 +159,7 @@ static int resume_folder(struct hb_run *r)
     if (rc == 0) {
         json_incref(context);
         json_decref(r->context);
-        r->context = context;                     // the run's own: the circumstances it was begun in
+        r->context = context; // the run's own: the circumstances it was begun in
         rc = read_index(r);
     } else {
         close(r->lock);
@@ -211,8 +224,9 @@ static void remove_leftovers(const char *home)
     for (struct dirent *e; d && (e = readdir(d)); ) {
         int n = snprintf(path, sizeof path - 64, "%s/%s", home, e->d_name);
         if (n < 0 || (size_t)n >= sizeof path - 64) continue;
-        if (ends_with(path, DONE) || (ends_with(path, PARTIAL) && stillborn(path))) remove_folder(path);
-        else if (ends_with(path, ".tmp") && is_old(path)) unlink(path);      // hb_write_file, killed
+        if (ends_with(path, DONE) || (ends_with(path, PARTIAL) && stillborn(path)))
+            remove_folder(path);
+        else if (ends_with(path, ".tmp") && is_old(path)) unlink(path); // hb_write_file, killed
     }
     if (d) closedir(d);
 }
@@ -231,7 +245,7 @@ static int create_folder(struct hb_run *r)
     return rc;
 }
 
-// --- the interface ----------------------------------------------------------------------------------------
+// --- the interface -------------------------------------------------------------------------------
 
 static int start_context(struct hb_run *r, json_t *plan)
 {
@@ -251,10 +265,13 @@ static int open_named(struct hb_run *r, const char *id, bool resume)
     if (access(path, F_OK) == 0 && !stillborn(path)) {
         if (!resume) return hb_fail(HB_ERR_INPUT, "run %s: unfinished, --resume continues it", id);
         int rc = resume_folder(r);
-        return rc != 1 ? rc : hb_fail(HB_ERR_INPUT, "run %s: in use, or of another machine, build or plan", id);
+        return rc != 1 ? rc
+                       : hb_fail(HB_ERR_INPUT,
+                                 "run %s: in use, or of another machine, build or plan", id);
     }
     snprintf(path, sizeof path, "%s/%s.json", r->home, id);
-    if (access(path, F_OK) == 0) return hb_fail(HB_ERR_INPUT, "run %s: %s is complete, another id expected", id, path);
+    if (access(path, F_OK) == 0)
+        return hb_fail(HB_ERR_INPUT, "run %s: %s is complete, another id expected", id, path);
     return 1;
 }
 
@@ -322,7 +339,8 @@ static int append_lists(json_t *doc, const json_t *point)
     return 0;
 }
 
-// Google Benchmark's numbering: family = implementation in order of appearance, instance = point within it.
+// Google Benchmark's numbering: family = implementation in order of appearance, instance = point
+// within it.
 static int number_families(json_t *benchmarks)
 {
     json_t *families = json_object(), *points = json_object(), *entry;
@@ -333,8 +351,10 @@ static int number_families(json_t *benchmarks)
         if (rc != 0 || !name) continue;
         size_t n = strcspn(name, "/");
         char *family = strndup(name, n);
-        json_t *f = family ? json_object_get(families, family) : NULL, *p = json_object_get(points, name);
-        if (family && !f && (f = json_pack("{s:i, s:i}", "index", (int)json_object_size(families), "size", 0)))
+        json_t *f = family ? json_object_get(families, family) : NULL,
+               *p = json_object_get(points, name);
+        if (family && !f
+            && (f = json_pack("{s:i, s:i}", "index", (int)json_object_size(families), "size", 0)))
             rc |= json_object_set_new(families, family, f);
         if (f && !p) {
             json_int_t size = json_integer_value(json_object_get(f, "size"));
@@ -361,7 +381,8 @@ static int gather(const struct hb_run *r, json_t *doc)
         json_t *point = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
         const char *name = json_string_value(json_object_get(point, "name"));
         int rc = 0;
-        if (name && json_integer_value(json_object_get(r->index, name)) == k) rc = append_lists(doc, point);
+        if (name && json_integer_value(json_object_get(r->index, name)) == k)
+            rc = append_lists(doc, point);
         json_decref(point);
         if (rc != 0) return rc;
     }
@@ -380,8 +401,10 @@ json_t *hb_run_doc(const struct hb_run *r, const char *point_name)
 int hb_run_snapshot(struct hb_run *r, char path_out[4096])
 {
     int n = snprintf(path_out, 4096, "%s/%s.json", r->home, r->id);
-    if (n < 0 || n >= 4096) return hb_fail(HB_ERR_RUN, "result file: path of %d characters is too long", n);
-    json_t *doc = json_pack("{s:O, s:[], s:[], s:[]}", "context", r->context, "benchmarks", "hb_skips", "hb_pairs");
+    if (n < 0 || n >= 4096)
+        return hb_fail(HB_ERR_RUN, "result file: path of %d characters is too long", n);
+    json_t *doc = json_pack("{s:O, s:[], s:[], s:[]}", "context", r->context, "benchmarks",
+                            "hb_skips", "hb_pairs");
     int rc = doc ? gather(r, doc) : hb_fail(HB_ERR_OOM, "%s: no memory", path_out);
     if (rc == 0) rc = hb_json_save(path_out, doc);
     json_decref(doc);

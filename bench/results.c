@@ -1,9 +1,11 @@
 // results.c: reading result files back: cells with what the readers need, checked field by field.
 //
-// Order     the paths as given, files of a folder by name (run ids begin with the time). Of one name on one machine
-//           the later cell stays, except that `dropped` (there was no time left) never replaces anything.
-// Checked   context, names, times, intervals and the fields of hb_cell; a wrong one is an error that names file, entry
-//           and field. Unknown fields are left alone. Files of plain Google Benchmark pass, too.
+// Order     the paths as given, files of a folder by name (run ids begin with the time). Of one
+//           name on one machine the later cell stays, except that `dropped` (there was no time
+//           left) never replaces anything.
+// Checked   context, names, times, intervals and the fields of hb_cell; a wrong one is an error
+//           that names file, entry and field. Unknown fields are left alone. Files of plain Google
+//           Benchmark pass, too.
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -23,7 +25,8 @@ struct place { const char *path, *list; size_t i; };
 
 static int bad(struct place p, const char *field, const char *expected)
 {
-    return hb_fail(HB_ERR_INPUT, "%s: %s[%zu].%s: %s expected", p.path, p.list, p.i, field, expected);
+    return hb_fail(HB_ERR_INPUT, "%s: %s[%zu].%s: %s expected", p.path, p.list, p.i, field,
+                   expected);
 }
 
 // A finite number >= 0 into *out (NAN if the field is absent).
@@ -39,7 +42,8 @@ static int number(const json_t *e, const char *field, struct place p, double *ou
 
 static int interval(const json_t *e, const char *field, struct place p, struct hb_interval *out)
 {
-    const json_t *v = json_object_get(e, field), *lo = json_array_get(v, 0), *hi = json_array_get(v, 1);
+    const json_t *v = json_object_get(e, field), *lo = json_array_get(v, 0),
+                 *hi = json_array_get(v, 1);
     *out = (struct hb_interval){ NAN, NAN };
     if (!v) return 0;
     if (json_array_size(v) != 2 || !json_is_number(lo) || !json_is_number(hi)
@@ -52,9 +56,13 @@ static int interval(const json_t *e, const char *field, struct place p, struct h
 static int numbers(struct hb_cell *c, const json_t *e, struct place p)
 {
     const struct { const char *field; double *to; } rows[] = {
-        { "hb_median_ns", &c->median_ns }, { "hb_err_rel_l2", &c->err_rel_l2 },
-        { "hb_alloc_peak_bytes", &c->alloc_peak_bytes }, { "hb_rss_peak_bytes", &c->rss_peak_bytes },
-        { "hb_flop", &c->flop }, { "hb_bytes_min", &c->bytes_min }, { "hb_roof_ns", &c->roof_ns },
+        { "hb_median_ns", &c->median_ns },
+        { "hb_err_rel_l2", &c->err_rel_l2 },
+        { "hb_alloc_peak_bytes", &c->alloc_peak_bytes },
+        { "hb_rss_peak_bytes", &c->rss_peak_bytes },
+        { "hb_flop", &c->flop },
+        { "hb_bytes_min", &c->bytes_min },
+        { "hb_roof_ns", &c->roof_ns },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int rc = number(e, rows[i].field, p, rows[i].to);
@@ -129,7 +137,8 @@ static int keep(struct loader *l, const struct hb_cell *c, const char *machine)
             struct hb_cell *more = realloc(l->r->cells, cap * sizeof *more);
             if (more) { l->r->cells = more; l->cap = cap; } else rc = no_memory();
         }
-        if (rc == 0 && json_object_set_new(l->seen, key, json_integer((json_int_t)l->r->n)) != 0) rc = no_memory();
+        if (rc == 0 && json_object_set_new(l->seen, key, json_integer((json_int_t)l->r->n)) != 0)
+            rc = no_memory();
         if (rc == 0) l->r->cells[l->r->n++] = *c;
     }
     free(key);
@@ -137,21 +146,24 @@ static int keep(struct loader *l, const struct hb_cell *c, const char *machine)
 }
 
 // All cells of one list. Of a point's repetitions only the first becomes a cell.
-static int read_list(struct loader *l, json_t *doc, const char *path, const char *list, const char *machine,
-                     int (*read)(struct hb_cell *, json_t *, struct place))
+static int read_list(struct loader *l, json_t *doc, const char *path, const char *list,
+                     const char *machine, int (*read)(struct hb_cell *, json_t *, struct place))
 {
     json_t *a = json_object_get(doc, list), *e, *here = json_object();
     size_t i;
     int rc = here ? 0 : no_memory();
-    if (rc == 0 && a && !json_is_array(a)) rc = hb_fail(HB_ERR_INPUT, "%s: '%s': a list expected", path, list);
+    if (rc == 0 && a && !json_is_array(a))
+        rc = hb_fail(HB_ERR_INPUT, "%s: '%s': a list expected", path, list);
     json_array_foreach(a, i, e) {
         struct hb_cell c = { .entry = e, .file = doc };
         struct place p = { path, list, i };
-        if (rc == 0 && !json_is_object(e)) rc = hb_fail(HB_ERR_INPUT, "%s: %s[%zu]: an object expected", path, list, i);
+        if (rc == 0 && !json_is_object(e))
+            rc = hb_fail(HB_ERR_INPUT, "%s: %s[%zu]: an object expected", path, list, i);
         if (rc == 0) rc = read(&c, e, p);
         if (rc != 0) break;
         if (json_object_get(here, c.name)) continue;
-        rc = json_object_set_new(here, c.name, json_true()) == 0 ? keep(l, &c, machine) : no_memory();
+        rc = json_object_set_new(here, c.name, json_true()) == 0 ? keep(l, &c, machine)
+                                                                 : no_memory();
     }
     json_decref(here);
     return rc;
@@ -161,7 +173,8 @@ static int check_pairs(const json_t *doc, const char *path)
 {
     json_t *a = json_object_get(doc, "hb_pairs"), *e;
     size_t i;
-    if (a && !json_is_array(a)) return hb_fail(HB_ERR_INPUT, "%s: 'hb_pairs': a list expected", path);
+    if (a && !json_is_array(a))
+        return hb_fail(HB_ERR_INPUT, "%s: 'hb_pairs': a list expected", path);
     json_array_foreach(a, i, e) {
         struct place p = { path, "hb_pairs", i };
         const char *s;
@@ -203,8 +216,10 @@ static int load_file(struct loader *l, const char *path)
     const char *machine = json_string_value(json_object_get(context, "host_name"));
     int rc = 0;
     if (!json_is_object(context) || !json_is_array(json_object_get(doc, "benchmarks")))
-        rc = hb_fail(HB_ERR_INPUT, "%s: a result file expected, with 'context' and 'benchmarks'", path);
-    if (rc == 0 && !machine) rc = hb_fail(HB_ERR_INPUT, "%s: context.host_name: a text expected", path);
+        rc = hb_fail(HB_ERR_INPUT, "%s: a result file expected, with 'context' and 'benchmarks'",
+                     path);
+    if (rc == 0 && !machine)
+        rc = hb_fail(HB_ERR_INPUT, "%s: context.host_name: a text expected", path);
     if (rc == 0) rc = remember(l, doc, path);
     if (rc == 0) rc = read_list(l, doc, path, "benchmarks", machine, timed_cell);
     if (rc == 0) rc = read_list(l, doc, path, "hb_skips", machine, skipped_cell);
@@ -227,7 +242,8 @@ static int load_folder(struct loader *l, const char *path)
     for (int i = 0; i < n; i++) {
         char file[4400];
         int k = snprintf(file, sizeof file, "%s/%s", path, names[i]->d_name);
-        if (rc == 0 && (k < 0 || (size_t)k >= sizeof file)) rc = hb_fail(HB_ERR_INPUT, "%s: path too long", path);
+        if (rc == 0 && (k < 0 || (size_t)k >= sizeof file))
+            rc = hb_fail(HB_ERR_INPUT, "%s: path too long", path);
         if (rc == 0) rc = load_file(l, file);
         free(names[i]);
     }

@@ -1,11 +1,13 @@
 // roofline.c: the command `roofline`: what this machine can do at most, measured.
 //
-// Method    short runs of every kernel (0.5 to 10 ms; SGEMM to 160), all of them in turn, ROUNDS rounds, the best of each: what was
-//           reached once can be reached, and a bound from less would be none. With 1 thread and with all. While the
-//           median FMA run is far below the best (other work on the machine) up to MAX_ROUNDS rounds are made;
-//           if it still is then, the file says `disturbed` and the next call measures again.
-// Kernels   FMA chains in registers (roofpeak.c); SGEMM of OpenBLAS; sums over a part of a buffer that fits half
-//           into L2 or L3, and over one of four times the last-level cache; a copy of that size.
+// Method    short runs of every kernel (0.5 to 10 ms; SGEMM to 160), all of them in turn, ROUNDS
+//           rounds, the best of each: what was reached once can be reached, and a bound from less
+//           would be none. With 1 thread and with all. While the median FMA run is far below the
+//           best (other work on the machine) up to MAX_ROUNDS rounds are made; if it still is then,
+//           the file says `disturbed` and the next call measures again.
+// Kernels   FMA chains in registers (roofpeak.c); SGEMM of OpenBLAS; sums over a part of a buffer
+//           that fits half into L2 or L3, and over one of four times the last-level cache; a copy
+//           of that size.
 // Cost      about 3 s on a quiet machine with 2 threads, at most 20 s on a busy one.
 #include <cblas.h>
 #include <errno.h>
@@ -42,7 +44,7 @@ struct kernel {
 
 static double since_s(int64_t start) { return fmax((double)(hb_now_ns() - start), 1) * 1e-9; }
 
-// --- the kernels -----------------------------------------------------------------------------------------
+// --- the kernels ---------------------------------------------------------------------------------
 
 static double fma_rate(const struct bench *b, hb_fma_fn fn)
 {
@@ -100,8 +102,14 @@ static double read_rate(const struct bench *b, size_t each, double total)
 }
 
 static double l2_read(const struct bench *b) { return read_rate(b, b->l2_bytes / 2, 256e6); }
-static double l3_read(const struct bench *b) { return read_rate(b, b->l3_bytes / 2 / (size_t)b->threads, 256e6); }
-static double dram_read(const struct bench *b) { return read_rate(b, b->big_bytes / (size_t)b->threads, 1); }
+static double l3_read(const struct bench *b)
+{
+    return read_rate(b, b->l3_bytes / 2 / (size_t)b->threads, 256e6);
+}
+static double dram_read(const struct bench *b)
+{
+    return read_rate(b, b->big_bytes / (size_t)b->threads, 1);
+}
 
 static double dram_copy(const struct bench *b)
 {
@@ -119,7 +127,8 @@ static double dram_copy(const struct bench *b)
 static const struct kernel kernels[] = {
     { FIELD(fma_f32), "fma_f32_flop_s", "FMA f32, as built", fma_f32, false, 8 },
     { FIELD(fma_f64), "fma_f64_flop_s", "FMA f64, as built", fma_f64, false, 8 },
-    { FIELD(fma_f32_wide), "fma_f32_wide_flop_s", "FMA f32, AVX-512 (not in this build)", fma_wide, false, 8 },
+    { FIELD(fma_f32_wide), "fma_f32_wide_flop_s", "FMA f32, AVX-512 (not in this build)", fma_wide,
+      false, 8 },
     { FIELD(sgemm), "sgemm_flop_s", "SGEMM (OpenBLAS), 1024 to 2048", sgemm, false, 1 },
     { FIELD(l2_read), "l2_read_bytes_s", "read, L2", l2_read, true, 4 },
     { FIELD(l3_read), "l3_read_bytes_s", "read, L3", l3_read, true, 2 },
@@ -133,19 +142,21 @@ static double *field_of(struct hb_peaks *p, const struct kernel *k)
     return (double *)(void *)((char *)p + k->offset);
 }
 
-// --- measuring --------------------------------------------------------------------------------------------
+// --- measuring -----------------------------------------------------------------------------------
 
 static int bench_open(struct bench *b)
 {
     b->l2_bytes = hb_cache_bytes(2);
     b->l3_bytes = hb_cache_bytes(3);
     b->big_bytes = 4 * hb_llc_bytes();
-    size_t least = (size_t)2 * GEMM_MAX * GEMM_MAX * sizeof(float), most = hb_default_mem_limit() / 4;
+    size_t least = (size_t)2 * GEMM_MAX * GEMM_MAX * sizeof(float),
+           most = hb_default_mem_limit() / 4;
     if (b->big_bytes > most) b->big_bytes = most / 4096 * 4096;
     if (b->big_bytes < least) b->big_bytes = least;
     b->src = aligned_alloc(4096, b->big_bytes);
     b->dst = aligned_alloc(4096, b->big_bytes);
-    if (!b->src || !b->dst) return hb_fail(HB_ERR_OOM, "roofline: no memory for two times %zu bytes", b->big_bytes);
+    if (!b->src || !b->dst)
+        return hb_fail(HB_ERR_OOM, "roofline: no memory for two times %zu bytes", b->big_bytes);
     float *a = (float *)(void *)b->src;
     for (size_t i = 0; i < b->big_bytes / sizeof *a; i++) a[i] = (float)(i % 1021) * 0x1p-10f;
     memset(b->dst, 0, b->big_bytes);
@@ -166,7 +177,8 @@ static int measure(struct bench *b, int threads, struct hb_peaks *out, bool *dis
     int64_t start = hb_now_ns();
     b->threads = threads;
     *out = (struct hb_peaks){ 0 };
-    for (int round = 0; round < ROUNDS || (*disturbed && round < MAX_ROUNDS && since_s(start) < BUSY_S); round++) {
+    for (int round = 0;
+         round < ROUNDS || (*disturbed && round < MAX_ROUNDS && since_s(start) < BUSY_S); round++) {
         for (int k = 0; k < N_KERNELS; k++) {
             double rate = 0, *best = field_of(out, &kernels[k]);
             for (int i = 0; i < kernels[k].runs; i++) rate = fmax(rate, kernels[k].rate(b));
@@ -174,14 +186,15 @@ static int measure(struct bench *b, int threads, struct hb_peaks *out, bool *dis
             *best = fmax(*best, rate);
         }
         *disturbed = is_disturbed(fma, round + 1);
-        hb_progress(threads == 1 ? "roofline, 1 thread" : "roofline, all threads", (size_t)round + 1,
-                    round < ROUNDS ? ROUNDS : MAX_ROUNDS, -1);
+        hb_progress(threads == 1 ? "roofline, 1 thread" : "roofline, all threads",
+                    (size_t)round + 1, round < ROUNDS ? ROUNDS : MAX_ROUNDS, -1);
         if (hb_interrupted()) return hb_fail(HB_ERR_RUN, "interrupted, nothing was saved");
     }
     return 0;
 }
 
-// What one thread reaches, all reach too. Returns whether that had to be set right by much: other work was in the way.
+// What one thread reaches, all reach too. Returns whether that had to be set right by much: other
+// work was in the way.
 static bool raise_to_one(struct hb_roofline *r)
 {
     bool much = false;
@@ -208,7 +221,7 @@ static int measure_all(int threads, struct hb_roofline *out)
     return rc;
 }
 
-// --- the file ---------------------------------------------------------------------------------------------
+// --- the file ------------------------------------------------------------------------------------
 
 static const char *file_path(char *buf, size_t cap)
 {
@@ -232,10 +245,10 @@ static int save(struct hb_roofline *r)
     struct tm tm;
     if (gmtime_r(&now, &tm)) strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &tm);
     json_t *software = hb_env_software();
-    json_t *o = json_pack("{s:s, s:s, s:s, s:O?, s:i, s:b, s:o, s:o}", "hb_schema", "1.0", "machine_id",
-                          hb_machine_id(), "date", date, "cflags", json_object_get(software, "cflags"), "threads",
-                          r->threads, "disturbed", r->disturbed, "one", peaks_json(&r->one), "all",
-                          peaks_json(&r->all));
+    json_t *o = json_pack("{s:s, s:s, s:s, s:O?, s:i, s:b, s:o, s:o}", "hb_schema", "1.0",
+                          "machine_id", hb_machine_id(), "date", date, "cflags",
+                          json_object_get(software, "cflags"), "threads", r->threads, "disturbed",
+                          r->disturbed, "one", peaks_json(&r->one), "all", peaks_json(&r->all));
     json_decref(software);
     int rc = o ? hb_mkdirs(hb_machine_dir()) : hb_fail(HB_ERR_OOM, "roofline: no memory");
     if (rc == 0) rc = hb_json_save(file_path(path, sizeof path), o);
@@ -254,7 +267,8 @@ static int read_peaks(const json_t *o, const char *path, struct hb_peaks *out)
         *field_of(out, &kernels[k]) = x;
     }
     if (out->fma_f32 > 0 && out->dram_read > 0) return 0;
-    return hb_fail(HB_ERR_INPUT, "%s: fma_f32_flop_s and dram_read_bytes_s expected in 'one' and 'all'", path);
+    return hb_fail(HB_ERR_INPUT,
+                   "%s: fma_f32_flop_s and dram_read_bytes_s expected in 'one' and 'all'", path);
 }
 
 // cflags (may be NULL): of the build that measured.
@@ -269,7 +283,8 @@ static int load(struct hb_roofline *out, char *cflags, size_t cap)
     if (cflags) snprintf(cflags, cap, "%s", flags ? flags : "");
     out->threads = (int)json_integer_value(json_object_get(o, "threads"));
     out->disturbed = json_is_true(json_object_get(o, "disturbed"));
-    int rc = out->threads > 0 ? 0 : hb_fail(HB_ERR_INPUT, "%s: threads: a number > 0 expected", path);
+    int rc =
+        out->threads > 0 ? 0 : hb_fail(HB_ERR_INPUT, "%s: threads: a number > 0 expected", path);
     if (rc == 0) rc = read_peaks(json_object_get(o, "one"), path, &out->one);
     if (rc == 0) rc = read_peaks(json_object_get(o, "all"), path, &out->all);
     json_decref(o);
@@ -278,7 +293,7 @@ static int load(struct hb_roofline *out, char *cflags, size_t cap)
 
 int hb_roofline_load(struct hb_roofline *out) { return load(out, NULL, 0); }
 
-// --- the bound --------------------------------------------------------------------------------------------
+// --- the bound -----------------------------------------------------------------------------------
 
 // A rate with `threads` threads: linear from one thread's, never above the one with all.
 static double between(double one, double all, int threads, int all_threads)
@@ -291,8 +306,10 @@ static double bound_ns(const struct hb_roofline *r, int threads, struct hb_work 
 {
     const struct hb_peaks *o = &r->one, *a = &r->all;
     if (threads < 1) threads = 1;
-    double flops = between(fmax(o->fma_f32, o->sgemm), fmax(a->fma_f32, a->sgemm), threads, r->threads);
-    double bytes = between(fmax(o->dram_read, o->dram_copy), fmax(a->dram_read, a->dram_copy), threads, r->threads);
+    double flops =
+        between(fmax(o->fma_f32, o->sgemm), fmax(a->fma_f32, a->sgemm), threads, r->threads);
+    double bytes = between(fmax(o->dram_read, o->dram_copy), fmax(a->dram_read, a->dram_copy),
+                           threads, r->threads);
     double l2 = between(o->l2_read, a->l2_read, threads, r->threads);
     double l3 = between(o->l3_read, a->l3_read, threads, r->threads);
     if (!cold && w.bytes_min <= (double)hb_cache_bytes(2) * threads) bytes = fmax(bytes, l2);
@@ -319,7 +336,7 @@ double hb_roof_ns(const struct hb_point *pt)
     return bound_ns(&r, pt->p.threads, w, pt->mode == HB_MODE_COLD);
 }
 
-// --- the command ------------------------------------------------------------------------------------------
+// --- the command ---------------------------------------------------------------------------------
 
 static void print_table(struct hb_roofline *r)
 {
@@ -329,7 +346,8 @@ static void print_table(struct hb_roofline *r)
         if (one > 0) printf("%-42s %12.1f %11.1f  %s\n", kernels[k].label, one * 1e-9, all * 1e-9,
                             kernels[k].bytes ? "GB/s" : "GFLOP/s");
     }
-    if (r->disturbed) puts("The machine was busy: peaks may be too low; the next call measures again.");
+    if (r->disturbed)
+        puts("The machine was busy: peaks may be too low; the next call measures again.");
 }
 
 static int print_json(void)
@@ -337,7 +355,8 @@ static int print_json(void)
     char path[4500];
     json_t *o = hb_json_load(file_path(path, sizeof path));
     if (!o) return hb_error_code();
-    int bad = json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) != 0 || putchar('\n') == EOF;
+    int bad = json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) != 0
+              || putchar('\n') == EOF;
     json_decref(o);
     return bad ? hb_fail(HB_ERR_RUN, "stdout: %s", strerror(errno)) : 0;
 }
@@ -348,8 +367,8 @@ static bool saved_fits(struct hb_roofline *r, int64_t threads)
     char cflags[1024];
     json_t *software = hb_env_software();
     const char *now = json_string_value(json_object_get(software, "cflags"));
-    bool fits = load(r, cflags, sizeof cflags) == 0 && now && strcmp(cflags, now) == 0 && r->threads == threads
-                && !r->disturbed;
+    bool fits = load(r, cflags, sizeof cflags) == 0 && now && strcmp(cflags, now) == 0
+                && r->threads == threads && !r->disturbed;
     json_decref(software);
     hb_error_clear();
     return fits;
@@ -361,13 +380,18 @@ int hb_cmd_roofline(int argc, char **argv)
     int64_t threads = 0;
     const struct hb_opt opts[] = {
         { "json", HB_OPT_FLAG, &json, NULL, "print the file instead of the table", 0, 0 },
-        { "force", HB_OPT_FLAG, &force, NULL, "measure again, even if this machine has been", 0, 0 },
-        { "threads", HB_OPT_INT, &threads, "N", "of the second column; default all there are", 1, 1024 },
+        { "force", HB_OPT_FLAG, &force, NULL, "measure again, even if this machine has been", 0,
+          0 },
+        { "threads", HB_OPT_INT, &threads, "N", "of the second column; default all there are", 1,
+          1024 },
     };
     const struct hb_cli cli = {
-        .command = "roofline", .args = "", .about = "Measures the peaks of this machine and keeps them for the bounds.",
+        .command = "roofline",
+        .args = "",
+        .about = "Measures the peaks of this machine and keeps them for the bounds.",
         .example = "hyena-bench roofline\nhyena-bench roofline --force --json",
-        .opts = opts, .n_opts = sizeof opts / sizeof *opts,
+        .opts = opts,
+        .n_opts = sizeof opts / sizeof *opts,
     };
     int n_pos = 0, rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
     if (rc == HB_CLI_HELP) return 0;

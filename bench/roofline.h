@@ -4,10 +4,11 @@
 
 #include "point.h"
 
-// flop/s and bytes/s. The two fma peaks are of code built with this program's flags, all operands in registers.
+// flop/s and bytes/s. The two fma peaks are of code built with this program's flags, all operands
+// in registers.
 struct hb_peaks {
     double fma_f32, fma_f64;
-    double fma_f32_wide;         // with the widest vectors the CPU has, if the build does not use them; else 0
+    double fma_f32_wide;         // with AVX-512, if the CPU has it and the build does not use it; else 0
     double sgemm;                // OpenBLAS, the best of a few sizes
     double l2_read, l3_read;     // from that cache level; 0: there is none
     double dram_read, dram_copy; // copy counts bytes read plus bytes written
@@ -18,12 +19,15 @@ struct hb_roofline {
     bool disturbed;              // the machine was busy: peaks may be too low
 };
 
-// From build/machine/<id>/roofline.json. HB_ERR_MISSING: not measured yet; HB_ERR_INPUT: not such a file.
+// From build/machine/<id>/roofline.json. HB_ERR_MISSING: not measured yet; HB_ERR_INPUT: not such a
+// file.
 int hb_roofline_load(struct hb_roofline *out);
-// Least time of an f32 work with warm caches: max(flop_min / peak, bytes_min / bandwidth). The peak is the better of FMA
-// and SGEMM, the bandwidth that of the smallest level which holds all the bytes.
+// Least time of an f32 work with warm caches: max(flop_min / peak, bytes_min / bandwidth). The peak
+// is the better of FMA and SGEMM, the bandwidth that of the smallest level which holds all the
+// bytes.
 double hb_roofline_bound_ns(const struct hb_roofline *r, int threads, struct hb_work w);
-// The bound of a point, with its dtype and mode; 0 if nothing was measured on this machine. Loads once.
+// The bound of a point, with its dtype and mode; 0 if nothing was measured on this machine. Loads
+// once.
 double hb_roof_ns(const struct hb_point *pt);
 
 #endif

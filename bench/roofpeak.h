@@ -9,7 +9,9 @@
 typedef double (*hb_fma_fn)(int64_t steps);
 double hb_fma_f32(int64_t steps);
 double hb_fma_f64(int64_t steps);
-extern const hb_fma_fn hb_fma_f32_wide;      // needs AVX-512F at run time; NULL if the build itself uses it
-double hb_read_sum(const void *data, size_t bytes);      // data 64-byte aligned, bytes a multiple of 512
+// Needs AVX-512F at run time; NULL if the build itself uses it.
+extern const hb_fma_fn hb_fma_f32_wide;
+// data 64-byte aligned, bytes a multiple of 512.
+double hb_read_sum(const void *data, size_t bytes);
 
 #endif

@@ -1,11 +1,14 @@
 // sample.c: how many samples, and what they look like.
 //
-// Method    rounds of one sample per body, the order alternating (A B, B A, ...), run by Google Benchmark in batches;
-//           after each batch the stop rules are looked at. A sample repeats its body until it lasts min_sample_s.
-// Stop      ci: the median's (pairs: also the ratio's) interval is narrow enough, after 0.1 s at least. plateau: twice in a row, doubling
-//           the samples narrowed it by less than a tenth (independent noise: by 30 %). count, budget: as they say.
-// Steady    trend: first and last third differ (U-test p < 0.01, medians by more than 2 %); bimodal: two clusters,
-//           each with a fifth of the samples, apart by 5 % and by six times their spread.
+// Method    rounds of one sample per body, the order alternating (A B, B A, ...), run by Google
+//           Benchmark in batches; after each batch the stop rules are looked at. A sample repeats
+//           its body until it lasts min_sample_s.
+// Stop      ci: the median's (pairs: also the ratio's) interval is narrow enough, after 0.1 s at
+//           least. plateau: twice in a row, doubling the samples narrowed it by less than a tenth
+//           (independent noise: by 30 %). count, budget: as they say.
+// Steady    trend: first and last third differ (U-test p < 0.01, medians by more than 2 %);
+//           bimodal: two clusters, each with a fifth of the samples, apart by 5 % and by six times
+//           their spread.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +21,7 @@
 
 enum { MAX_BODIES = 2, WARM_RUNS = 2, STOP_DRAWS = 500 };
 #define WARM_S 0.05
-#define SPAN_S 0.1                   // noise lasts for milliseconds: samples of less than this know too little of it
+#define SPAN_S 0.1 // noise lasts for milliseconds: samples of less than this know too little of it
 #define CALIBRATION_CAP 1000000      // executions per sample at most: a body of 20 ps is a bug
 
 struct body {
@@ -41,7 +44,9 @@ struct sampler {
 static double cpu_now_ns(void)
 {
     struct timespec t;
-    return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0 ? (double)t.tv_sec * 1e9 + (double)t.tv_nsec : 0;
+    return clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) == 0
+               ? (double)t.tv_sec * 1e9 + (double)t.tv_nsec
+               : 0;
 }
 
 static int execute(struct body *b, int times)
@@ -126,7 +131,8 @@ static double relative_width(const struct sampler *s)
         worst = fmax(worst, (ci.hi - ci.lo) / 2 / hb_median(x, s->round));
     }
     if (s->n_bodies == 2) {
-        struct hb_ratio r = hb_ratio_of(s->body[0].out->ns, s->round, s->body[1].out->ns, s->round, 1, s->o->seed);
+        struct hb_ratio r =
+            hb_ratio_of(s->body[0].out->ns, s->round, s->body[1].out->ns, s->round, 1, s->o->seed);
         worst = fmax(worst, (r.ci95.hi - r.ci95.lo) / 2 / r.r);
     }
     return worst;
@@ -143,7 +149,8 @@ static const char *stop_reason(struct sampler *s, double elapsed_s)
         memmove(s->width, s->width + 1, 2 * sizeof *s->width);
         s->width[2] = width;
         s->next_width = 2 * s->round;
-        if (s->width[0] > 0 && s->width[1] > 0.9 * s->width[0] && s->width[2] > 0.9 * s->width[1]) return "plateau";
+        if (s->width[0] > 0 && s->width[1] > 0.9 * s->width[0] && s->width[2] > 0.9 * s->width[1])
+            return "plateau";
     }
     return elapsed_s >= s->o->budget_s ? "budget" : NULL;
 }
@@ -161,13 +168,16 @@ static int run_batches(const char *name, struct sampler *s, const char **stop)
         int gb = hb_gb_run(name, (int64_t)batch, one_round, s, &mean_s);
         if (gb == -1) return s->rc != 0 ? s->rc : HB_ERR_RUN;
         if (gb != 0 || s->round != first + batch)
-            return hb_fail(HB_ERR_RUN, "%s: Google Benchmark did not run its %zu iterations", name, batch);
-        double elapsed_s = (double)(hb_now_ns() - start) * 1e-9, round_s = elapsed_s / (double)s->round;
+            return hb_fail(HB_ERR_RUN, "%s: Google Benchmark did not run its %zu iterations", name,
+                           batch);
+        double elapsed_s = (double)(hb_now_ns() - start) * 1e-9,
+               round_s = elapsed_s / (double)s->round;
         *stop = stop_reason(s, elapsed_s);
         // Half as many again, but not past the budget and not past max_samples.
         batch = s->round / 2 + 1;
         batch = (size_t)fmin((double)batch, fmax(1, ceil((s->o->budget_s - elapsed_s) / round_s)));
-        size_t left = (size_t)s->o->max_samples > s->round ? (size_t)s->o->max_samples - s->round : 1;
+        size_t left =
+            (size_t)s->o->max_samples > s->round ? (size_t)s->o->max_samples - s->round : 1;
         if (batch > left) batch = left;
     }
     return 0;
@@ -180,9 +190,10 @@ static int has_two_modes(const double *x, size_t n)
     memcpy(sorted, x, n * sizeof *sorted);
     hb_sort(sorted, n);
     size_t least = (n + 4) / 5, cut = least;
-    for (size_t i = least; i + least <= n; i++)           // the widest gap leaves a fifth on either side
+    for (size_t i = least; i + least <= n; i++) // the widest gap leaves a fifth on either side
         if (sorted[i] - sorted[i - 1] > sorted[cut] - sorted[cut - 1]) cut = i;
-    struct hb_summary lo = hb_summarise(sorted, cut, 0), hi = hb_summarise(sorted + cut, n - cut, 0);
+    struct hb_summary lo = hb_summarise(sorted, cut, 0),
+                      hi = hb_summarise(sorted + cut, n - cut, 0);
     double apart = hi.median - lo.median, spread = fmax(lo.mad, hi.mad);
     free(sorted);
     return apart > 0.05 * lo.median && apart > 6 * spread;
@@ -203,7 +214,8 @@ static int check_opts(int n_bodies, const struct hb_sample_opts *o)
     if (n_bodies < 1 || n_bodies > MAX_BODIES)
         return hb_fail(HB_ERR_INPUT, "samples: %d bodies, 1 or 2 expected", n_bodies);
     if (o->min_samples < 1 || o->max_samples < o->min_samples)
-        return hb_fail(HB_ERR_INPUT, "samples: %d to %d, 1 <= min <= max expected", o->min_samples, o->max_samples);
+        return hb_fail(HB_ERR_INPUT, "samples: %d to %d, 1 <= min <= max expected", o->min_samples,
+                       o->max_samples);
     return 0;
 }
 
@@ -238,7 +250,7 @@ void hb_samples_free(struct hb_samples *s)
     *s = (struct hb_samples){ .iterations = 1 };
 }
 
-// --- cold cache -------------------------------------------------------------------------------------------
+// --- cold cache ----------------------------------------------------------------------------------
 
 static struct { unsigned char *data; size_t bytes; } flush;     // kept until exit
 static volatile uint64_t flush_sink;

@@ -1,11 +1,12 @@
 // stats.c: quantiles, bootstrap intervals, the U-test, power-law fits.
 //
-// Method    medians everywhere; intervals by the percentile bootstrap (Efron 1979), drawn from hb_rng, so the
-//           same samples and seed give the same interval on every machine.
-// U-test    Mann and Whitney 1947. Both samples <= 20: the exact permutation distribution of the rank sum, ties
-//           included (midranks); larger: normal approximation with tie and continuity correction.
+// Method    medians everywhere; intervals by the percentile bootstrap (Efron 1979), drawn from
+//           hb_rng, so the same samples and seed give the same interval on every machine.
+// U-test    Mann and Whitney 1947. Both samples <= 20: the exact permutation distribution of the
+//           rank sum, ties included (midranks); larger: normal approximation with tie and
+//           continuity correction.
 // Exact     against scipy 1.10: quantiles to the last bit, U-test 1e-12 relative, t quantile 1e-10.
-// Memory    small arrays live on the stack; if a larger one cannot be had the answer is NAN.
+// Memory    scratch of the size of the input; if it cannot be had the answer is NAN.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,11 +65,12 @@ double hb_median(const double *x, size_t n)
 
 // Median of one resample of the ascending s. The drawn indices are counted, not sorted: O(n).
 //   count (n)   scratch
-static double resampled_median(const double *s, size_t n, uint32_t *count, uint64_t seed, uint64_t draw)
+static double resampled_median(const double *s, size_t n, uint32_t *count, uint64_t seed,
+                               uint64_t draw)
 {
     memset(count, 0, n * sizeof *count);
     for (size_t i = 0; i < n; i++) count[hb_rng_below(seed, draw, i, n)]++;
-    size_t lower = (n - 1) / 2, upper = n / 2, seen = 0;   // ranks of the two middle ones, equal for odd n
+    size_t lower = (n - 1) / 2, upper = n / 2, seen = 0;   // middle ranks, equal for odd n
     double lo = s[n - 1], hi = s[n - 1];
     for (size_t i = 0; i < n; i++) {
         size_t before = seen;
@@ -85,7 +87,8 @@ static int bootstrap_medians(const double *x, size_t n, int draws, uint64_t seed
     double *s = sorted_copy(x, n);
     uint32_t *count = malloc(n * sizeof *count);
     int rc = s && count ? 0 : HB_ERR_OOM;
-    for (int k = 0; rc == 0 && k < draws; k++) med[k] = resampled_median(s, n, count, seed, (uint64_t)k);
+    for (int k = 0; rc == 0 && k < draws; k++)
+        med[k] = resampled_median(s, n, count, seed, (uint64_t)k);
     free(count);
     free(s);
     return rc;
@@ -103,7 +106,8 @@ struct hb_interval hb_median_ci(const double *x, size_t n, int draws, uint64_t s
     if (n == 0 || draws < 1) return r;
     if (n == 1) return (struct hb_interval){ x[0], x[0] };
     double *med = malloc((size_t)draws * sizeof *med);
-    if (med && bootstrap_medians(x, n, draws, seed, med) == 0) r = percentile_interval(med, (size_t)draws);
+    if (med && bootstrap_medians(x, n, draws, seed, med) == 0)
+        r = percentile_interval(med, (size_t)draws);
     free(med);
     return r;
 }
@@ -137,7 +141,8 @@ static struct hb_ratio ratio_of_pairs(const double *a, const double *b, size_t n
     return r;
 }
 
-struct hb_ratio hb_ratio_of(const double *a, size_t na, const double *b, size_t nb, int paired, uint64_t seed)
+struct hb_ratio hb_ratio_of(const double *a, size_t na, const double *b, size_t nb, int paired,
+                            uint64_t seed)
 {
     struct hb_ratio r = { NAN, { NAN, NAN } };
     if (na == 0 || nb == 0) return r;
@@ -146,7 +151,8 @@ struct hb_ratio hb_ratio_of(const double *a, size_t na, const double *b, size_t 
     if (!ma) return r;
     double *mb = ma + DRAWS;
     // Streams of a and b must differ, or equal samples would be resampled alike.
-    if (bootstrap_medians(a, na, DRAWS, seed, ma) == 0 && bootstrap_medians(b, nb, DRAWS, ~seed, mb) == 0) {
+    if (bootstrap_medians(a, na, DRAWS, seed, ma) == 0
+        && bootstrap_medians(b, nb, DRAWS, ~seed, mb) == 0) {
         for (int k = 0; k < DRAWS; k++) ma[k] /= mb[k];
         r.r = hb_median(a, na) / hb_median(b, nb);
         r.ci95 = percentile_interval(ma, DRAWS);
@@ -155,11 +161,12 @@ struct hb_ratio hb_ratio_of(const double *a, size_t na, const double *b, size_t 
     return r;
 }
 
-// --- Mann-Whitney ----------------------------------------------------------------------------------------
+// --- Mann-Whitney --------------------------------------------------------------------------------
 
-// Twice the midranks (integers) of a's and b's values in the joint order, a's first. Returns the tie sum
-// of t^3 - t over groups of equal values, or -1 if there is no memory.
-static double double_midranks(const double *a, size_t na, const double *b, size_t nb, int64_t *rank2)
+// Twice the midranks (integers) of a's and b's values in the joint order, a's first. Returns the
+// tie sum of t^3 - t over groups of equal values, or -1 if there is no memory.
+static double double_midranks(const double *a, size_t na, const double *b, size_t nb,
+                              int64_t *rank2)
 {
     size_t n = na + nb;
     double *all = malloc(n * sizeof *all), *s = NULL, ties = 0;
@@ -174,7 +181,7 @@ static double double_midranks(const double *a, size_t na, const double *b, size_
         double t = (double)(j - i);
         ties += t * t * t - t;
         for (size_t k = 0; k < n; k++)
-            if (all[k] == s[i]) rank2[k] = (int64_t)(i + 1 + j);   // (i+1) + j = twice their mean rank
+            if (all[k] == s[i]) rank2[k] = (int64_t)(i + 1 + j);   // twice their mean rank
         i = j;
     }
     free(s);
@@ -194,7 +201,8 @@ static double exact_p(const int64_t *rank2, int na, int n, int64_t observed)
     for (int i = 0; i < n; i++)
         for (int k = i + 1 < na ? i + 1 : na; k >= 1; k--)
             for (int64_t s = top; s >= rank2[i]; s--)
-                ways[(size_t)k * width + (size_t)s] += ways[(size_t)(k - 1) * width + (size_t)(s - rank2[i])];
+                ways[(size_t)k * width + (size_t)s] +=
+                    ways[(size_t)(k - 1) * width + (size_t)(s - rank2[i])];
     const double *w = ways + (size_t)na * width;
     double below = 0, above = 0, all = 0;
     for (int64_t s = 0; s <= top; s++) {
@@ -229,7 +237,7 @@ double hb_mann_whitney_p(const double *a, size_t na, const double *b, size_t nb)
     return p;
 }
 
-// --- Student t and the power law ----------------------------------------------------------------------------
+// --- Student t and the power law -----------------------------------------------------------------
 
 // Regularised incomplete beta I_x(a,b) by its continued fraction (Lentz), for x < (a+1)/(a+b+2).
 static double beta_fraction(double a, double b, double x)
@@ -264,7 +272,7 @@ static double t_tail(double t, double df)
 double hb_t975(double df)
 {
     if (!(df >= 1)) return NAN;
-    if (df > 1e7) return 1.959963984540054;          // the normal quantile; the difference is below 1e-7
+    if (df > 1e7) return 1.959963984540054; // the normal quantile; the difference is below 1e-7
     double lo = 1.9, hi = 12.8;                      // df = 1: 12.706
     for (int i = 0; i < 100 && hi - lo > 1e-13; i++) {
         double mid = 0.5 * (lo + hi);
@@ -279,7 +287,8 @@ int hb_powerfit(const double *x, const double *y, size_t n, struct hb_powerfit *
     double mx = 0, my = 0, sxx = 0, sxy = 0, syy = 0;
     for (size_t i = 0; i < n; i++) {
         if (!(x[i] > 0 && y[i] > 0 && isfinite(x[i]) && isfinite(y[i])))
-            return hb_fail(HB_ERR_INPUT, "power-law fit: point (%g, %g), positive numbers expected", x[i], y[i]);
+            return hb_fail(HB_ERR_INPUT, "power-law fit: point (%g, %g), positive numbers expected",
+                           x[i], y[i]);
         mx += log(x[i]) / (double)n;
         my += log(y[i]) / (double)n;
     }
@@ -289,10 +298,13 @@ int hb_powerfit(const double *x, const double *y, size_t n, struct hb_powerfit *
         sxy += dx * dy;
         syy += dy * dy;
     }
-    if (!(sxx > 0)) return hb_fail(HB_ERR_INPUT, "power-law fit: every x is %g, different ones expected", x[0]);
+    if (!(sxx > 0))
+        return hb_fail(HB_ERR_INPUT, "power-law fit: every x is %g, different ones expected", x[0]);
     double e = sxy / sxx, rest = fmax(0, syy - e * sxy);
     double half = hb_t975((double)n - 2) * sqrt(rest / ((double)n - 2) / sxx);
-    *out = (struct hb_powerfit){ .exponent = e, .coef = exp(my - e * mx), .r2 = syy > 0 ? 1 - rest / syy : 1,
+    *out = (struct hb_powerfit){ .exponent = e,
+                                 .coef = exp(my - e * mx),
+                                 .r2 = syy > 0 ? 1 - rest / syy : 1,
                                  .ci95 = { e - half, e + half } };
     return 0;
 }
