@@ -1,16 +1,17 @@
 // check.c: is an implementation right? (contract: check.h)
 //
-// Order     inputs and references first; then plan, forward, backward, destroy of the implementation between two
-//           looks at everything that it must leave alone: guard zones, inputs, the number of allocations in
-//           forward, the bytes in use after destroy.
-// Outputs   y, du, dq, dk, dv start as NaN and are overwritten. dh, dd and gradients of parameters start from
-//           +-(root mean square of the reference), and the increment is judged: "=" instead of "+=" is an error
-//           of 100 %, and the rounding of the sum costs half an ulp.
+// Order     inputs and references first; then plan, forward, backward, destroy of the
+//           implementation between two looks at everything that it must leave alone: guard zones,
+//           inputs, the number of allocations in forward, the bytes in use after destroy.
+// Outputs   y, du, dq, dk, dv start as NaN and are overwritten. dh, dd and gradients of parameters
+//           start from +-(root mean square of the reference), and the increment is judged: "="
+//           instead of "+=" is an error of 100 %, and the rounding of the sum costs half an ulp.
 // Sampled   (judged.h) an operator on its first positions, and the core inside at full length.
-// Error     relative L2 per tensor, |out - ref| / |ref|, sums in float64. Where the reference is zero but
-//           for rounding (dq at L = 1: softmax of one score) the size of what cancels takes its place. Every element must be finite, on its bits.
-// Tolerance float32: longconv and attention 2e-6, hyena and mha 1e-5 (their filter, gates and projections come
-//           on top), the same for y and every gradient. float64: 1e-12.
+// Error     relative L2 per tensor, |out - ref| / |ref|, sums in float64. Where the reference is
+//           zero but for rounding (dq at L = 1: softmax of one score) the size of what cancels
+//           takes its place. Every element must be finite, on its bits.
+// Tolerance float32: longconv and attention 2e-6, hyena and mha 1e-5 (their filter, gates and
+//           projections come on top), the same for y and every gradient. float64: 1e-12.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,8 @@ double hb_check_tol(const struct hb_point *pt, const char *what)
 }
 
 // The first thing that was wrong stays.
-static void wrong(struct hb_check_result *res, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void wrong(struct hb_check_result *res, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 static void wrong(struct hb_check_result *res, const char *fmt, ...)
 {
     if (res->ok) {
@@ -38,7 +40,7 @@ static void wrong(struct hb_check_result *res, const char *fmt, ...)
     res->ok = false;
 }
 
-// --- one output ----------------------------------------------------------------------------------------------
+// --- one output ----------------------------------------------------------------------------------
 
 static double start_size(const struct hb_judged *j, const struct hb_judged_out *o)
 {
@@ -66,7 +68,8 @@ static void set_start(const struct hb_judged *j, const struct hb_judged_out *o)
 
 struct sums { double err2, ref2, max_abs; };
 
-static struct sums compare_seg(const struct hb_buf *b, struct hb_seg s, const double *ref, double start)
+static struct sums compare_seg(const struct hb_buf *b, struct hb_seg s, const double *ref,
+                               double start)
 {
     double err2 = 0, ref2 = 0, max_abs = 0;
 #pragma omp parallel for reduction(+ : err2, ref2) reduction(max : max_abs) if (s.n > 1 << 16)
@@ -81,8 +84,8 @@ static struct sums compare_seg(const struct hb_buf *b, struct hb_seg s, const do
     return (struct sums){ err2, ref2, max_abs };
 }
 
-static void judge_out(const struct hb_point *pt, const struct hb_judged *j, const struct hb_judged_out *o,
-                      struct hb_check_result *res)
+static void judge_out(const struct hb_point *pt, const struct hb_judged *j,
+                      const struct hb_judged_out *o, struct hb_check_result *res)
 {
     double start = o->buf->role == HB_ROLE_ACC ? start_size(j, o) : 0;
     struct sums all = { 0, 0, 0 };
@@ -99,7 +102,8 @@ static void judge_out(const struct hb_point *pt, const struct hb_judged *j, cons
     if (size == 0) size = 1;
     double rel = bad >= 0 ? INFINITY : sqrt(all.err2) / size;
     if (bad >= 0) wrong(res, "%s: element %lld is not finite", what, (long long)bad);
-    else if (!(rel <= tol)) wrong(res, "%s: relative L2 error %.3g, tolerance %.0e", what, rel, tol);
+    else if (!(rel <= tol))
+        wrong(res, "%s: relative L2 error %.3g, tolerance %.0e", what, rel, tol);
     if (!(rel <= res->worst_rel_l2)) {
         res->worst_rel_l2 = rel;
         res->tol = tol;
@@ -112,7 +116,7 @@ static void judge_out(const struct hb_point *pt, const struct hb_judged *j, cons
     e->tol = tol;
 }
 
-// --- what must stay as it was --------------------------------------------------------------------------------
+// --- what must stay as it was --------------------------------------------------------------------
 
 // Order-dependent sum over the bits of all inputs.
 static uint64_t input_sum(const struct hb_inputs *in)
@@ -127,9 +131,10 @@ static uint64_t input_sum(const struct hb_inputs *in)
     return sum;
 }
 
-// --- the implementation ----------------------------------------------------------------------------------------
+// --- the implementation --------------------------------------------------------------------------
 
-static int forward(const struct hb_impl *impl, void *st, const struct hb_inputs *in, struct hb_check_result *res)
+static int forward(const struct hb_impl *impl, void *st, const struct hb_inputs *in,
+                   struct hb_check_result *res)
 {
     uint64_t before = hb_host_mem().count;
     int rc = impl->forward(st, &in->io);
@@ -139,8 +144,8 @@ static int forward(const struct hb_impl *impl, void *st, const struct hb_inputs 
 }
 
 // Plans, runs, destroys. What comes out is in the buffers of `in`.
-static int execute(const struct hb_point *pt, const struct hb_impl *impl, const struct hb_inputs *in,
-                   struct hb_check_result *res)
+static int execute(const struct hb_point *pt, const struct hb_impl *impl,
+                   const struct hb_inputs *in, struct hb_check_result *res)
 {
     void *st = NULL;
     size_t before = hb_host_mem().now;
@@ -155,8 +160,9 @@ static int execute(const struct hb_point *pt, const struct hb_impl *impl, const 
     return rc;
 }
 
-static int check_with(const struct hb_point *pt, const struct hb_impl *impl, const struct hb_check_opts *o,
-                      struct hb_inputs *in, struct hb_judged *j, struct hb_check_result *res)
+static int check_with(const struct hb_point *pt, const struct hb_impl *impl,
+                      const struct hb_check_opts *o, struct hb_inputs *in, struct hb_judged *j,
+                      struct hb_check_result *res)
 {
     int rc = hb_judged_make(pt, in, o->judge_flop, o->cache_dir, j);
     if (rc) return rc;
@@ -172,9 +178,10 @@ static int check_with(const struct hb_point *pt, const struct hb_impl *impl, con
     return 0;
 }
 
-// A sampled operator was judged on its first positions. What carries its far ones is the core inside, and that can
-// be judged at full length: its errors are added as "core:y", "core:du" ...
-static int check_core(const struct hb_point *pt, const struct hb_check_opts *o, struct hb_check_result *res)
+// A sampled operator was judged on its first positions. What carries its far ones is the core
+// inside, and that can be judged at full length: its errors are added as "core:y", "core:du" ...
+static int check_core(const struct hb_point *pt, const struct hb_check_opts *o,
+                      struct hb_check_result *res)
 {
     struct hb_point core = *pt;
     snprintf(core.impl, sizeof core.impl, "%s", pt->p.inner);
@@ -195,7 +202,8 @@ static int check_core(const struct hb_point *pt, const struct hb_check_opts *o, 
     return rc;
 }
 
-int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o, struct hb_check_result *res)
+int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o,
+                   struct hb_check_result *res)
 {
     memset(res, 0, sizeof *res);
     res->ok = true;

@@ -1,7 +1,8 @@
 // cli.c: options by table, numbers by strict rules, exit codes (contract: cli.h).
 //
-// Numbers: the whole text must be the number, in range of its type and of the option; an empty text, a sign
-// where none makes sense, NaN, infinity and trailing characters are errors that say what was expected.
+// Numbers: the whole text must be the number, in range of its type and of the option; an empty
+// text, a sign where none makes sense, NaN, infinity and trailing characters are errors that say
+// what was expected.
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -12,7 +13,7 @@
 #include "cli.h"
 #include "host.h"
 
-// --- numbers ---------------------------------------------------------------------------------------------
+// --- numbers -------------------------------------------------------------------------------------
 
 static int bad_number(const char *what, const char *text, const char *expected)
 {
@@ -20,7 +21,8 @@ static int bad_number(const char *what, const char *text, const char *expected)
 }
 
 // DIGITS[.DIGITS][k|M|G|T][unit]: a decimal number times a power of 1024; the result must be whole.
-static int parse_scaled(const char *what, const char *text, const char *unit, const char *expected, int64_t *out)
+static int parse_scaled(const char *what, const char *text, const char *unit, const char *expected,
+                        int64_t *out)
 {
     if (!isdigit((unsigned char)text[0]) && !(text[0] == '-' && isdigit((unsigned char)text[1])))
         return bad_number(what, text, expected);
@@ -31,7 +33,8 @@ static int parse_scaled(const char *what, const char *text, const char *unit, co
     double part = 0;
     if (*end == '.' && isdigit((unsigned char)end[1])) {
         part = strtod(end, &end);
-        if (*end == '\0') return bad_number(what, text, expected);       // "1.5" alone is no whole number
+        if (*end == '\0')
+            return bad_number(what, text, expected);  // "1.5" alone is no whole number
     }
     static const char letters[] = "kMGT";
     const char *letter = *end ? strchr(letters, *end == 'K' ? 'k' : *end) : NULL;
@@ -41,7 +44,8 @@ static int parse_scaled(const char *what, const char *text, const char *unit, co
     double rest = part * (double)factor;
     if (*end || rest != floor(rest)) return bad_number(what, text, expected);
     long long value, extra = whole < 0 ? -(long long)rest : (long long)rest;
-    if (__builtin_mul_overflow(whole, factor, &value) || __builtin_add_overflow(value, extra, &value))
+    if (__builtin_mul_overflow(whole, factor, &value) ||
+        __builtin_add_overflow(value, extra, &value))
         return hb_fail(HB_ERR_INPUT, "%s: '%.100s' is out of range", what, text);
     *out = value;
     return 0;
@@ -53,7 +57,8 @@ int hb_parse_int(const char *what, const char *text, int64_t lo, int64_t hi, int
     int rc = parse_scaled(what, text, "", "a whole number (4096, 4k, 1M)", &v);
     if (rc) return rc;
     if (v < lo || v > hi)
-        return hb_fail(HB_ERR_INPUT, "%s: %.100s is not in %lld..%lld", what, text, (long long)lo, (long long)hi);
+        return hb_fail(HB_ERR_INPUT, "%s: %.100s is not in %lld..%lld", what, text, (long long)lo,
+                       (long long)hi);
     *out = v;
     return 0;
 }
@@ -96,7 +101,8 @@ static int parse_length_item(char *item, int64_t *out, int cap, int *n)
     hi = lo;
     if (rc == 0 && dots) rc = hb_parse_int("length", dots + 2, 1, max, &hi);
     if (rc) return rc;
-    if (hi < lo) return hb_fail(HB_ERR_INPUT, "lengths: %s..%s ends before it begins", item, dots + 2);
+    if (hi < lo)
+        return hb_fail(HB_ERR_INPUT, "lengths: %s..%s ends before it begins", item, dots + 2);
     for (int64_t L = lo; L <= hi; L *= 2) {
         if (*n == cap) return hb_fail(HB_ERR_INPUT, "lengths: more than %d of them", cap);
         out[(*n)++] = L;
@@ -110,7 +116,8 @@ int hb_parse_lengths(const char *text, int64_t *out, int cap, int *n)
     char *copy = strdup(text);
     if (!copy) return hb_fail(HB_ERR_OOM, "out of memory: list of lengths");
     int rc = 0;
-    for (char *item = copy, *next; item && rc == 0; item = next) {       // an empty item is an error, too
+    for (char *item = copy, *next; item && rc == 0;
+         item = next) {  // an empty item is an error, too
         next = strchr(item, ',');
         if (next) *next++ = '\0';
         rc = parse_length_item(item, out, cap, n);
@@ -125,7 +132,7 @@ int hb_parse_lengths(const char *text, int64_t *out, int cap, int *n)
     return 0;
 }
 
-// --- the nearest word --------------------------------------------------------------------------------------
+// --- the nearest word ----------------------------------------------------------------------------
 
 static size_t edit_distance(const char *a, const char *b)
 {
@@ -159,24 +166,26 @@ const char *hb_closest(const char *word, const char *const *list, size_t n)
     return best;
 }
 
-// --- options -------------------------------------------------------------------------------------------------
+// --- options -------------------------------------------------------------------------------------
 
 static int print_help(const struct hb_cli *c)
 {
-    printf("usage: hyena-bench %s%s%s\n\n%s\n", c->command, c->args && *c->args ? " " : "", c->args ? c->args : "",
-           c->about);
+    printf("usage: hyena-bench %s%s%s\n\n%s\n", c->command, c->args && *c->args ? " " : "",
+           c->args ? c->args : "", c->about);
     if (c->n_opts) printf("\noptions\n");
     for (size_t i = 0; i < c->n_opts; i++) {
         const struct hb_opt *o = &c->opts[i];
         char left[64];
-        snprintf(left, sizeof left, "--%s%s%s", o->name, o->metavar ? " " : "", o->metavar ? o->metavar : "");
+        snprintf(left, sizeof left, "--%s%s%s", o->name, o->metavar ? " " : "",
+                 o->metavar ? o->metavar : "");
         printf("  %-24s %s\n", left, o->help);
     }
     if (c->example) printf("\nexample\n  %s\n", c->example);
     return HB_CLI_HELP;
 }
 
-// --NAME, --NAME=VALUE, or -L / -L=VALUE for a name of one letter. *value is set if there is one in the word.
+// --NAME, --NAME=VALUE, or -L / -L=VALUE for a name of one letter. *value is set if there is one in
+// the word.
 static const struct hb_opt *find_option(const struct hb_cli *c, const char *arg, const char **value)
 {
     bool twice = arg[1] == '-';
@@ -185,7 +194,8 @@ static const struct hb_opt *find_option(const struct hb_cli *c, const char *arg,
     *value = eq ? eq + 1 : NULL;
     for (size_t i = 0; i < c->n_opts; i++) {
         const struct hb_opt *o = &c->opts[i];
-        if (strlen(o->name) == len && strncmp(o->name, name, len) == 0 && (twice || len == 1)) return o;
+        if (strlen(o->name) == len && strncmp(o->name, name, len) == 0 && (twice || len == 1))
+            return o;
     }
     return NULL;
 }
@@ -198,13 +208,15 @@ static int unknown_option(const struct hb_cli *c, const char *arg)
     char word[64];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(name, "="), name);
     const char *near = hb_closest(word, names, n);
-    return hb_fail(HB_ERR_INPUT, "unknown option '%.100s'%s%s%s; 'hyena-bench %s --help' lists them", arg,
-                   near ? " (did you mean '--" : "", near ? near : "", near ? "'?)" : "", c->command);
+    return hb_fail(
+        HB_ERR_INPUT, "unknown option '%.100s'%s%s%s; 'hyena-bench %s --help' lists them", arg,
+        near ? " (did you mean '--" : "", near ? near : "", near ? "'?)" : "", c->command);
 }
 
 static int out_of_range(const struct hb_opt *o, const char *value)
 {
-    return hb_fail(HB_ERR_INPUT, "--%s: %.100s is not in %.15g..%.15g", o->name, value, o->lo, o->hi);
+    return hb_fail(HB_ERR_INPUT, "--%s: %.100s is not in %.15g..%.15g", o->name, value, o->lo,
+                   o->hi);
 }
 
 static int set_option(const struct hb_opt *o, const char *value)
@@ -214,8 +226,9 @@ static int set_option(const struct hb_opt *o, const char *value)
     int64_t v = 0;
     double x = 0;
     int rc = 0;
-    if (!value || !*value) return hb_fail(HB_ERR_INPUT, "%s needs a value%s%s", what, o->metavar ? ": " : "",
-                                          o->metavar ? o->metavar : "");
+    if (!value || !*value)
+        return hb_fail(HB_ERR_INPUT, "%s needs a value%s%s", what, o->metavar ? ": " : "",
+                       o->metavar ? o->metavar : "");
     switch (o->kind) {
     case HB_OPT_FLAG:
         break;
@@ -224,9 +237,11 @@ static int set_option(const struct hb_opt *o, const char *value)
         break;
     case HB_OPT_INT:
     case HB_OPT_SIZE:
-        rc = o->kind == HB_OPT_INT ? hb_parse_int(what, value, INT64_MIN, INT64_MAX, &v) : hb_parse_size(what, value, &v);
+        rc = o->kind == HB_OPT_INT ? hb_parse_int(what, value, INT64_MIN, INT64_MAX, &v)
+                                   : hb_parse_size(what, value, &v);
         if (rc) return rc;
-        if (o->lo != o->hi && ((double)v < o->lo || (double)v > o->hi)) return out_of_range(o, value);
+        if (o->lo != o->hi && ((double)v < o->lo || (double)v > o->hi))
+            return out_of_range(o, value);
         *(int64_t *)o->dst = v;
         break;
     case HB_OPT_DOUBLE:
@@ -245,7 +260,8 @@ static bool is_option(const char *arg)
     return arg[0] == '-' && arg[1] && !isdigit((unsigned char)arg[1]) && arg[1] != '.';
 }
 
-static int parse_words(const struct hb_cli *c, int argc, char **argv, const char **pos, int *n_pos, uint64_t *seen)
+static int parse_words(const struct hb_cli *c, int argc, char **argv, const char **pos, int *n_pos,
+                       uint64_t *seen)
 {
     bool only_pos = false;
     for (int i = 1; i < argc; i++) {
@@ -256,7 +272,8 @@ static int parse_words(const struct hb_cli *c, int argc, char **argv, const char
         }
         if (only_pos || !is_option(arg)) {
             if (c->max_pos >= 0 && *n_pos >= c->max_pos)
-                return hb_fail(HB_ERR_INPUT, "'%.100s' is one argument too many; usage: hyena-bench %s %s", arg,
+                return hb_fail(HB_ERR_INPUT,
+                               "'%.100s' is one argument too many; usage: hyena-bench %s %s", arg,
                                c->command, c->args ? c->args : "");
             if (!*arg) return hb_fail(HB_ERR_INPUT, "argument %d is empty", i);
             pos[(*n_pos)++] = arg;
@@ -265,7 +282,8 @@ static int parse_words(const struct hb_cli *c, int argc, char **argv, const char
         const struct hb_opt *o = find_option(c, arg, &value);
         if (!o) return unknown_option(c, arg);
         size_t k = (size_t)(o - c->opts);
-        if (seen[k / 64] >> (k % 64) & 1) return hb_fail(HB_ERR_INPUT, "--%s is given twice", o->name);
+        if (seen[k / 64] >> (k % 64) & 1)
+            return hb_fail(HB_ERR_INPUT, "--%s is given twice", o->name);
         seen[k / 64] |= (uint64_t)1 << (k % 64);
         if (o->kind == HB_OPT_FLAG) {
             if (value) return hb_fail(HB_ERR_INPUT, "--%s takes no value", o->name);
@@ -295,13 +313,14 @@ int hb_cli_parse(const struct hb_cli *c, int argc, char **argv, const char **pos
     return 0;
 }
 
-// --- exit codes ------------------------------------------------------------------------------------------------
+// --- exit codes ----------------------------------------------------------------------------------
 
 int hb_exit_code(const char *command, int code)
 {
     if (code >= 0) return 0;                   // done, or the help was printed
     const char *text = hb_error();
-    fprintf(stderr, "hyena-bench%s%s: %s\n", *command ? " " : "", command, *text ? text : "failed without a message");
+    fprintf(stderr, "hyena-bench%s%s: %s\n", *command ? " " : "", command,
+            *text ? text : "failed without a message");
     hb_error_clear();
     if (code == HB_ERR_INPUT) return 2;
     return code == HB_ERR_MISSING ? 3 : 4;

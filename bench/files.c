@@ -1,6 +1,7 @@
 // files.c: places on disk, whole-file writes and hashes (contract: host.h).
 //
-// A file appears whole or not at all: it is written beside its final name, flushed to the disk and renamed.
+// A file appears whole or not at all: it is written beside its final name, flushed to the disk and
+// renamed.
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -12,7 +13,7 @@
 
 #include "host.h"
 
-// --- places ----------------------------------------------------------------------------------------------
+// --- places --------------------------------------------------------------------------------------
 
 static bool is_folder(const char *path)
 {
@@ -28,14 +29,16 @@ static void to_parent(char *path)
     if (slash) *slash = '\0';
 }
 
-// The build folder by the executable's own place: build/hyena-bench lies in it, build/tests/test_x below it.
+// The build folder by the executable's own place: build/hyena-bench lies in it, build/tests/test_x
+// below it.
 static const char *exe_build_dir(void)
 {
     static char dir[4096];
     if (dir[0]) return dir;
     char exe[3900], impls[4096];
     ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    snprintf(exe + (n > 0 ? n : 0), sizeof exe - (size_t)(n > 0 ? n : 0), "%s", n > 0 ? "" : "./hyena-bench");
+    snprintf(exe + (n > 0 ? n : 0), sizeof exe - (size_t)(n > 0 ? n : 0), "%s",
+             n > 0 ? "" : "./hyena-bench");
     to_parent(exe);
     snprintf(impls, sizeof impls, "%s/impls", exe);
     if (!is_folder(impls)) {
@@ -86,7 +89,8 @@ int hb_mkdirs(const char *path)
 {
     char p[4400];
     size_t n = strlen(path);
-    if (n == 0 || n >= sizeof p) return hb_fail(HB_ERR_RUN, "cannot make folder '%.200s': bad length", path);
+    if (n == 0 || n >= sizeof p)
+        return hb_fail(HB_ERR_RUN, "cannot make folder '%.200s': bad length", path);
     memcpy(p, path, n + 1);
     for (char *c = p + 1;; c++) {
         if (*c != '/' && *c != '\0') continue;
@@ -94,16 +98,18 @@ int hb_mkdirs(const char *path)
         *c = '\0';
         if (mkdir(p, 0777) != 0 && errno != EEXIST) {
             int why = errno;                   // a read-only parent that exists is no failure
-            if (!is_folder(p)) return hb_fail(HB_ERR_RUN, "cannot make folder %s: %s", p, strerror(why));
+            if (!is_folder(p))
+                return hb_fail(HB_ERR_RUN, "cannot make folder %s: %s", p, strerror(why));
         }
         *c = keep;
         if (keep == '\0') break;
     }
-    if (!is_folder(path)) return hb_fail(HB_ERR_RUN, "cannot make folder %s: there is a file of that name", path);
+    if (!is_folder(path))
+        return hb_fail(HB_ERR_RUN, "cannot make folder %s: there is a file of that name", path);
     return 0;
 }
 
-// --- whole files -----------------------------------------------------------------------------------------
+// --- whole files ---------------------------------------------------------------------------------
 
 static int write_all(int fd, const char *data, size_t bytes)
 {
@@ -121,8 +127,10 @@ int hb_write_file(const char *path, const void *data, size_t bytes)
 {
     static atomic_uint serial;
     char tmp[4400];
-    int n = snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&serial, 1));
-    if (n < 0 || (size_t)n >= sizeof tmp) return hb_fail(HB_ERR_RUN, "cannot write %.200s...: name too long", path);
+    int n = snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", path, (long)getpid(),
+                     atomic_fetch_add(&serial, 1));
+    if (n < 0 || (size_t)n >= sizeof tmp)
+        return hb_fail(HB_ERR_RUN, "cannot write %.200s...: name too long", path);
     int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(errno));
     int why = write_all(fd, data, bytes) ? errno : 0;
@@ -133,7 +141,7 @@ int hb_write_file(const char *path, const void *data, size_t bytes)
     return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(why));
 }
 
-// --- hashes ----------------------------------------------------------------------------------------------
+// --- hashes --------------------------------------------------------------------------------------
 
 static void to_hex(const unsigned char *md, char hex[65])
 {
@@ -144,7 +152,7 @@ void hb_sha256(const void *data, size_t bytes, char hex[65])
 {
     unsigned char md[EVP_MAX_MD_SIZE] = { 0 };
     unsigned int n = 0;
-    hex[0] = '\0';                                               // the library failed: no hash is better than one
+    hex[0] = '\0';  // the library failed: no hash is better than one
     if (EVP_Digest(data, bytes, md, &n, EVP_sha256(), NULL) == 1 && n == 32) to_hex(md, hex);
 }
 
@@ -156,7 +164,8 @@ int hb_sha256_file(const char *path, char hex[65])
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     int ok = ctx && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
     char buf[1 << 16];
-    for (size_t n; ok && (n = fread(buf, 1, sizeof buf, f)) > 0;) ok = EVP_DigestUpdate(ctx, buf, n) == 1;
+    for (size_t n; ok && (n = fread(buf, 1, sizeof buf, f)) > 0;)
+        ok = EVP_DigestUpdate(ctx, buf, n) == 1;
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned int n = 0;
     ok = ok && !ferror(f) && EVP_DigestFinal_ex(ctx, md, &n) == 1 && n == 32;

@@ -1,9 +1,10 @@
 // host.c: the process's services for the program and its plug-ins (contract: host.h, hb.h).
 //
-// Memory    One counter for everything handed out by hb_host.alloc. A block is [64 bytes of header][bytes],
-//           so the user's part keeps HB_ALIGN; the header holds its size. Reserving is a compare-and-swap on
-//           the counter: two threads can never pass the limit together.
-// Message   One per process. The first who fails writes it; later ones are consequences and change nothing.
+// Memory    One counter for everything handed out by hb_host.alloc. A block is [64 bytes of
+//           header][bytes], so the user's part keeps HB_ALIGN; the header holds its size. Reserving
+//           is a compare-and-swap on the counter: two threads can never pass the limit together.
+// Message   One per process. The first who fails writes it; later ones are consequences and change
+//           nothing.
 // Threads   What the affinity mask and the cgroup's CPU quota allow, whichever is less.
 #include <assert.h>
 #include <cblas.h>
@@ -18,14 +19,15 @@
 #include "host.h"
 
 #ifdef __SANITIZE_ADDRESS__
-// Without this the sanitizer ends the process where malloc returns NULL: out of memory is a result here.
+// Without this the sanitizer ends the process where malloc returns NULL: out of memory is a result
+// here.
 const char *__asan_default_options(void);
 const char *__asan_default_options(void) { return "allocator_may_return_null=1"; }
 #endif
 
 enum { MAX_THREADS = 1024 };     // more is a typing error on any machine of today
 
-// --- the message ---------------------------------------------------------------------------------------
+// --- the message ---------------------------------------------------------------------------------
 
 enum { MSG_NONE, MSG_WRITING, MSG_SET };
 static struct { atomic_int state; int code; char text[2048]; } msg;
@@ -35,7 +37,7 @@ static int vfail(int code, const char *fmt, va_list ap)
     int none = MSG_NONE;
     if (!atomic_compare_exchange_strong(&msg.state, &none, MSG_WRITING)) return code;
     vsnprintf(msg.text, sizeof msg.text, fmt, ap);
-    for (char *c = msg.text; *c; c++)          // names from files may hold anything; a message is one line
+    for (char *c = msg.text; *c; c++)  // names from files may hold anything; a message is one line
         if ((unsigned char)*c < ' ' || *c == 0x7f) *c = ' ';
     msg.code = code;
     atomic_store(&msg.state, MSG_SET);
@@ -65,7 +67,7 @@ static int host_fail(const struct hb_host *self, int code, const char *fmt, ...)
     return code;
 }
 
-// --- memory --------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 struct block { size_t bytes; uint64_t magic; };
 #define BLOCK_MAGIC 0x68796e61626c6f63u
@@ -93,7 +95,7 @@ static void *host_alloc(const struct hb_host *self, size_t bytes)
 {
     (void)self;
     size_t in_use = 0;
-    if (bytes > SIZE_MAX / 2) {                // no room for header and rounding: the caller's product is huge
+    if (bytes > SIZE_MAX / 2) {  // no room for header and rounding: the caller's product is huge
         hb_fail(HB_ERR_OOM, "out of memory: %zu bytes wanted", bytes);
         return NULL;
     }
@@ -106,7 +108,8 @@ static void *host_alloc(const struct hb_host *self, size_t bytes)
     struct block *b = aligned_alloc(HB_ALIGN, total);
     if (!b) {
         atomic_fetch_sub(&mem.now, bytes);
-        hb_fail(HB_ERR_OOM, "out of memory: the system refused %zu bytes, %zu in use", bytes, in_use);
+        hb_fail(HB_ERR_OOM, "out of memory: the system refused %zu bytes, %zu in use", bytes,
+                in_use);
         return NULL;
     }
     raise_peak(in_use + bytes);
@@ -120,7 +123,7 @@ static void host_free(const struct hb_host *self, void *p)
     (void)self;
     if (!p) return;
     struct block *b = (struct block *)(void *)((char *)p - HB_ALIGN);
-    assert(b->magic == BLOCK_MAGIC);           // else: not from alloc, freed before, or written in front of
+    assert(b->magic == BLOCK_MAGIC);  // else: not from alloc, freed before, or written in front of
     b->magic = 0;
     atomic_fetch_sub(&mem.now, b->bytes);
     free(b);
@@ -128,19 +131,20 @@ static void host_free(const struct hb_host *self, void *p)
 
 struct hb_mem hb_host_mem(void)
 {
-    return (struct hb_mem){ atomic_load(&mem.now), atomic_load(&mem.peak), atomic_load(&mem.count) };
+    return (struct hb_mem){ atomic_load(&mem.now), atomic_load(&mem.peak),
+                            atomic_load(&mem.count) };
 }
 
 void hb_host_reset_peak(void) { atomic_store(&mem.peak, atomic_load(&mem.now)); }
 void hb_host_set_limit(size_t mem_limit) { atomic_store(&mem.limit, mem_limit); }
 
-// --- threads -------------------------------------------------------------------------------------------
+// --- threads -------------------------------------------------------------------------------------
 
 static int affinity_threads(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-    return omp_get_num_procs();                // more than 1024 CPUs: the fixed mask does not hold them
+    return omp_get_num_procs();  // more than 1024 CPUs: the fixed mask does not hold them
 }
 
 // CPUs' worth of quota in one cgroup folder, rounded up; 0 if there is no quota.
@@ -148,14 +152,14 @@ static int folder_quota(const char *dir)
 {
     char path[4200];
     long long quota = 0, period = 0;
-    snprintf(path, sizeof path, "%s/cpu.max", dir);                    // version 2: "QUOTA PERIOD" or "max ..."
+    snprintf(path, sizeof path, "%s/cpu.max", dir);  // version 2: "QUOTA PERIOD" or "max ..."
     FILE *f = fopen(path, "re");
     if (f) {
         int n = fscanf(f, "%lld %lld", &quota, &period);
         fclose(f);
         return n == 2 && quota > 0 && period > 0 ? (int)((quota + period - 1) / period) : 0;
     }
-    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);           // version 1: two files, -1 is none
+    snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);  // version 1: two files, -1 is none
     if (!(f = fopen(path, "re"))) return 0;
     int n = fscanf(f, "%lld", &quota);
     fclose(f);
@@ -178,7 +182,8 @@ static int cgroup_threads(void)
         if (!path || !(strncmp(line, "0::", 3) == 0 || strstr(line, ":cpu"))) continue;
         path[strcspn(path, "\n")] = '\0';
         char dir[4160];
-        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%s", strncmp(line, "0::", 3) ? "/cpu" : "", path + 1);
+        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%s", strncmp(line, "0::", 3) ? "/cpu" : "",
+                 path + 1);
         for (char *end = dir + strlen(dir); end > dir + strlen("/sys/fs/cgroup") - 1;) {
             *end = '\0';
             int q = folder_quota(dir);
@@ -197,7 +202,7 @@ int hb_available_threads(void)
     return n > 0 ? n : 1;
 }
 
-// --- the host ------------------------------------------------------------------------------------------
+// --- the host ------------------------------------------------------------------------------------
 
 static const struct hb_impl *host_open(const struct hb_host *self, const char *name)
 {
@@ -219,11 +224,14 @@ int hb_host_init(int threads, size_t mem_limit)
     host.threads = threads > 0 ? threads : hb_available_threads();
     hb_host_set_limit(mem_limit);
 
-    // The pthread build has a pool of its own beside OpenMP's: two pools on the same cores spoil every time.
+    // The pthread build has a pool of its own beside OpenMP's: two pools on the same cores spoil
+    // every time.
     enum { OPENBLAS_WITH_OPENMP = 2 };
     if (openblas_get_parallel() != OPENBLAS_WITH_OPENMP)
-        return hb_fail(HB_ERR_MISSING, "OpenBLAS: its OpenMP build is needed (package libopenblas0-openmp), "
-                       "this one is of kind %d", openblas_get_parallel());
+        return hb_fail(HB_ERR_MISSING,
+                       "OpenBLAS: its OpenMP build is needed (package libopenblas0-openmp), "
+                       "this one is of kind %d",
+                       openblas_get_parallel());
     omp_set_num_threads(host.threads);
     openblas_set_num_threads(host.threads);
 
@@ -233,7 +241,7 @@ int hb_host_init(int threads, size_t mem_limit)
     if (hb_mkdirs(dir) == 0) {
         host.cache_dir = dir;
     } else {
-        hb_error_clear();                      // a read-only build folder costs wisdom and caches, nothing else
+        hb_error_clear();  // a read-only build folder costs wisdom and caches, nothing else
         host.cache_dir = "";
     }
     return 0;

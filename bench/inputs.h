@@ -1,4 +1,5 @@
-// inputs.h: what stands behind struct hb_inputs (check.h): every tensor of an io by name, between guard zones.
+// inputs.h: what stands behind struct hb_inputs (check.h): every tensor of an io by name, between
+// guard zones.
 #ifndef HB_INPUTS_H
 #define HB_INPUTS_H
 
@@ -18,7 +19,8 @@ enum { HB_MAX_BUFS = 160 };      // 2 for each of at most 64 parameters, and the
 struct hb_bufs { int n; struct hb_buf b[HB_MAX_BUFS]; };
 
 struct hb_bufs *hb_inputs_bufs(const struct hb_inputs *in);
-struct hb_buf *hb_inputs_find(const struct hb_inputs *in, const char *what);    // NULL if there is none
+struct hb_buf *hb_inputs_find(const struct hb_inputs *in,
+                              const char *what);  // NULL if there is none
 // Elements [at, at + n) as float64, and back (rounded to the buffer's type).
 void hb_buf_load(const struct hb_buf *b, int64_t at, int64_t n, double *out);
 void hb_buf_store(struct hb_buf *b, int64_t at, int64_t n, const double *x);

@@ -1,8 +1,9 @@
 // judged.c: float64 references for the outputs of a point (contract: judged.h).
 //
-// First the layout: which elements of which output are judged, in which order their references stand. Then the
-// references are computed in that very order, or read from the cache: a file named by the hash of all inputs,
-// the shape and the sample, so that implementations of one operator share it.
+// First the layout: which elements of which output are judged, in which order their references
+// stand. Then the references are computed in that very order, or read from the cache: a file named
+// by the hash of all inputs, the shape and the sample, so that implementations of one operator
+// share it.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,7 @@
 
 enum { CACHE_MAX_BYTES = 16 << 20 };   // larger references cost more disk than they save time
 
-// --- what to judge -----------------------------------------------------------------------------------------
+// --- what to judge -------------------------------------------------------------------------------
 
 enum { MAX_ROWS = 256, FEW_LANES = 3, STREAM_ROWS = 1000, STREAM_LANES = 1001 };
 
@@ -22,21 +23,28 @@ static int64_t *strata(int64_t total, int64_t n, uint64_t seed, uint64_t stream)
 {
     int64_t *x = malloc((size_t)n * sizeof *x);
     for (int64_t i = 0; x && i < n; i++) {
-        int64_t lo = (int64_t)((double)i * (double)total / (double)n), hi = (int64_t)((double)(i + 1) * (double)total / (double)n);
+        int64_t lo = (int64_t)((double)i * (double)total / (double)n);
+        int64_t hi = (int64_t)((double)(i + 1) * (double)total / (double)n);
         if (i == 0) x[i] = 0;
         else if (i == n - 1) x[i] = total - 1;
-        else x[i] = lo + (int64_t)(hb_rng_u64(seed, stream, (uint64_t)i) % (uint64_t)(hi > lo ? hi - lo : 1));
+        else
+            x[i] = lo + (int64_t)(hb_rng_u64(seed, stream, (uint64_t)i) %
+                                  (uint64_t)(hi > lo ? hi - lo : 1));
     }
     return x;
 }
 
-static int64_t clamp(double x, int64_t lo, int64_t hi) { return x <= (double)lo ? lo : x >= (double)hi ? hi : (int64_t)x; }
+static int64_t clamp(double x, int64_t lo, int64_t hi)
+{
+    return x <= (double)lo ? lo : x >= (double)hi ? hi : (int64_t)x;
+}
 
 // longconv: a lane is a channel with all its batches; attention: a head of one batch.
 static int choose_lanes(const struct hb_point *pt, double flop, struct hb_sample *s)
 {
     const struct hb_problem *p = &pt->p;
-    double L = (double)p->L, lane, row;            // flop of the judge for one lane, and for one row of one lane
+    double L = (double)p->L;
+    double lane, row;  // flop of the judge for one lane, and for one row of one lane
     int64_t total;
     if (p->op == HB_LONGCONV) {
         lane = L * (L + 1) * (double)p->B * (p->backward ? 3 : 1);
@@ -51,20 +59,25 @@ static int choose_lanes(const struct hb_point *pt, double flop, struct hb_sample
     s->on = flop > 0 && lane * (double)total > flop;
     s->n_lanes = s->on ? clamp(flop / lane, FEW_LANES < total ? FEW_LANES : total, total) : total;
     bool rows = s->on && lane * 2 > flop;
-    if (rows) s->n_rows = clamp(flop / (row * (double)s->n_lanes), p->L < 16 ? p->L : 16, p->L < MAX_ROWS ? p->L : MAX_ROWS);
+    if (rows)
+        s->n_rows = clamp(flop / (row * (double)s->n_lanes), p->L < 16 ? p->L : 16,
+                          p->L < MAX_ROWS ? p->L : MAX_ROWS);
     s->lanes = strata(total, s->n_lanes, pt->seed, STREAM_LANES);
     if (rows) s->rows = strata(p->L, s->n_rows, pt->seed, STREAM_ROWS);
-    return s->lanes && (!rows || s->rows) ? 0 : hb_fail(HB_ERR_OOM, "out of memory: sample of rows");
+    return s->lanes && (!rows || s->rows) ? 0
+                                          : hb_fail(HB_ERR_OOM, "out of memory: sample of rows");
 }
 
 static void choose_prefix(const struct hb_point *pt, double flop, struct hb_sample *s)
 {
-    struct hb_point part = *pt;                    // the judge's cost: direct convolution, causal attention
-    snprintf(part.p.inner, sizeof part.p.inner, "%s", pt->p.op == HB_HYENA ? "longconv_direct" : "attention_flash");
+    struct hb_point part = *pt;  // the judge's cost: direct convolution, causal attention
+    snprintf(part.p.inner, sizeof part.p.inner, "%s",
+             pt->p.op == HB_HYENA ? "longconv_direct" : "attention_flash");
     part.pass = pt->p.backward ? HB_PASS_FWDBWD : HB_PASS_FWD;
     part.p.oper.lmax = hb_oper_resolve(&pt->p).lmax;
     if (flop > 0 && hb_point_work(&part).flop > flop) part.p.B = 1;
-    while (flop > 0 && part.p.L > 16 && hb_point_work(&part).flop > flop) part.p.L = (part.p.L + 1) / 2;
+    while (flop > 0 && part.p.L > 16 && hb_point_work(&part).flop > flop)
+        part.p.L = (part.p.L + 1) / 2;
     s->batches = part.p.B;
     s->prefix = part.p.L;
     s->on = s->batches < pt->p.B || s->prefix < pt->p.L;
@@ -85,9 +98,10 @@ void hb_sample_free(struct hb_sample *s)
     memset(s, 0, sizeof *s);
 }
 
-// --- layout --------------------------------------------------------------------------------------------------
+// --- layout --------------------------------------------------------------------------------------
 
-static struct hb_judged_out *add_out(struct hb_judged *j, const struct hb_inputs *in, const char *what)
+static struct hb_judged_out *add_out(struct hb_judged *j, const struct hb_inputs *in,
+                                     const char *what)
 {
     struct hb_judged_out *o = &j->out[j->n_out];
     o->buf = hb_inputs_find(in, what);
@@ -114,13 +128,16 @@ static int add_seg(struct hb_judged *j, struct hb_judged_out *o, int64_t at, int
     return 0;
 }
 
-// The judged rows of one lane's (L,width) part of o that begins at `at`; width 1 for longconv, P for attention.
-static int add_rows(struct hb_judged *j, struct hb_judged_out *o, int64_t at, int64_t L, int64_t width)
+// The judged rows of one lane's (L,width) part of o that begins at `at`; width 1 for longconv, P
+// for attention.
+static int add_rows(struct hb_judged *j, struct hb_judged_out *o, int64_t at, int64_t L,
+                    int64_t width)
 {
     const struct hb_sample *s = &j->sample;
     if (!s->n_rows) return add_seg(j, o, at, L * width, false);
     int rc = 0;
-    for (int64_t i = 0; i < s->n_rows && !rc; i++) rc = add_seg(j, o, at + s->rows[i] * width, width, false);
+    for (int64_t i = 0; i < s->n_rows && !rc; i++)
+        rc = add_seg(j, o, at + s->rows[i] * width, width, false);
     return rc;
 }
 
@@ -160,7 +177,8 @@ static double rms_of(const struct hb_inputs *in, const char *what)
     return sqrt(sum / (double)b->n);
 }
 
-static int layout_attention(struct hb_judged *j, const struct hb_problem *p, const struct hb_inputs *in)
+static int layout_attention(struct hb_judged *j, const struct hb_problem *p,
+                            const struct hb_inputs *in)
 {
     int64_t P = p->D / p->H, row = p->L * P;
     const struct hb_sample *s = &j->sample;
@@ -169,7 +187,7 @@ static int layout_attention(struct hb_judged *j, const struct hb_problem *p, con
     struct hb_judged_out *dk = p->backward ? add_out(j, in, "dk") : NULL;
     struct hb_judged_out *dv = p->backward ? add_out(j, in, "dv") : NULL;
     if (!y || (p->backward && (!dq || !dk || !dv))) return HB_ERR_RUN;
-    if (p->backward) {       // at L = 1 the softmax is constant: dq and dk are zero, their rounding is not
+    if (p->backward) {  // at L = 1 softmax is constant: dq and dk are zero, their rounding is not
         double ds = rms_of(in, "dy") * rms_of(in, "v") * sqrt((double)dq->buf->n);
         dq->floor = ds * rms_of(in, "k");
         dk->floor = ds * rms_of(in, "q");
@@ -184,7 +202,8 @@ static int layout_attention(struct hb_judged *j, const struct hb_problem *p, con
     return rc;
 }
 
-// The judged part first, in the layout that the judge writes: (batches, prefix, D); then zeros in du.
+// The judged part first, in the layout that the judge writes: (batches, prefix, D); then zeros in
+// du.
 static int layout_oper(struct hb_judged *j, const struct hb_problem *p, const struct hb_inputs *in)
 {
     const struct hb_sample *s = &j->sample;
@@ -198,7 +217,8 @@ static int layout_oper(struct hb_judged *j, const struct hb_problem *p, const st
     for (int64_t b = 0; b < s->batches && !rc; b++) rc = add_seg(j, du, b * row, part, false);
     for (int64_t b = 0; b < p->B && !rc; b++)
         if (b >= s->batches || part < row)
-            rc = add_seg(j, du, b * row + (b < s->batches ? part : 0), row - (b < s->batches ? part : 0), true);
+            rc = add_seg(j, du, b * row + (b < s->batches ? part : 0),
+                         row - (b < s->batches ? part : 0), true);
     for (int i = 0; i < in->n_params && !rc; i++) {
         if (!in->grads[i]) continue;
         char what[64];
@@ -215,7 +235,7 @@ static int layout(struct hb_judged *j, const struct hb_problem *p, const struct 
     return p->op == HB_ATTENTION ? layout_attention(j, p, in) : layout_oper(j, p, in);
 }
 
-// --- dy outside of the sample ----------------------------------------------------------------------------------
+// --- dy outside of the sample --------------------------------------------------------------------
 
 static void zero(struct hb_buf *b, int64_t at, int64_t n)
 {
@@ -236,7 +256,8 @@ static void keep_rows(const struct hb_sample *s, struct hb_buf *dy, int64_t L, i
     }
 }
 
-static void sparsify(const struct hb_sample *s, const struct hb_problem *p, const struct hb_inputs *in)
+static void sparsify(const struct hb_sample *s, const struct hb_problem *p,
+                     const struct hb_inputs *in)
 {
     struct hb_buf *dy = hb_inputs_find(in, "dy");
     if (!s->on || !p->backward || !dy) return;
@@ -251,7 +272,7 @@ static void sparsify(const struct hb_sample *s, const struct hb_problem *p, cons
     }
 }
 
-// --- the cache ---------------------------------------------------------------------------------------------
+// --- the cache -----------------------------------------------------------------------------------
 
 struct cache_head { char magic[8]; int64_t n; char sha256[72]; };
 static const char cache_magic[8] = "hbjudge1";
@@ -262,8 +283,8 @@ int hb_judged_read(const char *path, double *ref, int64_t n)
     if (!f) return HB_ERR_MISSING;
     struct cache_head h;
     char sha[65];
-    bool ok = fread(&h, sizeof h, 1, f) == 1 && memcmp(h.magic, cache_magic, sizeof h.magic) == 0 && h.n == n
-           && fread(ref, sizeof *ref, (size_t)n, f) == (size_t)n && fgetc(f) == EOF;
+    bool ok = fread(&h, sizeof h, 1, f) == 1 && memcmp(h.magic, cache_magic, sizeof h.magic) == 0 &&
+              h.n == n && fread(ref, sizeof *ref, (size_t)n, f) == (size_t)n && fgetc(f) == EOF;
     fclose(f);
     if (!ok) return HB_ERR_INPUT;
     hb_sha256(ref, (size_t)n * sizeof *ref, sha);
@@ -285,8 +306,10 @@ int hb_judged_write(const char *path, const double *ref, int64_t n)
     return rc;
 }
 
-// The hash of everything that the references depend on. Implementation, device, threads and seed do not count.
-static void cache_key(const struct hb_point *pt, const struct hb_inputs *in, const struct hb_judged *j, char hex[65])
+// The hash of everything that the references depend on. Implementation, device, threads and seed do
+// not count.
+static void cache_key(const struct hb_point *pt, const struct hb_inputs *in,
+                      const struct hb_judged *j, char hex[65])
 {
     const struct hb_problem *p = &pt->p;
     const struct hb_bufs *all = hb_inputs_bufs(in);
@@ -295,21 +318,27 @@ static void cache_key(const struct hb_point *pt, const struct hb_inputs *in, con
     memset(&k, 0, sizeof k);
     for (int i = 0; i < all->n; i++)
         if (all->b[i].role == HB_ROLE_IN) hb_sha256(all->b[i].data, all->b[i].bytes, k.sha[i]);
-    if (j->sample.lanes) hb_sha256(j->sample.lanes, (size_t)j->sample.n_lanes * sizeof(int64_t), k.sha[HB_MAX_BUFS]);
-    if (j->sample.rows) hb_sha256(j->sample.rows, (size_t)j->sample.n_rows * sizeof(int64_t), k.sha[HB_MAX_BUFS + 1]);
+    if (j->sample.lanes)
+        hb_sha256(j->sample.lanes, (size_t)j->sample.n_lanes * sizeof(int64_t), k.sha[HB_MAX_BUFS]);
+    if (j->sample.rows)
+        hb_sha256(j->sample.rows, (size_t)j->sample.n_rows * sizeof(int64_t),
+                  k.sha[HB_MAX_BUFS + 1]);
     struct hb_strides su = p->op == HB_LONGCONV ? in->io.conv.su : (struct hb_strides){ 0, 0 };
-    snprintf(k.text, sizeof k.text, "su %lld op %d dtype %d B %lld L %lld D %lld H %lld bwd %d order %d E %d W %d lmax %lld "
-             "shift %.9g window %d package %d z %d long %d taps %d rope %d batches %lld prefix %lld", (long long)su.b,
-             (int)p->op, (int)p->dtype, (long long)p->B, (long long)p->L, (long long)p->D, (long long)p->H, p->backward, o.order,
-             o.emb_dim, o.filter_width, (long long)o.lmax, (double)o.shift, !o.no_window, o.package_layout, o.train_z,
-             !o.no_long, o.short_taps, o.rope, (long long)j->sample.batches, (long long)j->sample.prefix);
+    snprintf(
+        k.text, sizeof k.text,
+        "su %lld op %d dtype %d B %lld L %lld D %lld H %lld bwd %d order %d E %d W %d lmax %lld "
+        "shift %.9g window %d package %d z %d long %d taps %d rope %d batches %lld prefix %lld",
+        (long long)su.b, (int)p->op, (int)p->dtype, (long long)p->B, (long long)p->L,
+        (long long)p->D, (long long)p->H, p->backward, o.order, o.emb_dim, o.filter_width,
+        (long long)o.lmax, (double)o.shift, !o.no_window, o.package_layout, o.train_z, !o.no_long,
+        o.short_taps, o.rope, (long long)j->sample.batches, (long long)j->sample.prefix);
     hb_sha256(&k, sizeof k, hex);
 }
 
-// --- all of it ---------------------------------------------------------------------------------------------
+// --- all of it -----------------------------------------------------------------------------------
 
-int hb_judged_make(const struct hb_point *pt, struct hb_inputs *in, double judge_flop, const char *cache_dir,
-                   struct hb_judged *j)
+int hb_judged_make(const struct hb_point *pt, struct hb_inputs *in, double judge_flop,
+                   const char *cache_dir, struct hb_judged *j)
 {
     memset(j, 0, sizeof *j);
     int rc = hb_sample_choose(pt, judge_flop, &j->sample);
@@ -327,7 +356,8 @@ int hb_judged_make(const struct hb_point *pt, struct hb_inputs *in, double judge
     }
     rc = hb_judged_compute(pt, in, j);
     if (rc || !path[0]) return rc;
-    if (hb_mkdirs(cache_dir) || hb_judged_write(path, j->ref, j->n_ref)) hb_error_clear();   // costs time only
+    if (hb_mkdirs(cache_dir) || hb_judged_write(path, j->ref, j->n_ref))
+        hb_error_clear();  // costs time only
     return 0;
 }
 

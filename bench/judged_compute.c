@@ -1,4 +1,5 @@
-// judged_compute.c: runs the float64 judges over the sample of a point, references in the layout's order.
+// judged_compute.c: runs the float64 judges over the sample of a point, references in the layout's
+// order.
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@ static void pick(const struct hb_sample *s, const double *x, int64_t width, doub
         memcpy(out + i * width, x + s->rows[i] * width, (size_t)width * sizeof *x);
 }
 
-// --- longconv: a lane is a channel; channels in parallel, each thread with its own scratch -------------------
+// --- longconv: a lane is a channel; channels in parallel, each thread with its own scratch -------
 
 struct conv_task {
     const struct hb_problem *p;
@@ -28,7 +29,10 @@ struct conv_task {
 };
 
 // Where the layout (judged.c) put this channel's references: segment k of output `out`.
-static double *ref_at(const struct hb_judged *j, int out, int64_t k) { return j->ref + j->out[out].segs[k].ref; }
+static double *ref_at(const struct hb_judged *j, int out, int64_t k)
+{
+    return j->ref + j->out[out].segs[k].ref;
+}
 
 // scratch: 4 L. Channel number i of the sample.
 static void conv_channel(const struct conv_task *t, int64_t i, double *scratch)
@@ -44,7 +48,7 @@ static void conv_channel(const struct conv_task *t, int64_t i, double *scratch)
     }
     for (int64_t b = 0; b < B; b++) {
         hb_buf_load(t->u, b * t->io->su.b + c * t->io->su.c, L, u);
-        double *y = few;                             // sampled y: one segment a row, so not contiguous
+        double *y = few;  // sampled y: one segment a row, so not contiguous
         if (t->s->n_rows) hb_judge_conv_at(u, h, d, t->s->rows, t->s->n_rows, y);
         else hb_judge_conv_channel(u, h, d, ref_at(t->j, 0, i * B + b), L);
         for (int64_t r = 0; r < t->s->n_rows; r++) *ref_at(t->j, 0, (i * B + b) * per + r) = y[r];
@@ -63,9 +67,14 @@ static void conv_channel(const struct conv_task *t, int64_t i, double *scratch)
 static int compute_conv(const struct hb_point *pt, const struct hb_inputs *in, struct hb_judged *j)
 {
     const struct hb_problem *p = &pt->p;
-    struct conv_task t = { .p = p, .s = &j->sample, .io = &in->io.conv, .j = j,
-                           .u = hb_inputs_find(in, "u"), .h = hb_inputs_find(in, "h"),
-                           .d = hb_inputs_find(in, "d"), .dy = p->backward ? hb_inputs_find(in, "dy") : NULL };
+    struct conv_task t = { .p = p,
+                           .s = &j->sample,
+                           .io = &in->io.conv,
+                           .j = j,
+                           .u = hb_inputs_find(in, "u"),
+                           .h = hb_inputs_find(in, "h"),
+                           .d = hb_inputs_find(in, "d"),
+                           .dy = p->backward ? hb_inputs_find(in, "dy") : NULL };
     int failed = 0;
 #pragma omp parallel reduction(| : failed)
     {
@@ -79,21 +88,24 @@ static int compute_conv(const struct hb_point *pt, const struct hb_inputs *in, s
     return failed ? no_memory() : 0;
 }
 
-// --- attention: a lane is a head; the judge itself uses the threads ------------------------------------------
+// --- attention: a lane is a head; the judge itself uses the threads ------------------------------
 
 // work: q, k, v, dy, each (L,P), then dy of the sampled rows.
-static int attention_head(const struct hb_problem *p, const struct hb_inputs *in, const struct hb_judged *j, int64_t i,
-                          const int64_t *all_rows, double *work)
+static int attention_head(const struct hb_problem *p, const struct hb_inputs *in,
+                          const struct hb_judged *j, int64_t i, const int64_t *all_rows,
+                          double *work)
 {
     const struct hb_sample *s = &j->sample;
-    int64_t L = p->L, P = p->D / p->H, row = L * P, at = s->lanes[i] * row, per = s->n_rows ? s->n_rows : 1;
+    int64_t L = p->L, P = p->D / p->H, row = L * P, at = s->lanes[i] * row,
+            per = s->n_rows ? s->n_rows : 1;
     double *q = work, *k = q + row, *v = k + row, *dy = v + row, *few = dy + row;
     hb_buf_load(hb_inputs_find(in, "q"), at, row, q);
     hb_buf_load(hb_inputs_find(in, "k"), at, row, k);
     hb_buf_load(hb_inputs_find(in, "v"), at, row, v);
-    // The layout puts a lane's y rows behind each other, and then its dq rows: contiguous as the judge writes them.
-    int rc = hb_judge_attention_rows(q, k, v, s->n_rows ? s->rows : all_rows, s->n_rows ? s->n_rows : L,
-                                     ref_at(j, 0, i * per), L, P);
+    // The layout puts a lane's y rows behind each other, and then its dq rows: contiguous as the
+    // judge writes them.
+    int rc = hb_judge_attention_rows(q, k, v, s->n_rows ? s->rows : all_rows,
+                                     s->n_rows ? s->n_rows : L, ref_at(j, 0, i * per), L, P);
     if (rc || !p->backward) return rc;
     double *dq = ref_at(j, 1, i * per), *dk = ref_at(j, 2, i), *dv = ref_at(j, 3, i);
     hb_buf_load(hb_inputs_find(in, "dy"), at, row, dy);
@@ -102,7 +114,8 @@ static int attention_head(const struct hb_problem *p, const struct hb_inputs *in
     return hb_judge_attention_bwd_at(q, k, v, few, s->rows, s->n_rows, dq, dk, dv, L, P);
 }
 
-static int compute_attention(const struct hb_point *pt, const struct hb_inputs *in, struct hb_judged *j)
+static int compute_attention(const struct hb_point *pt, const struct hb_inputs *in,
+                             struct hb_judged *j)
 {
     const struct hb_problem *p = &pt->p;
     int64_t P = p->D / p->H;
@@ -110,13 +123,14 @@ static int compute_attention(const struct hb_point *pt, const struct hb_inputs *
     int64_t *rows = malloc((size_t)p->L * sizeof *rows);
     int rc = work && rows ? 0 : HB_ERR_OOM;
     for (int64_t t = 0; t < p->L && !rc; t++) rows[t] = t;
-    for (int64_t i = 0; i < j->sample.n_lanes && !rc; i++) rc = attention_head(p, in, j, i, rows, work);
+    for (int64_t i = 0; i < j->sample.n_lanes && !rc; i++)
+        rc = attention_head(p, in, j, i, rows, work);
     free(work);
     free(rows);
     return rc == HB_ERR_OOM ? no_memory() : rc;
 }
 
-// --- operators: the whole judge on the first positions of the first sequences --------------------------------
+// --- operators: the whole judge on the first positions of the first sequences --------------------
 
 enum { CAP = 64 };
 struct oper_work { double *u, *dy, *params[CAP], *grads[CAP]; };
@@ -129,7 +143,8 @@ static void free_oper(struct oper_work *w, int n)
 }
 
 // The (batches, prefix, D) part of a (B,L,D) tensor.
-static void load_part(const struct hb_buf *b, const struct hb_sample *s, int64_t row, int64_t part, double *out)
+static void load_part(const struct hb_buf *b, const struct hb_sample *s, int64_t row, int64_t part,
+                      double *out)
 {
     for (int64_t i = 0; i < s->batches; i++) hb_buf_load(b, i * row, part, out + i * part);
 }
@@ -139,12 +154,12 @@ static int compute_oper(const struct hb_point *pt, const struct hb_inputs *in, s
     const struct hb_sample *s = &j->sample;
     struct hb_problem p = pt->p;
     int64_t row = p.L * p.D, part = s->prefix * p.D;
-    p.oper.lmax = hb_oper_resolve(&p).lmax;          // the filter of a prefix is the prefix of the filter
+    p.oper.lmax = hb_oper_resolve(&p).lmax;  // the filter of a prefix is the prefix of the filter
     p.B = s->batches;
     p.L = s->prefix;
     struct oper_work w = { .u = doubles(s->batches * part), .dy = doubles(s->batches * part) };
     bool ok = w.u && w.dy && in->n_params <= CAP;
-    int out = 2;                                     // y, du, then the gradients in the order of the tensors
+    int out = 2;  // y, du, then the gradients in the order of the tensors
     for (int i = 0; i < in->n_params && ok; i++) {
         char what[64];
         snprintf(what, sizeof what, "p:%.61s", in->tensors[i].name);
@@ -157,8 +172,9 @@ static int compute_oper(const struct hb_point *pt, const struct hb_inputs *in, s
     if (ok) {
         load_part(hb_inputs_find(in, "u"), s, row, part, w.u);
         if (p.backward) load_part(hb_inputs_find(in, "dy"), s, row, part, w.dy);
-        rc = (p.op == HB_HYENA ? hb_judge_hyena : hb_judge_mha)(&p, w.u, w.params, ref_at(j, 0, 0),
-                p.backward ? w.dy : NULL, p.backward ? ref_at(j, 1, 0) : NULL, p.backward ? w.grads : NULL);
+        rc = (p.op == HB_HYENA ? hb_judge_hyena : hb_judge_mha)(
+            &p, w.u, w.params, ref_at(j, 0, 0), p.backward ? w.dy : NULL,
+            p.backward ? ref_at(j, 1, 0) : NULL, p.backward ? w.grads : NULL);
         if (rc == HB_ERR_OOM) rc = no_memory();
     }
     free_oper(&w, in->n_params < CAP ? in->n_params : CAP);

@@ -7,15 +7,24 @@
 #include "commands.h"
 #include "point.h"
 
-// --- rows: what can be named on the command line -------------------------------------------------------------
+// --- rows: what can be named on the command line -------------------------------------------------
 
-struct row { char name[HB_NAME_MAX]; const struct hb_impl *impl, *inner; };     // inner NULL: a core
+struct row {
+    char name[HB_NAME_MAX];
+    const struct hb_impl *impl, *inner;      // inner NULL: a core
+};
 
 struct rows { struct row *r; int n; };
 
-static bool has_backward(const struct row *r) { return r->impl->backward && (!r->inner || r->inner->backward); }
+static bool has_backward(const struct row *r)
+{
+    return r->impl->backward && (!r->inner || r->inner->backward);
+}
 static bool has_fixed(const struct row *r) { return r->impl->set_filter != NULL; }
-static unsigned dtypes(const struct row *r) { return r->impl->dtypes & (r->inner ? r->inner->dtypes : ~0u); }
+static unsigned dtypes(const struct row *r)
+{
+    return r->impl->dtypes & (r->inner ? r->inner->dtypes : ~0u);
+}
 
 static const struct hb_impl *impl_at(int i) { return hb_registry_at(i)->impl; }
 
@@ -65,7 +74,8 @@ static bool of_op(const struct hb_plugin *pl, int op)
 {
     char stem[256];
     plugin_stem(pl, stem, sizeof stem);
-    return op < 0 || strncmp(stem, hb_op_str((enum hb_op)op), strlen(hb_op_str((enum hb_op)op))) == 0;
+    return op < 0 ||
+           strncmp(stem, hb_op_str((enum hb_op)op), strlen(hb_op_str((enum hb_op)op))) == 0;
 }
 
 static const char *no_cuda(void)
@@ -75,7 +85,7 @@ static const char *no_cuda(void)
     return "no implementation for CUDA is built; everything runs on the CPU";
 }
 
-// --- as a table ------------------------------------------------------------------------------------------------
+// --- as a table ----------------------------------------------------------------------------------
 
 enum { COLUMNS = 7, CELL = 160 };
 typedef char cells[COLUMNS][CELL];
@@ -89,8 +99,10 @@ static void fill_cells(const struct row *r, cells c)
     c[3][0] = '\0';
     for (int t = 0; t < HB_DTYPE_COUNT; t++)
         if (dtypes(r) >> t & 1)
-            snprintf(c[3] + strlen(c[3]), CELL - strlen(c[3]), "%s%s", c[3][0] ? "," : "", hb_dtype_str((enum hb_dtype)t));
-    snprintf(c[4], CELL, "fwd%s%s", has_fixed(r) ? ",fwd_cached" : "", has_backward(r) ? ",bwd" : "");
+            snprintf(c[3] + strlen(c[3]), CELL - strlen(c[3]), "%s%s", c[3][0] ? "," : "",
+                     hb_dtype_str((enum hb_dtype)t));
+    snprintf(c[4], CELL, "fwd%s%s", has_fixed(r) ? ",fwd_cached" : "",
+             has_backward(r) ? ",bwd" : "");
     snprintf(c[5], CELL, "%.150s", core->complexity);
     snprintf(c[6], CELL, "%.150s", r->impl->source);
 }
@@ -99,7 +111,8 @@ static int print_table(const struct rows *rows, int op)
 {
     cells *all = calloc((size_t)rows->n + 1, sizeof *all);
     if (!all) return hb_fail(HB_ERR_OOM, "out of memory: table");
-    static const char *const heads[COLUMNS] = { "name", "op", "device", "dtypes", "passes", "complexity", "source" };
+    static const char *const heads[COLUMNS] = { "name",   "op",         "device", "dtypes",
+                                                "passes", "complexity", "source" };
     size_t width[COLUMNS];
     for (int k = 0; k < COLUMNS; k++) {
         width[k] = strlen(heads[k]);
@@ -118,27 +131,29 @@ static int print_table(const struct rows *rows, int op)
         const struct hb_plugin *pl = hb_registry_at(i);
         char stem[256];
         plugin_stem(pl, stem, sizeof stem);
-        if (!pl->impl && of_op(pl, op)) printf("%s  cannot be used: %s (%s)\n", stem, pl->why_not, pl->path);
+        if (!pl->impl && of_op(pl, op))
+            printf("%s  cannot be used: %s (%s)\n", stem, pl->why_not, pl->path);
     }
     if (no_cuda()) printf("cuda  %s\n", no_cuda());
     return 0;
 }
 
-// --- as JSON -----------------------------------------------------------------------------------------------------
+// --- as JSON -------------------------------------------------------------------------------------
 
 static json_t *row_json(const struct row *r)
 {
     const struct hb_plugin *pl = hb_registry_plugin(r->name);
     json_t *types = json_array(), *passes = json_array();
     for (int t = 0; t < HB_DTYPE_COUNT; t++)
-        if (dtypes(r) >> t & 1) json_array_append_new(types, json_string(hb_dtype_str((enum hb_dtype)t)));
+        if (dtypes(r) >> t & 1)
+            json_array_append_new(types, json_string(hb_dtype_str((enum hb_dtype)t)));
     for (int k = 0; k < HB_PASS_COUNT; k++)
         if (k == HB_PASS_FWD || (k == HB_PASS_FWD_CACHED ? has_fixed(r) : has_backward(r)))
             json_array_append_new(passes, json_string(hb_pass_str((enum hb_pass)k)));
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "name", r->name, "op", hb_op_str(r->impl->op),
-                     "device", r->impl->device, "dtypes", types, "passes", passes, "complexity",
-                     r->inner ? r->inner->complexity : r->impl->complexity, "source", r->impl->source, "path", pl->path,
-                     "sha256", pl->sha256);
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "name", r->name, "op",
+                     hb_op_str(r->impl->op), "device", r->impl->device, "dtypes", types, "passes",
+                     passes, "complexity", r->inner ? r->inner->complexity : r->impl->complexity,
+                     "source", r->impl->source, "path", pl->path, "sha256", pl->sha256);
 }
 
 static int print_json(const struct rows *rows, int op)
@@ -150,11 +165,15 @@ static int print_json(const struct rows *rows, int op)
         char stem[256];
         plugin_stem(pl, stem, sizeof stem);
         if (!pl->impl && of_op(pl, op))
-            json_array_append_new(missing, json_pack("{s:s, s:s, s:s}", "name", stem, "path", pl->path, "why", pl->why_not));
+            json_array_append_new(missing, json_pack("{s:s, s:s, s:s}", "name", stem, "path",
+                                                     pl->path, "why", pl->why_not));
     }
-    if (no_cuda()) json_array_append_new(missing, json_pack("{s:s, s:s}", "name", "cuda", "why", no_cuda()));
+    if (no_cuda())
+        json_array_append_new(missing, json_pack("{s:s, s:s}", "name", "cuda", "why", no_cuda()));
     json_t *doc = json_pack("{s:o, s:o}", "implementations", there, "missing", missing);
-    int rc = doc && json_dumpf(doc, stdout, JSON_INDENT(2)) == 0 ? 0 : hb_fail(HB_ERR_RUN, "cannot print the list as JSON");
+    int rc = doc && json_dumpf(doc, stdout, JSON_INDENT(2)) == 0
+                 ? 0
+                 : hb_fail(HB_ERR_RUN, "cannot print the list as JSON");
     printf("\n");
     json_decref(doc);
     return rc;
@@ -165,11 +184,18 @@ int hb_cmd_list(int argc, char **argv)
     const char *op_name = NULL;
     bool json = false;
     const struct hb_opt opts[] = {
-        { "op", HB_OPT_STR, &op_name, "OP", "only this operator: longconv, attention, hyena, mha", 0, 0 },
+        { "op", HB_OPT_STR, &op_name, "OP", "only this operator: longconv, attention, hyena, mha",
+          0, 0 },
         { "json", HB_OPT_FLAG, &json, NULL, "as JSON", 0, 0 },
     };
-    const struct hb_cli cli = { "list", "[--op OP] [--json]", "Shows the implementations: what is there, what is not, and why.",
-                                "hyena-bench list --op longconv", opts, sizeof opts / sizeof *opts, 0, 0 };
+    const struct hb_cli cli = { "list",
+                                "[--op OP] [--json]",
+                                "Shows the implementations: what is there, what is not, and why.",
+                                "hyena-bench list --op longconv",
+                                opts,
+                                sizeof opts / sizeof *opts,
+                                0,
+                                0 };
     int n_pos = 0;
     int rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
     enum hb_op op = HB_OP_COUNT;
@@ -177,7 +203,9 @@ int hb_cmd_list(int argc, char **argv)
     if (!rc) rc = hb_registry_load();
     struct rows rows = { NULL, 0 };
     if (!rc) rc = make_rows(&rows, op_name ? (int)op : -1);
-    if (!rc) rc = json ? print_json(&rows, op_name ? (int)op : -1) : print_table(&rows, op_name ? (int)op : -1);
+    if (!rc)
+        rc = json ? print_json(&rows, op_name ? (int)op : -1)
+                  : print_table(&rows, op_name ? (int)op : -1);
     free(rows.r);
     return hb_exit_code("list", rc);
 }

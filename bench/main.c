@@ -12,7 +12,11 @@
 
 #define HB_VERSION "0.1"
 
-struct command { const char *name; int (*run)(int argc, char **argv); const char *about; };   // about NULL: hidden
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *about;
+};  // about NULL: hidden
 
 // In the order in which a newcomer needs them.
 static const struct command commands[] = {
@@ -34,19 +38,22 @@ enum { N_COMMANDS = sizeof commands / sizeof *commands };
 static void print_help(FILE *out)
 {
     fprintf(out, "usage: hyena-bench COMMAND [options]\n\n"
-            "How fast, how lean and how good is Hyena against attention, at which length, on this machine?\n\ncommands\n");
+                 "How fast, how lean and how good is Hyena against attention, at which length, on "
+                 "this machine?\n\ncommands\n");
     for (int i = 0; i < N_COMMANDS; i++)
         if (commands[i].about) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].about);
     fprintf(out, "\n  'hyena-bench COMMAND --help' explains one.\n\nexample\n"
-            "  hyena-bench run --impl hyena:longconv_fftw --L 4096 --D 256\n\nexit codes\n"
-            "  0 done   1 the answer is no   2 bad usage or input   3 the machine lacks something   4 failure\n");
+                 "  hyena-bench run --impl hyena:longconv_fftw --L 4096 --D 256\n\nexit codes\n"
+                 "  0 done   1 the answer is no   2 bad usage or input   3 the machine lacks "
+                 "something   4 failure\n");
 }
 
 static int print_version(void)
 {
     json_t *software = hb_env_software();
     const char *git = json_string_value(json_object_get(software, "git"));
-    printf("hyena-bench %s (%s), implementation ABI %d\n", HB_VERSION, git ? git : "unversioned", HB_ABI_VERSION);
+    printf("hyena-bench %s (%s), implementation ABI %d\n", HB_VERSION, git ? git : "unversioned",
+           HB_ABI_VERSION);
     json_decref(software);
     return 0;
 }
@@ -58,18 +65,20 @@ static int is_folder(const char *variable, const char *path)
     return hb_fail(HB_ERR_INPUT, "%s: '%.300s' is not a folder", variable, path);
 }
 
-// The variables that name places: a wrong one is an error before any work, not a surprise after it. Unset and
-// empty are the same.
+// The variables that name places: a wrong one is an error before any work, not a surprise after it.
+// Unset and empty are the same.
 static int check_environment(void)
 {
-    static const char *const variables[] = { "HYENA_BENCH_IMPLS", "HYENA_BENCH_BUILD", "HYENA_BENCH_DATA" };
+    static const char *const variables[] = { "HYENA_BENCH_IMPLS", "HYENA_BENCH_BUILD",
+                                             "HYENA_BENCH_DATA" };
     int rc = 0;
     for (size_t i = 0; i < sizeof variables / sizeof *variables && rc == 0; i++) {
         const char *value = getenv(variables[i]);
         char *copy = strdup(value ? value : ""), *save = NULL;
         const char *separator = i == 0 ? ":" : "\n";        // IMPLS is a list
         if (!copy) return hb_fail(HB_ERR_OOM, "out of memory: %s", variables[i]);
-        for (char *dir = strtok_r(copy, separator, &save); dir && rc == 0; dir = strtok_r(NULL, separator, &save))
+        for (char *dir = strtok_r(copy, separator, &save); dir && rc == 0;
+             dir = strtok_r(NULL, separator, &save))
             rc = is_folder(variables[i], dir);
         free(copy);
     }
@@ -87,12 +96,14 @@ static int no_such_command(const char *word)
                    near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
-// What was printed has arrived, or it is said that it has not. A reader that went away is not our failure.
+// What was printed has arrived, or it is said that it has not. A reader that went away is not our
+// failure.
 static int close_stdout(int rc)
 {
     if (fflush(stdout) == 0 && !ferror(stdout)) return rc;
     if (errno == EPIPE || rc != 0) return rc;
-    return hb_exit_code("", hb_fail(HB_ERR_RUN, "cannot write to standard output: %s", strerror(errno)));
+    return hb_exit_code(
+        "", hb_fail(HB_ERR_RUN, "cannot write to standard output: %s", strerror(errno)));
 }
 
 int main(int argc, char **argv)

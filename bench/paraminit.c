@@ -28,7 +28,8 @@ int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed
     double arg = lm ? (double)t->lm_init_arg : (double)t->init_arg;
     int64_t n = hb_tensor_size(t);
     if (t->rank < 1 || t->rank > 3 || n < 1)
-        return hb_fail(HB_ERR_INPUT, "%s: a tensor of rank %d with %lld elements", t->name, t->rank, (long long)n);
+        return hb_fail(HB_ERR_INPUT, "%s: a tensor of rank %d with %lld elements", t->name, t->rank,
+                       (long long)n);
     if (lm && t->residual_out) {
         if (n_layer < 1) return hb_fail(HB_ERR_INPUT, "%s: n_layer is %d", t->name, n_layer);
         arg /= sqrt(2.0 * n_layer);
@@ -37,19 +38,22 @@ int hb_param_init(const struct hb_tensor *t, bool lm, int n_layer, uint64_t seed
     case HB_INIT_ZERO:
     case HB_INIT_ONE:
     case HB_INIT_CONST:
-        for (int64_t i = 0; i < n; i++) out[i] = kind == HB_INIT_CONST ? (float)arg : kind == HB_INIT_ONE ? 1.0f : 0.0f;
+        for (int64_t i = 0; i < n; i++)
+            out[i] = kind == HB_INIT_CONST ? (float)arg : kind == HB_INIT_ONE ? 1.0f : 0.0f;
         return 0;
     case HB_INIT_NORMAL:
-        for (int64_t i = 0; i < n; i++) out[i] = (float)(arg * hb_rng_normal(seed, stream, (uint64_t)i));
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)(arg * hb_rng_normal(seed, stream, (uint64_t)i));
         return 0;
     case HB_INIT_UNIFORM:
-        for (int64_t i = 0; i < n; i++) out[i] = (float)(arg * (2 * hb_rng_uniform(seed, stream, (uint64_t)i) - 1));
+        for (int64_t i = 0; i < n; i++)
+            out[i] = (float)(arg * (2 * hb_rng_uniform(seed, stream, (uint64_t)i) - 1));
         return 0;
     case HB_INIT_POSEMB: {
         int64_t lmax = p->oper.lmax ? p->oper.lmax : p->L, E = t->shape[t->rank - 1];
         if (n != lmax * E || E % 2 == 0 || E > HB_EMB_MAX)
-            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (1, %lld, odd up to %d)", t->name,
-                           (long long)lmax, HB_EMB_MAX);
+            return hb_fail(HB_ERR_INPUT, "%s: a positional table must be (1, %lld, odd up to %d)",
+                           t->name, (long long)lmax, HB_EMB_MAX);
         hb_posemb(out, lmax, E);
         return 0;
     }

@@ -39,7 +39,8 @@ const char *hb_planning_str(enum hb_planning);   int hb_planning_parse(const cha
 // Work model of the *method named*: flop executed by this implementation's algorithm, compulsory bytes
 // (inputs read once, outputs written once) and the bound's flop: the least any exact method of the
 // operator's class does (causal attention 2 P L (L+1) per head forward, direct conv L(L+1), FFT conv
-// 2.5 n log2 n per real transform of n = 2L). Backward of attention 2.5x, of conv 2x, GEMMs 2x.
+// 2.5 n log2 n per real transform of n = 2L). Backward of attention 2.5x (2x where
+// the weights are kept: naive), of conv 2x, GEMMs 2x.
 struct hb_work { double flop, bytes_min, flop_min; };   // flop_min: the bound's flop
 struct hb_work hb_point_work(const struct hb_point *pt);
 

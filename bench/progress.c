@@ -7,7 +7,7 @@
 #include "cli.h"
 #include "host.h"
 
-// --- signals ---------------------------------------------------------------------------------------------
+// --- signals -------------------------------------------------------------------------------------
 
 static volatile sig_atomic_t arrived;
 
@@ -18,7 +18,8 @@ int hb_signal_number(void) { return (int)arrived; }
 
 void hb_signals_install(void)
 {
-    // No SA_RESTART: a wait must end so that its caller can look. SA_RESETHAND: the second one kills.
+    // No SA_RESTART: a wait must end so that its caller can look. SA_RESETHAND: the second one
+    // kills.
     struct sigaction stop = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
     struct sigaction ignore = { .sa_handler = SIG_IGN };
     sigemptyset(&stop.sa_mask);
@@ -28,7 +29,7 @@ void hb_signals_install(void)
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
-// --- progress --------------------------------------------------------------------------------------------
+// --- progress ------------------------------------------------------------------------------------
 
 enum { PLAIN_EVERY_NS = 1000000000, TTY_EVERY_NS = 100000000 };
 static struct { bool open; int64_t last_ns; } line;
@@ -51,7 +52,8 @@ void hb_progress(const char *what, size_t done, size_t total, double left_s)
     char left[40];
     time_left(left, sizeof left, last ? -1 : left_s);
     if (tty) {
-        fprintf(stderr, "\r\033[K[%zu/%zu%s] %.100s", done, total, left, what);   // to column 0, clear the line
+        // Back to column 0, then clear the line.
+        fprintf(stderr, "\r\033[K[%zu/%zu%s] %.100s", done, total, left, what);
         line.open = true;
     } else {
         fprintf(stderr, "[%zu/%zu%s] %s\n", done, total, left, what);

@@ -1,12 +1,15 @@
 // props.c: properties of the operators (contract: props.h).
-//     causality    y[t] does not change with inputs later than t: exactly; for FFT methods within 50 eps max|y|,
-//                  because a transform spreads the rounding of its largest value
+//     causality    y[t] does not change with inputs later than t: exactly; for FFT methods within
+//                  50 eps max|y|, because a transform spreads the rounding of its largest value
 //     linearity    A(u + w) = A u + A w        u of longconv, v of attention
-//     shift        A(u delayed) = (A u) delayed, zeros before                               longconv
-//     adjoint      <dy, A u> = <A' dy, u>      relative to |dy| |A u|                       as linearity
+//     shift        A(u delayed) = (A u) delayed, zeros before                              
+//                  longconv
+//     adjoint      <dy, A u> = <A' dy, u>      relative to |dy| |A u|                       as
+//                  linearity
 //     determinism  the same call twice gives the same bits, forward and backward
 //     zero         u = 0 (attention: v) gives exactly y = 0; dy = 0 gives exactly zero gradients
-//     strides      (C,B,L) tensors give what (B,C,L) tensors give                           longconv
+//     strides      (C,B,L) tensors give what (B,C,L) tensors give                          
+//                  longconv
 // Where a limit is not exact it is the checker's tolerance in relative L2.
 #include <math.h>
 #include <stdlib.h>
@@ -49,7 +52,10 @@ static int run(struct bench *b)
     return rc || !b->pt.p.backward ? rc : b->impl->backward(b->st, &b->in.io);
 }
 
-static struct hb_buf *buf(const struct bench *b, const char *what) { return hb_inputs_find(&b->in, what); }
+static struct hb_buf *buf(const struct bench *b, const char *what)
+{
+    return hb_inputs_find(&b->in, what);
+}
 
 // The tensor that y is linear in; NULL: there is none.
 static struct hb_buf *linear_input(const struct bench *b)
@@ -87,12 +93,13 @@ static void verdict(struct hb_prop_result *res, double value, double limit, cons
     res->value = value;
     res->limit = limit;
     res->ok = value <= limit;                 // a NaN is not
-    if (!res->ok) snprintf(res->detail, sizeof res->detail, "%s: %.3g, limit %.3g", what, value, limit);
+    if (!res->ok)
+        snprintf(res->detail, sizeof res->detail, "%s: %.3g, limit %.3g", what, value, limit);
 }
 
 static double rel_tol(const struct bench *b) { return hb_check_tol(&b->pt, "y"); }
 
-// --- causality -------------------------------------------------------------------------------------------
+// --- causality -----------------------------------------------------------------------------------
 
 // Elements of one time step of a tensor: time is the last axis for longconv, else the last but one.
 static int64_t step_width(const struct bench *b)
@@ -110,7 +117,8 @@ static void renew_last_step(const struct bench *b, struct hb_buf *x, uint64_t st
     }
 }
 
-static int causality(const struct hb_point *pt, const struct hb_impl *impl, struct hb_prop_result *res)
+static int causality(const struct hb_point *pt, const struct hb_impl *impl,
+                     struct hb_prop_result *res)
 {
     struct bench b;
     double *y1 = NULL, *y2 = NULL;
@@ -130,7 +138,8 @@ static int causality(const struct hb_point *pt, const struct hb_impl *impl, stru
             top = fmax(top, fabs(y2[i]));
             if (i % row < row - w && !(fabs(y1[i] - y2[i]) <= leak)) leak = fabs(y1[i] - y2[i]);
         }
-        verdict(res, leak, strstr(pt->impl, "fft") ? 50 * eps * top : 0, "an earlier output changed by");
+        verdict(res, leak, strstr(pt->impl, "fft") ? 50 * eps * top : 0,
+                "an earlier output changed by");
     }
     free(y1);
     free(y2);
@@ -138,9 +147,10 @@ static int causality(const struct hb_point *pt, const struct hb_impl *impl, stru
     return rc;
 }
 
-// --- linearity, shift, adjoint -----------------------------------------------------------------------------
+// --- linearity, shift, adjoint -------------------------------------------------------------------
 
-static int linearity(const struct hb_point *pt, const struct hb_impl *impl, struct hb_prop_result *res)
+static int linearity(const struct hb_point *pt, const struct hb_impl *impl,
+                     struct hb_prop_result *res)
 {
     struct bench b;
     double *u = NULL, *y[3] = { NULL, NULL, NULL };
@@ -149,7 +159,8 @@ static int linearity(const struct hb_point *pt, const struct hb_impl *impl, stru
     if (x && !(u = copy_of(x))) rc = HB_ERR_OOM;
     for (int k = 0; k < 3 && x && !rc; k++) {                  // u, w, u + w
         for (int64_t i = 0; i < x->n; i++) {
-            double w = (double)(float)hb_rng_normal(pt->seed, 2010, (uint64_t)i), v = k == 0 ? u[i] : k == 1 ? w : u[i] + w;
+            double w = (double)(float)hb_rng_normal(pt->seed, 2010, (uint64_t)i);
+            double v = (k != 1 ? u[i] : 0) + (k != 0 ? w : 0);
             hb_buf_store(x, i, 1, &v);
         }
         rc = run(&b);
@@ -158,7 +169,8 @@ static int linearity(const struct hb_point *pt, const struct hb_impl *impl, stru
     if (x && !rc) {
         int64_t n = buf(&b, "y")->n;
         for (int64_t i = 0; i < n; i++) y[0][i] += y[1][i];
-        verdict(res, distance(y[0], y[2], n) / sqrt(dot(y[2], y[2], n)), rel_tol(&b), "A(u+w) - Au - Aw");
+        verdict(res, distance(y[0], y[2], n) / sqrt(dot(y[2], y[2], n)), rel_tol(&b),
+                "A(u+w) - Au - Aw");
     }
     free(u);
     for (int k = 0; k < 3; k++) free(y[k]);
@@ -201,7 +213,8 @@ static int shift(const struct hb_point *pt, const struct hb_impl *impl, struct h
     return rc;
 }
 
-static int adjoint(const struct hb_point *pt, const struct hb_impl *impl, struct hb_prop_result *res)
+static int adjoint(const struct hb_point *pt, const struct hb_impl *impl,
+                   struct hb_prop_result *res)
 {
     struct bench b;
     double *v[4] = { NULL, NULL, NULL, NULL };                 // dy, y, A' dy, u
@@ -209,12 +222,15 @@ static int adjoint(const struct hb_point *pt, const struct hb_impl *impl, struct
     struct hb_buf *x = rc || !impl->backward ? NULL : linear_input(&b);
     if (x) rc = run(&b);
     if (x && !rc) {
-        const struct hb_buf *from[4] = { buf(&b, "dy"), buf(&b, "y"), buf(&b, pt->p.op == HB_LONGCONV ? "du" : "dv"), x };
+        const struct hb_buf *from[4] = { buf(&b, "dy"), buf(&b, "y"),
+                                         buf(&b, pt->p.op == HB_LONGCONV ? "du" : "dv"), x };
         int64_t n = x->n;
         for (int k = 0; k < 4 && !rc; k++)
             if (!(v[k] = copy_of(from[k]))) rc = HB_ERR_OOM;
         if (!rc)
-            verdict(res, fabs(dot(v[0], v[1], n) - dot(v[2], v[3], n)) / sqrt(dot(v[0], v[0], n) * dot(v[1], v[1], n)),
+            verdict(res,
+                    fabs(dot(v[0], v[1], n) - dot(v[2], v[3], n)) /
+                        sqrt(dot(v[0], v[0], n) * dot(v[1], v[1], n)),
                     rel_tol(&b), "<dy, A u> - <A' dy, u>");
     }
     for (int k = 0; k < 4; k++) free(v[k]);
@@ -222,9 +238,10 @@ static int adjoint(const struct hb_point *pt, const struct hb_impl *impl, struct
     return rc;
 }
 
-// --- determinism, zero ---------------------------------------------------------------------------------------
+// --- determinism, zero ---------------------------------------------------------------------------
 
-static int determinism(const struct hb_point *pt, const struct hb_impl *impl, struct hb_prop_result *res)
+static int determinism(const struct hb_point *pt, const struct hb_impl *impl,
+                       struct hb_prop_result *res)
 {
     struct bench b;
     char *first[HB_MAX_BUFS] = { NULL };
@@ -233,7 +250,8 @@ static int determinism(const struct hb_point *pt, const struct hb_impl *impl, st
     if (!rc) rc = run(&b);
     for (int i = 0; !rc && i < all->n; i++) {
         if (all->b[i].role == HB_ROLE_IN) continue;
-        if (!(first[i] = malloc(all->b[i].bytes))) rc = hb_fail(HB_ERR_OOM, "out of memory: checking a property");
+        if (!(first[i] = malloc(all->b[i].bytes)))
+            rc = hb_fail(HB_ERR_OOM, "out of memory: checking a property");
         else memcpy(first[i], all->b[i].data, all->b[i].bytes);
     }
     if (!rc) rc = run(&b);
@@ -284,7 +302,7 @@ static int zero(const struct hb_point *pt, const struct hb_impl *impl, struct hb
     return rc;
 }
 
-// --- strides -------------------------------------------------------------------------------------------------
+// --- strides -------------------------------------------------------------------------------------
 
 // Moves a (B,D,L) tensor into (D,B,L) order, or back.
 static int reorder(struct hb_buf *x, int64_t B, int64_t D, int64_t L, bool back)
@@ -300,7 +318,8 @@ static int reorder(struct hb_buf *x, int64_t B, int64_t D, int64_t L, bool back)
     return 0;
 }
 
-static int strides(const struct hb_point *pt, const struct hb_impl *impl, struct hb_prop_result *res)
+static int strides(const struct hb_point *pt, const struct hb_impl *impl,
+                   struct hb_prop_result *res)
 {
     static const char *const moved[] = { "u", "dy", "y", "du" };       // inputs, then outputs
     struct bench b;
@@ -334,7 +353,7 @@ static int strides(const struct hb_point *pt, const struct hb_impl *impl, struct
     return rc;
 }
 
-// --- the table -------------------------------------------------------------------------------------------------
+// --- the table -----------------------------------------------------------------------------------
 
 const struct hb_prop hb_props[] = {
     { "causality", "a later input changes no earlier output", causality },

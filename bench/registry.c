@@ -1,9 +1,9 @@
 // registry.c: finds the implementations (contract: host.h, hb.h).
 //
-// Every *.so of <build>/impls and of the folders in $HYENA_BENCH_IMPLS becomes one row: usable, or with the
-// reason why not. What comes from a file is checked before it is believed: the ELF headers against the
-// file's size (dlopen of a cut file ends in SIGBUS), then the exported structure. Plug-ins stay loaded until
-// exit; that also keeps their symbols in sanitizer reports.
+// Every *.so of <build>/impls and of the folders in $HYENA_BENCH_IMPLS becomes one row: usable, or
+// with the reason why not. What comes from a file is checked before it is believed: the ELF headers
+// against the file's size (dlopen of a cut file ends in SIGBUS), then the exported structure.
+// Plug-ins stay loaded until exit; that also keeps their symbols in sanitizer reports.
 #include <ctype.h>
 #include <dirent.h>
 #include <dlfcn.h>
@@ -18,25 +18,29 @@
 
 static struct { struct hb_plugin *rows; int n, cap; bool loaded; } reg;
 
-// --- one file --------------------------------------------------------------------------------------------
+// --- one file ------------------------------------------------------------------------------------
 
 // NULL if the loader can map the file, else what is wrong with it.
 static const char *elf_problem(const char *path)
 {
     struct stat st;
     if (stat(path, &st) != 0) return strerror(errno);
-    if (!S_ISREG(st.st_mode)) return "not a regular file";       // opening a pipe would wait for its writer
+    if (!S_ISREG(st.st_mode))
+        return "not a regular file";  // opening a pipe would wait for its writer
     FILE *f = fopen(path, "rbe");
     if (!f) return strerror(errno);
     const char *why = NULL;
     Elf64_Ehdr eh;
-    if (fread(&eh, sizeof eh, 1, f) != 1 || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0) why = "not an ELF file";
-    else if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_type != ET_DYN) why = "not a 64-bit shared object";
+    if (fread(&eh, sizeof eh, 1, f) != 1 || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0)
+        why = "not an ELF file";
+    else if (eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_type != ET_DYN)
+        why = "not a 64-bit shared object";
     else if (eh.e_phentsize != sizeof(Elf64_Phdr) || eh.e_phnum == 0) why = "bad ELF header";
     for (int i = 0; !why && i < eh.e_phnum; i++) {
         Elf64_Phdr ph;
         uint64_t size = (uint64_t)st.st_size;
-        if (fseek(f, (long)(eh.e_phoff + (uint64_t)i * sizeof ph), SEEK_SET) != 0 || fread(&ph, sizeof ph, 1, f) != 1)
+        if (fseek(f, (long)(eh.e_phoff + (uint64_t)i * sizeof ph), SEEK_SET) != 0 ||
+            fread(&ph, sizeof ph, 1, f) != 1)
             why = "the file is cut off";
         else if (ph.p_offset > size || ph.p_filesz > size - ph.p_offset)
             why = "the file is cut off";
@@ -60,25 +64,32 @@ static bool good_name(const char *name)
 {
     size_t n = 0;
     for (; name[n]; n++)
-        if (!(islower((unsigned char)name[n]) || isdigit((unsigned char)name[n]) || name[n] == '_')) return false;
+        if (!(islower((unsigned char)name[n]) || isdigit((unsigned char)name[n]) || name[n] == '_'))
+            return false;
     return n > 0 && n < HB_NAME_MAX / 2;       // two of them and a colon make an operator's name
 }
 
-static const char *structure_problem(const struct hb_impl *im, const char *stem, char *buf, size_t cap)
+static const char *structure_problem(const struct hb_impl *im, const char *stem, char *buf,
+                                     size_t cap)
 {
     if (im->abi != HB_ABI_VERSION) {
-        snprintf(buf, cap, "built for ABI version %d, this program has %d", im->abi, HB_ABI_VERSION);
+        snprintf(buf, cap, "built for ABI version %d, this program has %d", im->abi,
+                 HB_ABI_VERSION);
         return buf;
     }
     if (!im->name || strcmp(im->name, stem) != 0) {
-        snprintf(buf, cap, "its name is '%.100s', its file says '%.100s'", im->name ? im->name : "", stem);
+        snprintf(buf, cap, "its name is '%.100s', its file says '%.100s'", im->name ? im->name : "",
+                 stem);
         return buf;
     }
     if (!good_name(stem)) return "a name has lower-case letters, digits and _, at most 63";
     bool oper = im->op == HB_HYENA || im->op == HB_MHA;
-    if ((unsigned)im->op >= HB_OP_COUNT || op_of_name(stem) != im->op) return "its name must begin with its operator";
-    if (!oper && strlen(stem) == strlen(hb_op_str(im->op))) return "its name must be <operator>_<method>";
-    if (!im->device || (strcmp(im->device, "cpu") && strcmp(im->device, "cuda"))) return "device must be cpu or cuda";
+    if ((unsigned)im->op >= HB_OP_COUNT || op_of_name(stem) != im->op)
+        return "its name must begin with its operator";
+    if (!oper && strlen(stem) == strlen(hb_op_str(im->op)))
+        return "its name must be <operator>_<method>";
+    if (!im->device || (strcmp(im->device, "cpu") && strcmp(im->device, "cuda")))
+        return "device must be cpu or cuda";
     if (!im->dtypes || im->dtypes >> HB_DTYPE_COUNT) return "dtypes is empty or has unknown bits";
     if (!im->source || !*im->source) return "it does not say its source";
     if (!im->complexity || !*im->complexity) return "it does not say its complexity";
@@ -89,7 +100,8 @@ static const char *structure_problem(const struct hb_impl *im, const char *stem,
 
 static void stem_of(const char *path, char *stem, size_t cap)
 {
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *dot = strrchr(name, '.');
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path,
+               *dot = strrchr(name, '.');
     snprintf(stem, cap, "%.*s", (int)(dot ? dot - name : (ptrdiff_t)strlen(name)), name);
 }
 
@@ -119,7 +131,7 @@ static void load_file(struct hb_plugin *pl)
     else pl->impl = im;
 }
 
-// --- folders -----------------------------------------------------------------------------------------------
+// --- folders -------------------------------------------------------------------------------------
 
 static int is_plugin(const struct dirent *e)
 {
@@ -148,7 +160,8 @@ static int load_folder(const char *dir)
             struct hb_plugin *pl = &reg.rows[reg.n];
             memset(pl, 0, sizeof *pl);
             int len = snprintf(pl->path, sizeof pl->path, "%s/%s", dir, names[i]->d_name);
-            if (len < 0 || (size_t)len >= sizeof pl->path) snprintf(pl->why_not, sizeof pl->why_not, "path too long");
+            if (len < 0 || (size_t)len >= sizeof pl->path)
+                snprintf(pl->why_not, sizeof pl->why_not, "path too long");
             else load_file(pl);
             reg.n++;
         }
@@ -189,7 +202,8 @@ int hb_registry_load(void)
     if (reg.loaded) return 0;
     struct stat st;
     const char *env = getenv("HYENA_BENCH_IMPLS");
-    int rc = stat(hb_impls_dir(), &st) == 0 ? load_folder(hb_impls_dir()) : 0;   // built elsewhere: none of ours
+    int rc = stat(hb_impls_dir(), &st) == 0 ? load_folder(hb_impls_dir())
+                                            : 0;  // built elsewhere: none of ours
     if (rc == 0 && env) rc = load_listed(env);
     if (rc) {
         reg.n = 0;
@@ -203,7 +217,7 @@ int hb_registry_load(void)
 int hb_registry_count(void) { return reg.n; }
 const struct hb_plugin *hb_registry_at(int i) { return i >= 0 && i < reg.n ? &reg.rows[i] : NULL; }
 
-// --- by name ---------------------------------------------------------------------------------------------
+// --- by name -------------------------------------------------------------------------------------
 
 static const struct hb_plugin *find_plain(const char *name, size_t len)
 {
@@ -223,7 +237,8 @@ static const struct hb_impl *find_usable(const char *name, size_t len)
     const struct hb_plugin *pl = find_plain(name, len);
     if (pl && pl->impl) return pl->impl;
     if (pl) {
-        hb_fail(HB_ERR_MISSING, "%.*s cannot be used: %s: %s", (int)len, name, pl->path, pl->why_not);
+        hb_fail(HB_ERR_MISSING, "%.*s cannot be used: %s: %s", (int)len, name, pl->path,
+                pl->why_not);
         return NULL;
     }
     char word[HB_NAME_MAX];
@@ -252,17 +267,20 @@ const struct hb_impl *hb_registry_find(const char *name)
     const char *inner = name[len] ? name + len + 1 : NULL;
     if (!inner) return outer;
     if (!oper) {
-        hb_fail(HB_ERR_INPUT, "'%s': %s has nothing inside that could be chosen", name, outer->name);
+        hb_fail(HB_ERR_INPUT, "'%s': %s has nothing inside that could be chosen", name,
+                outer->name);
         return NULL;
     }
     const struct hb_impl *in = find_usable(inner, strlen(inner));
     enum hb_op want = outer->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION;
     if (in && in->op != want) {
-        hb_fail(HB_ERR_INPUT, "'%s': inside of %s belongs a %s, not %s", name, outer->name, hb_op_str(want), inner);
+        hb_fail(HB_ERR_INPUT, "'%s': inside of %s belongs a %s, not %s", name, outer->name,
+                hb_op_str(want), inner);
         return NULL;
     }
     if (in && strcmp(in->device, outer->device)) {
-        hb_fail(HB_ERR_INPUT, "'%s': %s is for %s, %s for %s", name, outer->name, outer->device, inner, in->device);
+        hb_fail(HB_ERR_INPUT, "'%s': %s is for %s, %s for %s", name, outer->name, outer->device,
+                inner, in->device);
         return NULL;
     }
     return in ? outer : NULL;

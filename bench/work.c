@@ -1,14 +1,19 @@
-// work.c: FLOP and compulsory bytes of a point by model (contract: point.h, work.h). Everything follows from the
-// point's name, so that records of other machines can be read without their plug-ins.
+// work.c: FLOP and compulsory bytes of a point by model (contract: point.h, work.h). Everything
+// follows from the point's name, so that records of other machines can be read without their
+// plug-ins.
 //
-//     longconv   direct: L (L+1) B D.  Else FFT, n = 2L: 2.5 n log2 n for each of B D forward, B D inverse and D
-//                filter transforms (the last not with a fixed filter), 6 (L+1) a product of half-spectra
+//     longconv   direct: L (L+1) B D.  Else FFT, n = 2L: 2.5 n log2 n for each of B D forward, B D
+//                inverse and D filter transforms (the last not with a fixed filter), 6 (L+1) a
+//                product of half-spectra
 //     attention  2 P L (L+1) B H; naive fills the square and masks: 4 P L^2 B H
-//     hyena      projections 2 (order+2) D^2 B L, short filter 2 K (order+1) D B L, gates order D B L,
-//                filter generation 2 L (E W + 2 W^2 + W C) once with C = (order-1) D, order-1 convolutions
+//     hyena      projections 2 (order+2) D^2 B L, short filter 2 K (order+1) D B L, gates
+//                order D B L, filter generation 2 L (E W + 2 W^2 + W C) once with
+//                C = (order-1) D, order-1 convolutions
 //     mha        projections 8 D^2 B L, short filter 2 K 3 D B L, attention
-// Backward: attention 2.5 times its forward, everything else twice. A multiply-add counts as two.
-// flop_min takes the cheaper of direct and FFT for the convolution and the causal half for attention.
+// Backward: attention 2.5 times its forward where the weights are computed again, twice where they
+// are kept (naive); everything else twice. A multiply-add counts as two.
+// flop_min takes the cheaper of direct and FFT for the convolution; for attention the causal half
+// with kept weights.
 #include <math.h>
 #include <string.h>
 
@@ -31,7 +36,8 @@ static struct cost conv_forward(const struct hb_problem *p, const char *method)
 
 static struct cost attention_forward(const struct hb_problem *p, const char *method)
 {
-    double BH = (double)p->B * (double)p->H, P = (double)(p->D / (p->H ? p->H : 1)), L = (double)p->L;
+    double BH = (double)p->B * (double)p->H, P = (double)(p->D / (p->H ? p->H : 1)),
+           L = (double)p->L;
     double causal = 2 * P * L * (L + 1) * BH;
     return (struct cost){ strstr(method, "naive") ? 4 * P * L * L * BH : causal, causal };
 }
@@ -60,14 +66,15 @@ static double around_core(const struct hb_problem *p, const struct hb_oper_opts 
     return o->no_long ? f : f + 2 * L * (E * W + 2 * W * W + W * C);
 }
 
-// Elements that must move, whatever the method: tensors read once and written once; += reads and writes.
+// Elements that must move, whatever the method: tensors read once and written once; += reads and
+// writes.
 static double elements(const struct hb_point *pt, const struct hb_oper_opts *o)
 {
     const struct hb_problem *p = &pt->p;
     bool fwd = pt->pass != HB_PASS_BWD, bwd = pt->pass == HB_PASS_BWD || pt->pass == HB_PASS_FWDBWD;
     double X = (double)p->B * (double)p->D * (double)p->L;             // one activation
-    double in = p->op == HB_ATTENTION ? 3 * X : X;                     // q, k, v or u; their gradients likewise
-    double w = 0;                                                      // read; their gradients read and written
+    double in = p->op == HB_ATTENTION ? 3 * X : X;  // q, k, v or u; their gradients likewise
+    double w = 0;  // read; their gradients read and written
     if (p->op == HB_LONGCONV) w = (double)p->D * (double)(p->L + 1);
     if (p->op == HB_HYENA || p->op == HB_MHA) w = n_params(p, o);
     return in + w + (fwd ? X : 0) + (bwd ? X + in + 2 * w : 0);
@@ -78,16 +85,18 @@ struct hb_work hb_point_work(const struct hb_point *pt)
     static const double size[HB_DTYPE_COUNT] = { 4, 8, 2, 2 };
     const struct hb_problem *p = &pt->p;
     struct hb_oper_opts o = hb_oper_resolve(p);
-    bool oper = p->op == HB_HYENA || p->op == HB_MHA, conv = p->op == HB_LONGCONV || p->op == HB_HYENA;
+    bool oper = p->op == HB_HYENA || p->op == HB_MHA,
+         conv = p->op == HB_LONGCONV || p->op == HB_HYENA;
     const char *method = oper ? p->inner : pt->impl;
     struct cost core = conv ? conv_forward(p, method) : attention_forward(p, method);
     double n_core = p->op == HB_HYENA ? (o.no_long ? 0 : o.order - 1) : 1;
     double around = oper ? around_core(p, &o) : 0;
     bool fwd = pt->pass != HB_PASS_BWD, bwd = pt->pass == HB_PASS_BWD || pt->pass == HB_PASS_FWDBWD;
-    double times_core = (fwd ? 1 : 0) + (bwd ? (conv ? 2 : 2.5) : 0), times = (fwd ? 1 : 0) + (bwd ? 2 : 0);
+    double times = (fwd ? 1 : 0) + (bwd ? 2 : 0);
+    double again = bwd && !conv && !strstr(method, "naive") ? 0.5 : 0;     // weights computed again
     return (struct hb_work){
-        .flop = times_core * n_core * core.own + times * around,
-        .flop_min = times_core * n_core * core.least + times * around,
+        .flop = (times + again) * n_core * core.own + times * around,
+        .flop_min = times * (n_core * core.least + around),
         .bytes_min = elements(pt, &o) * size[p->dtype],
     };
 }

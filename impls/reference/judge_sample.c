@@ -1,4 +1,5 @@
-// judge_sample.c: float64 judges of chosen rows, for problems whose whole judge would take too long.
+// judge_sample.c: float64 judges of chosen rows, for problems whose whole judge would take too
+// long.
 //     longconv   y[t] = sum_{s<=t} h[s] u[t-s] + d u[t]           u,h (L), one channel
 //     attention  y[t] = sum_{s<=t} p[t,s] v[s], p = softmax       q,k,v (L,P), one head
 // Backward  with dy zero except at the chosen rows every gradient is a sum over those rows only.
@@ -11,7 +12,7 @@
 
 #include "judge.h"
 
-enum { PART = 64 };              // a part is summed plainly, parts are added: error grows with 64 + L/64
+enum { PART = 64 };  // a part is summed plainly, parts are added: error grows with 64 + L/64
 
 // sum_{i<n} a[i] b[i * step], step 1 or -1
 static double dot(const double *a, const double *b, int step, int64_t n)
@@ -26,7 +27,8 @@ static double dot(const double *a, const double *b, int step, int64_t n)
     return sum;
 }
 
-void hb_judge_conv_at(const double *u, const double *h, double d, const int64_t *rows, int64_t n, double *y)
+void hb_judge_conv_at(const double *u, const double *h, double d, const int64_t *rows, int64_t n,
+                      double *y)
 {
     for (int64_t i = 0; i < n; i++) {
         int64_t t = rows[i];
@@ -34,8 +36,8 @@ void hb_judge_conv_at(const double *u, const double *h, double d, const int64_t 
     }
 }
 
-double hb_judge_conv_bwd_at(const double *u, const double *h, double d, const double *dy, const int64_t *rows,
-                            int64_t n, double *du, double *dh, int64_t L)
+double hb_judge_conv_bwd_at(const double *u, const double *h, double d, const double *dy,
+                            const int64_t *rows, int64_t n, double *du, double *dh, int64_t L)
 {
     double dd = 0;
     memset(du, 0, (size_t)L * sizeof *du);
@@ -50,8 +52,8 @@ double hb_judge_conv_bwd_at(const double *u, const double *h, double d, const do
 }
 
 // Row t: p (t+1) the probabilities, ds (t+1) the gradient of the scaled scores.
-static void attention_row(const double *q, const double *k, const double *v, const double *dy, int64_t t, int64_t P,
-                          double *p, double *ds)
+static void attention_row(const double *q, const double *k, const double *v, const double *dy,
+                          int64_t t, int64_t P, double *p, double *ds)
 {
     double scale = 1 / sqrt((double)P), top = -INFINITY;
     for (int64_t s = 0; s <= t; s++) {
@@ -70,8 +72,8 @@ static void attention_row(const double *q, const double *k, const double *v, con
 }
 
 int hb_judge_attention_bwd_at(const double *q, const double *k, const double *v, const double *dy,
-                              const int64_t *rows, int64_t n, double *dq, double *dk, double *dv, int64_t L,
-                              int64_t P)
+                              const int64_t *rows, int64_t n, double *dq, double *dk, double *dv,
+                              int64_t L, int64_t P)
 {
     double *p = malloc(2 * (size_t)L * sizeof *p);
     if (!p) return HB_ERR_OOM;
