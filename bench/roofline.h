@@ -8,7 +8,7 @@
 // in registers.
 struct hb_peaks {
     double fma_f32, fma_f64;
-    double fma_f32_wide;         // with AVX-512, if the CPU has it and the build does not use it; else 0
+    double fma_f32_wide;         // with AVX-512, if the CPU has it and the build does not; else 0
     double sgemm;                // OpenBLAS, the best of a few sizes
     double l2_read, l3_read;     // from that cache level; 0: there is none
     double dram_read, dram_copy; // copy counts bytes read plus bytes written
