@@ -71,6 +71,9 @@ static int infer_hyena(struct hb_apply *a)
     o->no_window = a->no_window;
     o->package_layout = a->package_layout;
     o->train_z = true;
+    if (o->emb_dim < 3 || o->emb_dim % 2 == 0)
+        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has %d features, expected an odd number >= 3",
+                       a->params_path, z->name, o->emb_dim);
     if (a->p.L > o->lmax)
         return hb_fail(HB_ERR_INPUT, "%s: L = %" PRId64 ", but the positional table in %s ends at %" PRId64, a->u_path,
                        a->p.L, a->params_path, o->lmax);
@@ -124,8 +127,9 @@ static int check_buffer(const struct hb_apply *a, const struct buffer *b, const 
 static int check_freq(const struct hb_apply *a, const char *name, const struct hb_st_tensor *t)
 {
     const struct hb_st_tensor *first = hb_st_find(&a->file, "filter_fn.implicit_filter.1.freq");
-    size_t bytes = first ? (size_t)first->n * (first->f64 ? 8 : 4) : 0;
-    if (first && t->n == first->n && t->f64 == first->f64 && !memcmp(t->data, first->data, bytes)) return 0;
+    if (!first) return 0;                        // load_params reports that
+    size_t bytes = (size_t)first->n * (first->f64 ? 8 : 4);
+    if (t->n == first->n && t->f64 == first->f64 && !memcmp(t->data, first->data, bytes)) return 0;
     return bad(a, "tensor '%s' differs from filter_fn.implicit_filter.1.freq: the frequencies must be shared", name);
 }
 

@@ -4,7 +4,7 @@
 // Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the last reads it,
 //           so nothing is transposed and the long convolution sees contiguous time (strides b L, c B L).
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for all b).
-// Memory    in units of B L D floats: forward N+3, with backward 4N+5 (p, x and v, r_o, v_{o+1}, scratch);
+// Memory    in units of B L D floats: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1}, scratch);
 //           the filter h (C,L), C = (N-1) D, and its gradient.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published code has.
 // Accuracy  the filter in float64, the rest in float32.

@@ -4,7 +4,7 @@
 // Method    the projection is written channel first so that the optional short filter runs along contiguous
 //           time; heads are then split out of it, turned by their positions on the way.
 // Cost      8 B L D^2 flop of GEMM and one attention.
-// Memory    in units of B L D floats: forward 6 (7 with the short filter), with backward 13 (16).
+// Memory    in units of B L D floats: forward 6 (7 with the short filter), with backward 12 (15).
 // Source    Vaswani et al. 2017, arXiv:1706.03762, section 3.2; rotary positions Su et al. 2021,
 //           arXiv:2104.09864, section 3.4.2, pairs (i, i+P/2), theta 10000.
 // Accuracy  float32.
