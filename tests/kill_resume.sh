@@ -28,6 +28,7 @@ cat > "$tmp/sweep.json" <<'JSON'
 JSON
 "$hb" sweep "$tmp/sweep.json" --dry-run | grep -o '[a-z_]*/dev:.*' | sort > "$tmp/want"
 [ -s "$tmp/want" ]; say $? "the plan has $(wc -l < "$tmp/want") points"
+[ $failed = 0 ] || exit 1
 
 folder() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null | head -n 1; }
 json_files() { find "$HYENA_BENCH_BUILD/results" -name '*.json' 2>/dev/null; }
