@@ -2,7 +2,7 @@
 // src/dataloaders/synthetics.py).
 //
 // V tokens: "." 0, keys 1..n/2, values n/2+1..n with n = V-2, "=>" n+1. One example, L even:
-//     k v k v ... k v  =>  k v      L/2 pairs, the arrow, a key of the prompt, its value: L+3 tokens
+//     k v k v ... k v  =>  k v      L/2 pairs, the arrow, a key of the prompt, its value
 // A key's value is by a map drawn for this example.
 // The model reads the first L+2 tokens and predicts the last L+2. Training scores all of them,
 // testing the last one only.

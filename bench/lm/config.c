@@ -75,6 +75,7 @@ void hb_lm_config_default(struct hb_lm_config *c)
         .recall_vocab = 10,
         .recall_train = 5000,
         .recall_test = 500,
+        .where = "configuration",
     };
 }
 
@@ -163,6 +164,7 @@ int hb_lm_config_json(struct hb_lm_config *c, const json_t *obj, const char *whe
     const json_t *v;
     if (!json_is_object(obj))
         return hb_fail(HB_ERR_INPUT, "%s: expected a JSON object", where);
+    snprintf(c->where, sizeof c->where, "%s", where);
     json_object_foreach((json_t *)obj, name, v) {
         const struct key *k = find(name);
         int rc = k ? set_json(c, k, v, where) : unknown_key(where, name);
@@ -238,59 +240,61 @@ static int check_words(const struct hb_lm_config *c)
     static const char *const plannings[] = {"estimate", "measure", "wisdom", NULL};
     if (!hb_lm_is_counts(c) && strspn(c->pattern, "HANSC") != strlen(c->pattern))
         return hb_fail(HB_ERR_INPUT,
-                       "pattern is '%s', expected letters of H A N S C, or bigram, or trigram",
-                       c->pattern);
+                       "%s: pattern is '%s', expected letters of H A N S C, or bigram, or trigram",
+                       c->where, c->pattern);
     if (!hb_lm_is_counts(c) && (int64_t)strlen(c->pattern) > c->layers)
-        return hb_fail(HB_ERR_INPUT, "pattern '%s' is longer than the %lld layers", c->pattern,
-                       (long long)c->layers);
+        return hb_fail(HB_ERR_INPUT, "%s: pattern '%s' is longer than the %lld layers", c->where,
+                       c->pattern, (long long)c->layers);
     if (!one_of(c->positions, positions))
-        return hb_fail(HB_ERR_INPUT, "positions is '%s', expected auto, none, rotary or learned",
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: positions is '%s', expected auto, none, rotary or learned", c->where,
                        c->positions);
     if (!one_of(c->planning, plannings))
-        return hb_fail(HB_ERR_INPUT, "planning is '%s', expected estimate, measure or wisdom",
-                       c->planning);
+        return hb_fail(HB_ERR_INPUT, "%s: planning is '%s', expected estimate, measure or wisdom",
+                       c->where, c->planning);
     if (!hb_corpus_known(c->data) && strcmp(c->data, "markov") && strcmp(c->data, "recall"))
-        return hb_fail(HB_ERR_INPUT, "data is '%s', expected %s, markov or recall", c->data,
-                       hb_corpus_names());
+        return hb_fail(HB_ERR_INPUT, "%s: data is '%s', expected %s, markov or recall", c->where,
+                       c->data, hb_corpus_names());
     if (hb_lm_is_counts(c) && !strcmp(c->data, "recall"))
-        return hb_fail(HB_ERR_INPUT, "pattern %s counts running text; data recall has none",
-                       c->pattern);
+        return hb_fail(HB_ERR_INPUT, "%s: pattern %s counts running text; data recall has none",
+                       c->where, c->pattern);
     return 0;
 }
 
 static int check_sizes(const struct hb_lm_config *c)
 {
     if (c->batch_tokens % c->L)
-        return hb_fail(HB_ERR_INPUT, "batch_tokens is %lld, expected a multiple of L (%lld)",
-                       (long long)c->batch_tokens, (long long)c->L);
+        return hb_fail(HB_ERR_INPUT, "%s: batch_tokens is %lld, expected a multiple of L (%lld)",
+                       c->where, (long long)c->batch_tokens, (long long)c->L);
     if (c->tokens < c->batch_tokens)
-        return hb_fail(HB_ERR_INPUT, "tokens is %lld, expected at least batch_tokens (%lld)",
-                       (long long)c->tokens, (long long)c->batch_tokens);
+        return hb_fail(HB_ERR_INPUT, "%s: tokens is %lld, expected at least batch_tokens (%lld)",
+                       c->where, (long long)c->tokens, (long long)c->batch_tokens);
     if (strcmp(c->data, "recall") && (c->eval_tokens % c->L || c->valid_tokens % c->L))
         return hb_fail(HB_ERR_INPUT,
-                       "eval_tokens %lld and valid_tokens %lld, expected multiples of L (%lld)",
-                       (long long)c->eval_tokens, (long long)c->valid_tokens, (long long)c->L);
-    if (!strcmp(c->data, "recall") && (c->L < 4 || c->L % 2))
-        return hb_fail(HB_ERR_INPUT, "L is %lld, expected an even number >= 4 for recall",
+                       "%s: eval_tokens %lld and valid_tokens %lld, expected multiples of L (%lld)",
+                       c->where, (long long)c->eval_tokens, (long long)c->valid_tokens,
                        (long long)c->L);
+    if (!strcmp(c->data, "recall") && (c->L < 4 || c->L % 2))
+        return hb_fail(HB_ERR_INPUT, "%s: L is %lld, expected an even number >= 4 for recall",
+                       c->where, (long long)c->L);
     if (c->D % c->heads)
-        return hb_fail(HB_ERR_INPUT, "heads is %lld, expected a divisor of D (%lld)",
+        return hb_fail(HB_ERR_INPUT, "%s: heads is %lld, expected a divisor of D (%lld)", c->where,
                        (long long)c->heads, (long long)c->D);
     if (c->emb_dim % 2 == 0)
-        return hb_fail(HB_ERR_INPUT, "emb_dim is %lld, expected an odd number",
+        return hb_fail(HB_ERR_INPUT, "%s: emb_dim is %lld, expected an odd number", c->where,
                        (long long)c->emb_dim);
     if (c->lmax && c->lmax < c->L)
-        return hb_fail(HB_ERR_INPUT, "lmax is %lld, expected 0 or at least L (%lld)",
+        return hb_fail(HB_ERR_INPUT, "%s: lmax is %lld, expected 0 or at least L (%lld)", c->where,
                        (long long)c->lmax, (long long)c->L);
     if (c->lr <= 0)
-        return hb_fail(HB_ERR_INPUT, "lr is %g, expected more than 0", c->lr);
+        return hb_fail(HB_ERR_INPUT, "%s: lr is %g, expected more than 0", c->where, c->lr);
     return 0;
 }
 
 int hb_lm_config_finish(struct hb_lm_config *c)
 {
     if (!c->heads)
-        c->heads = c->D % 32 == 0 ? c->D / 32 : 1;
+        c->heads = c->D % 64 == 0 ? c->D / 64 : 1;
     if (!c->ffn)
         c->ffn = 4 * c->D;
     if (!c->data_seed)

@@ -22,7 +22,7 @@ struct hb_lm_config {
     char pattern[HB_LM_WORD], longconv[HB_LM_WORD], attention[HB_LM_WORD], positions[HB_LM_WORD];
     // "main", "control", "equality", "bar", ...: for readers of the record
     char purpose[HB_LM_WORD];
-    int64_t D, layers, heads, ffn;       // heads 0: one per 32 channels; ffn 0: 4 D
+    int64_t D, layers, heads, ffn;       // heads 0: one per 64 channels; ffn 0: 4 D
     // B = batch_tokens / L sequences a step, tokens / batch_tokens steps
     int64_t L, batch_tokens, tokens;
     char data[HB_LM_WORD];               // a corpus (datasets/corpus.h), "markov" or "recall"
@@ -39,6 +39,7 @@ struct hb_lm_config {
     int64_t markov_order, markov_symbols;
     int64_t recall_vocab, recall_train, recall_test;
     int64_t threads;                     // 0: all
+    char where[512];                     // where the values are from, opens messages; no key
 };
 
 void hb_lm_config_default(struct hb_lm_config *c);
