@@ -325,6 +325,7 @@ static int sweep(struct job *j, int *answer)
     if (!rc) rc = hb_sweep_expand(&j->s, j->a->glob, lengths, n_lengths);
     if (rc) return rc;
     hb_sweep_sort(&j->s);
+    if ((rc = hb_sweep_remember(&j->s)) != 0) return rc;
     if (j->a->dry_run) return hb_sweep_print_plan(&j->s);
     if (!(j->planning = json_object())) return hb_fail(HB_ERR_RUN, "out of memory for the plan");
     if ((rc = hb_sweep_plan(&j->s, j->planning)) != 0 || (rc = open_run(j)) != 0) return rc;
@@ -365,5 +366,6 @@ int hb_cmd_sweep(int argc, char **argv)
     json_decref(j.planning);
     hb_sweep_free(&j.s.file);
     free(j.s.items);
+    free(j.s.past);
     return rc ? hb_exit_code("sweep", rc) : answer;
 }

@@ -1,7 +1,7 @@
 // sweep.h: a sweep file, the points that follow from it, and the order in which they are measured.
 //
-// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_plan.c leaves FFT wisdom,
-// sweep_refine.c sharpens crossovers, sweep_show.c prints, sweep.c is the command.
+// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_past.c remembers earlier runs,
+// sweep_plan.c leaves FFT wisdom, sweep_refine.c sharpens crossovers, sweep_show.c prints, sweep.c is the command.
 #ifndef HB_SWEEP_H
 #define HB_SWEEP_H
 
@@ -67,10 +67,12 @@ struct sweep_item {
     double setup_s, sampling_s, elapsed_s;   // setup: planning and judge
     double predicted_s;
 };
+struct sweep_past { struct hb_point pt; double median_ns, setup_s; };
 struct sweep {
     struct sweep_file file;
     const char *path;
     struct sweep_item *items; size_t n, cap; // owned
+    struct sweep_past *past; size_t n_past;  // owned; what earlier runs measured on this machine
     double t0_s, budget_s;                   // start; 0: no limit
     double sample_share;                     // sampling time used of what was allowed, running mean
     bool refine;
@@ -85,6 +87,8 @@ int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L
 int hb_sweep_expand(struct sweep *s, const char *glob, const int64_t *lengths, int n_lengths);
 void hb_sweep_sort(struct sweep *s);         // by priority, length, file; refinements at the end of their priority
 
+// Reads the newest result files of this machine, for predictions only. 0 or HB_ERR_OOM; unreadable files do not matter.
+int hb_sweep_remember(struct sweep *s);
 // Seconds one execution takes, from what has been measured of the same implementation and the work model; *known
 // false: nothing has, it is a guess from typical rates.
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known);

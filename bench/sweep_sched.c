@@ -1,7 +1,7 @@
 // sweep_sched.c: which points there are, in which order, and how long they will take.
 //
 // Prediction  execution = the nearest measured point of the same implementation and pass, scaled by the work models'
-//             flop; else of its other passes; else a typical rate. Child = start + planning and judge (scaled the
+//             flop; else of its other passes; else of earlier runs on this machine; else a typical rate. Child = start + planning and judge (scaled the
 //             same way) + warm-up + sampling, at least min_samples executions, at most the point's budget times the
 //             share of it that points have needed so far (many stop early because their interval is narrow).
 // Order       priority, then length, then the order of the file: implementations of one length run side by side, and
@@ -14,7 +14,7 @@
 #include "sweep.h"
 
 // Guesses until something is measured: start of a child, and what two cores of today do.
-static const double START_S = 0.15, TYPICAL_FLOP_S = 2e10, TYPICAL_JUDGE_FLOP_S = 1e9;
+static const double START_S = 0.15, TYPICAL_FLOP_S = 5e10, TYPICAL_JUDGE_FLOP_S = 4e9;
 enum { WARM_RUNS = 2 };
 #define WARM_S 0.05                    // hb_sample's own warm-up
 
@@ -177,26 +177,39 @@ void hb_sweep_sort(struct sweep *s)
 
 static double flop_of(const struct hb_point *pt) { return fmax(hb_point_work(pt).flop, 1e3); }
 
-// The measured point most like pt: same implementation; same pass counts more than a near amount of work.
-static const struct sweep_item *nearest(const struct sweep *s, const struct hb_point *pt)
+// How unlike two points are: near amounts of work are alike; another pass, another number of threads are not.
+static double distance(const struct hb_point *a, const struct hb_point *b)
 {
-    const struct sweep_item *best = NULL;
-    double best_cost = INFINITY, flop = flop_of(pt);
-    for (size_t i = 0; i < s->n; i++) {
-        const struct sweep_item *it = &s->items[i];
-        if (it->n != 1 || it->state != ITEM_DONE || !(it->median_ns > 0) || strcmp(it->pt[0].impl, pt->impl)) continue;
-        double cost = fabs(log(flop_of(&it->pt[0]) / flop)) + (it->pt[0].pass == pt->pass ? 0 : 20)
-                    + (it->pt[0].p.threads == pt->p.threads ? 0 : 40);
-        if (cost < best_cost) { best_cost = cost; best = it; }
-    }
-    return best;
+    if (strcmp(a->impl, b->impl)) return INFINITY;
+    return fabs(log(flop_of(a) / flop_of(b))) + (a->pass == b->pass ? 0 : 20) + (a->p.threads == b->p.threads ? 0 : 40);
 }
 
+// The measured point most like pt, of this run or, failing that, of an earlier one.
+enum source { FROM_NOWHERE, FROM_PAST, FROM_THIS_RUN };
+static enum source nearest(const struct sweep *s, const struct hb_point *pt, struct sweep_past *out)
+{
+    double best = INFINITY;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct sweep_item *it = &s->items[i];
+        if (it->n != 1 || it->state != ITEM_DONE || !(it->median_ns > 0)) continue;
+        double d = distance(&it->pt[0], pt);
+        if (d < best) { best = d; *out = (struct sweep_past){ it->pt[0], it->median_ns, it->setup_s }; }
+    }
+    if (best < INFINITY) return FROM_THIS_RUN;
+    for (size_t i = 0; i < s->n_past; i++) {
+        double d = distance(&s->past[i].pt, pt);
+        if (d < best) { best = d; *out = s->past[i]; }
+    }
+    return best < INFINITY ? FROM_PAST : FROM_NOWHERE;
+}
+
+// *known: this run has measured it; the past may have been another time of the day.
 static double exec_of(const struct sweep *s, const struct hb_point *pt, bool *known)
 {
-    const struct sweep_item *like = nearest(s, pt);
-    if (!like) *known = false;
-    return like ? like->median_ns * 1e-9 * flop_of(pt) / flop_of(&like->pt[0]) : flop_of(pt) / TYPICAL_FLOP_S;
+    struct sweep_past like;
+    enum source from = nearest(s, pt, &like);
+    *known = *known && from == FROM_THIS_RUN;
+    return from ? like.median_ns * 1e-9 * flop_of(pt) / flop_of(&like.pt) : flop_of(pt) / TYPICAL_FLOP_S;
 }
 
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known)
@@ -210,9 +223,9 @@ double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it,
 // Planning and judge. References are cached, so a second implementation of the same operator may pay less.
 static double setup_of(const struct sweep *s, const struct hb_point *pt)
 {
-    const struct sweep_item *like = nearest(s, pt);
+    struct sweep_past like;
     double flop = flop_of(pt);
-    if (like && like->setup_s > 0) return like->setup_s * fmin(fmax(flop / flop_of(&like->pt[0]), 0.5), 8);
+    if (nearest(s, pt, &like) && like.setup_s > 0) return like.setup_s * fmin(fmax(flop / flop_of(&like.pt), 0.5), 8);
     return fmin(flop, HB_JUDGE_FLOP) / TYPICAL_JUDGE_FLOP_S;
 }
 
