@@ -159,8 +159,9 @@ bool hb_lm_ngram(const struct hb_lm_run *r) { return strstr(r->model, "gram") !=
 
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
-    return r->ok && r->L > 0 && !hb_lm_ngram(r) && r->steps == b->steps &&
-           !strcmp(r->dataset, b->dataset) && !strcmp(r->machine, b->machine);
+    return r->ok && r->L > 0 && !hb_lm_ngram(r) && strcmp(r->purpose, "equality") &&
+           r->steps == b->steps && !strcmp(r->dataset, b->dataset) &&
+           !strcmp(r->machine, b->machine);
 }
 
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out)

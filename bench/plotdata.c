@@ -134,25 +134,29 @@ static void write_series(const struct hb_fig_in *in, const struct curves *c, str
                     hb_series_label(&in->st->set, c->s[i]).s, hb_look_spare(in->st, c->s[i]->impl));
 }
 
-// Points without a value: one row each, ranked at equal L so that marks do not cover each other.
+// Points without a value: one row each. Each curve has its own height below the edge; a run of
+// equal statuses is named once. x grows to hold them, except where they are not drawn.
 static int write_failed(const struct curves *c, struct hb_range *x, struct hb_text *dat)
 {
-    int total = 0;
-    hb_dat_block(dat, "failed: L, curve, rank at this L, status");
-    for (int i = 0; i < c->n; i++)
+    int total = 0, rank = 0;
+    hb_dat_block(dat, "failed: L, curve, rank below the edge, status");
+    for (int i = 0; i < c->n; i++) {
+        const char *last = "";
+        const int before = total;
         for (size_t k = 0; k < c->s[i]->n; k++) {
             const struct hb_cell *f = c->s[i]->cell[k];
-            if (hb_cell_ok(f) || !strcmp(f->status, "dropped"))
-                continue;  // dropped: never tried, no finding
-            int rank = 0;
-            for (int j = 0; j < i; j++) {
-                const struct hb_cell *o = hb_series_at(c->s[j], f->pt.p.L);
-                rank += o && !hb_cell_ok(o) && strcmp(o->status, "dropped");
+            const bool drawn = !hb_cell_ok(f) &&
+                               strcmp(f->status, "dropped");  // dropped: never tried
+            if (drawn) {
+                hb_text_add(dat, "%lld %d %d \"%s\"\n", (long long)f->pt.p.L, i + 1, rank,
+                            strcmp(last, f->status) ? f->status : "");
+                hb_range_add(x, (double)f->pt.p.L);
+                total++;
             }
-            hb_text_add(dat, "%lld %d %d \"%s\"\n", (long long)f->pt.p.L, i + 1, rank, f->status);
-            hb_range_add(x, (double)f->pt.p.L);
-            total++;
+            last = drawn ? f->status : "";
         }
+        rank += total > before;
+    }
     if (!total) hb_text_add(dat, "NaN NaN NaN \"\"\n");
     return total;
 }
@@ -232,7 +236,8 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
         }
         drawn += rows > 1;
     }
-    const int n_failed = write_failed(&c, &x, &failed);
+    struct hb_range unused = x;
+    const int n_failed = write_failed(&c, m == HB_METRIC_ERROR ? &unused : &x, &failed);
     if (drawn && x.lo < x.hi) {
         write_meta(in, &c, x, y, dat);
         hb_dat_meta(dat, "failed", "%d", n_failed);

@@ -61,7 +61,7 @@ static void meta(const struct hb_fig_in *in, const struct hb_lm_run *one, const 
     hb_dat_block(dat, "meta");
     hb_dat_meta(dat, "title", "%s", in->fig->title);
     hb_dat_meta(dat, "sub", "%s; %s, %s tokens each (%lld steps), D %lld. %s",
-                cpu_of(in->st, in->machine), one->dataset, hb_str_num(one->train_tokens).s,
+                cpu_of(in->st, in->machine), one->dataset, hb_str_len(one->train_tokens).s,
                 (long long)one->steps, (long long)one->D, more);
     hb_dat_meta(dat, "xmin", "%.17g", x.lo);
     hb_dat_meta(dat, "xmax", "%.17g", x.hi);
@@ -71,7 +71,7 @@ static void meta(const struct hb_fig_in *in, const struct hb_lm_run *one, const 
 
 static int no_runs(char *why, size_t cap)
 {
-    snprintf(why, cap, "no training runs: `hyena-bench train` makes them");
+    snprintf(why, cap, "no training runs: `hyena-bench train --suite` makes them");
     return 0;
 }
 

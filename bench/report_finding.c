@@ -102,7 +102,8 @@ static void perplexity_line(struct hb_report *r, const char *machine)
     struct hb_lm_budget b;
     const struct hb_lm_set *s = &r->st->lm;
     if (!hb_lm_main(s, machine, &b)) {
-        hb_text_add(&r->t, "- Perplexity: no training runs. `hyena-bench train` makes them.\n");
+        hb_text_add(&r->t, "- Perplexity: no training runs. `hyena-bench train --suite` makes "
+                           "them.\n");
         return;
     }
     const struct hb_lm_run *last = NULL;
@@ -111,7 +112,7 @@ static void perplexity_line(struct hb_report *r, const char *machine)
             last = &s->run[i];
     if (!last) return;
     hb_text_add(&r->t, "- Perplexity on held-out `%s` after %s tokens at L = %lld:", b.dataset,
-                hb_str_num(last->train_tokens).s, (long long)last->L);
+                hb_str_len(last->train_tokens).s, (long long)last->L);
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
         if (hb_lm_in(g.run, &b) && g.run->L == last->L && !g.run->control[0])

@@ -14,6 +14,18 @@ static bool here(const struct hb_lm_run *r, const char *machine)
 
 static const char *what(const struct hb_lm_run *r) { return r->control[0] ? r->control : r->impl; }
 
+// Over a group's seeds: seconds of the whole training, or of one token. NAN if one is not known.
+static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool whole)
+{
+    double v[64];
+    if (n > sizeof v / sizeof *v) n = sizeof v / sizeof *v;
+    for (size_t i = 0; i < n; i++) {
+        v[i] = whole ? s->run[from + i].seconds : s->run[from + i].token_s;
+        if (!isfinite(v[i])) return NAN;
+    }
+    return hb_median(v, n);
+}
+
 // --- per seed
 // ------------------------------------------------------------------------------------------
 static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
@@ -21,7 +33,7 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
     hb_table_head(&t, ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % over "
-                      "seeds]|>training time|>tokens/s");
+                      "seeds]|>training time (median)|>tokens/s (median)");
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
         const struct hb_lm_run *one = g.run;
@@ -37,8 +49,8 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
             hb_table_cell(&t, "%s", seeds.s ? seeds.s : "-");
             if (g.n > 1) hb_table_cell(&t, "%s", hb_str_ratio((struct hb_ratio){g.ppl, g.ci95}).s);
             else hb_table_cell(&t, "%s (one seed)", hb_str_num(g.ppl).s);
-            hb_table_cell(&t, "%s", hb_str_time(one->seconds * 1e9).s);
-            hb_table_cell(&t, "%s", hb_str_num(1 / one->token_s).s);
+            hb_table_cell(&t, "%s", hb_str_time(median_of(s, i, g.n, true) * 1e9).s);
+            hb_table_cell(&t, "%s", hb_str_num(1 / median_of(s, i, g.n, false)).s);
             t.failed = t.failed || seeds.failed;
             hb_text_free(&seeds);
         }
@@ -78,24 +90,54 @@ static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b)
            a->lr == b->lr && !strcmp(a->machine, b->machine);
 }
 
+// Runs that differ from this one in nothing but the implementation. first: the one of the main
+// study if it is among them. A set counts if the suite asked for it (purpose "equality") and it
+// holds two implementations.
+struct equal_set {
+    const struct hb_lm_run *first;
+    bool asked, differ;
+};
+
+static struct equal_set equal_set_of(const struct hb_lm_set *s, const struct hb_lm_run *run)
+{
+    struct equal_set e = {NULL, false, false};
+    for (size_t k = 0; k < s->n; k++) {
+        const struct hb_lm_run *o = &s->run[k];
+        if (!o->ok || !comparable(run, o)) continue;
+        if (!e.first || (strcmp(e.first->purpose, "main") && !strcmp(o->purpose, "main")))
+            e.first = o;
+        e.asked = e.asked || !strcmp(o->purpose, "equality");
+        e.differ = e.differ || strcmp(o->impl, run->impl);
+    }
+    return e;
+}
+
+// The interval over seeds of the main study's runs like this one; NAN if there is none.
+static struct hb_interval seeds_interval(const struct hb_lm_set *s, const struct hb_lm_run *run)
+{
+    for (size_t i = 0; i < s->n;) {
+        const struct hb_lm_group g = hb_lm_group_at(s, i);
+        const struct hb_lm_run *o = g.run;
+        if (!strcmp(o->purpose, "main") && !strcmp(o->model, run->model) && o->L == run->L &&
+            o->steps == run->steps && !strcmp(o->dataset, run->dataset) &&
+            !strcmp(o->machine, run->machine) && o->D == run->D)
+            return g.ci95;
+        i += g.n;
+    }
+    return (struct hb_interval){NAN, NAN};
+}
+
 static void equality_table(struct hb_report *r, const char *machine)
 {
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
     hb_table_head(&t, "model|implementation|>steps|>L|>learning rate|>last "
-                      "loss|>perplexity|>largest loss difference to the first");
+                      "loss|>perplexity|>interval over seeds|>largest loss difference to the "
+                      "first");
     for (size_t i = 0; i < s->n; i++) {
-        const struct hb_lm_run *run = &s->run[i], *first = NULL;
-        bool others = false;
-        if (!here(run, machine) || hb_lm_ngram(run) || strcmp(run->purpose, "equality")) continue;
-        for (size_t k = 0; k < s->n; k++) {
-            if (!here(&s->run[k], machine) || strcmp(s->run[k].purpose, "equality") ||
-                !comparable(run, &s->run[k]))
-                continue;
-            if (!first) first = &s->run[k];
-            others = others || strcmp(s->run[k].impl, run->impl);
-        }
-        if (!others) continue;
+        const struct hb_lm_run *run = &s->run[i];
+        const struct equal_set e = equal_set_of(s, run);
+        if (!here(run, machine) || hb_lm_ngram(run) || !e.asked || !e.differ) continue;
         hb_table_cell(&t, "%s", run->model);
         hb_table_cell(&t, "%s", run->impl);
         hb_table_cell(&t, "%lld", (long long)run->steps);
@@ -103,15 +145,18 @@ static void equality_table(struct hb_report *r, const char *machine)
         hb_table_cell(&t, "%g", run->lr);
         hb_table_cell(&t, "%.6f", run->final_loss);
         hb_table_cell(&t, "%s", hb_str_num(run->ppl).s);
-        if (run == first) hb_table_cell(&t, "first");
-        else hb_table_cell(&t, "%.1e", curve_gap(first, run));
+        hb_table_cell(&t, "%s", hb_str_interval(seeds_interval(s, run)).s);
+        if (run == e.first) hb_table_cell(&t, "first");
+        else hb_table_cell(&t, "%.1e", curve_gap(e.first, run));
     }
     hb_text_add(&r->t, "**Same losses whatever the implementation.** Same seed and data, one "
-                       "implementation after the other; the losses of a step may differ by "
-                       "rounding only.\n\n");
+                       "implementation after the other; the losses may differ by rounding only, "
+                       "which grows with the number of steps and with the learning rate. Short "
+                       "runs compare every step, long runs means over equal stretches; the "
+                       "perplexity of a long run belongs into the interval over seeds.\n\n");
     if (hb_table_empty(&t)) {
         hb_text_add(&r->t, "Not run yet: a training suite with purpose `equality` does "
-                           "(`hyena-bench train`).\n");
+                           "(`hyena-bench train --suite`).\n");
         hb_table_free(&t);
     } else hb_table_print(&t, &r->t);
     hb_text_add(&r->t, "\n");
@@ -133,7 +178,7 @@ static void floor_table(struct hb_report *r, const char *machine)
         hb_table_cell(&t, "%s", *what(run) ? what(run) : "-");
         hb_table_cell(&t, "%lld", (long long)run->L);
         hb_table_cell(&t, "%lld", (long long)run->seed);
-        hb_table_cell(&t, "%s", hb_str_num(run->train_tokens).s);
+        hb_table_cell(&t, "%s", hb_str_len(run->train_tokens).s);
         hb_table_cell(&t, "%.4f", run->nll);
         hb_table_cell(&t, "%.4f", run->floor_nll);
         hb_table_cell(&t, "%.1f %%", 100 * (run->nll / run->floor_nll - 1));
@@ -146,6 +191,21 @@ static void floor_table(struct hb_report *r, const char *machine)
         hb_table_free(&t);
     } else hb_table_print(&t, &r->t);
     hb_text_add(&r->t, "\n");
+}
+
+static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
+{
+    const struct hb_lm_run *one = NULL;
+    for (size_t i = 0; i < r->st->lm.n && !one; i++)
+        if (hb_lm_in(&r->st->lm.run[i], b)) one = &r->st->lm.run[i];
+    const json_t *e = one->cell->entry, *layers = json_object_get(e, "hb_layers");
+    hb_text_add(&r->t, "Data set `%s`, %s training tokens in %lld steps, D = %lld, ", b->dataset,
+                hb_str_len(one->train_tokens).s, (long long)b->steps, (long long)one->D);
+    if (json_is_integer(layers))
+        hb_text_add(&r->t, "%lld layer%s, ", (long long)json_integer_value(layers),
+                    json_integer_value(layers) == 1 ? "" : "s");
+    hb_text_add(&r->t, "learning rate %g; perplexity on %s held-out tokens.\n\n", one->lr,
+                hb_str_len(one->eval_tokens).s);
 }
 
 // --- the section
@@ -164,10 +224,10 @@ void hb_report_perplexity(struct hb_report *r)
         struct hb_lm_budget b;
         hb_report_subhead(r, machine);
         if (!hb_lm_main(&r->st->lm, machine, &b)) {
-            hb_text_add(&r->t, "No training runs yet: `hyena-bench train` makes them.\n\n");
+            hb_text_add(&r->t, "No training runs yet: `hyena-bench train --suite` makes them.\n\n");
             continue;
         }
-        hb_text_add(&r->t, "Data set `%s`, %lld steps.\n\n", b.dataset, (long long)b.steps);
+        budget_line(r, &b);
         seeds_table(r, machine, &b);
         hb_report_figure(r, "perplexity", machine);
         hb_report_figure(r, "loss_tokens", machine);

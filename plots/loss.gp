@@ -2,7 +2,7 @@
 DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
 set xlabel meta('xlabel')
-set format x '%.0s%c'.meta('xunit')
+set format x meta('xunit') eq 's' ? '%g s' : '%.0s%c'
 set ylabel 'training loss (nats per token)'
 set format y '%.1f'
 set xrange [0 : num('xmax')]
