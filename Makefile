@@ -142,7 +142,7 @@ test: all datasets ## build and run every test, then the same under sanitizers
 	$(Q)$(MAKE) --no-print-directory SAN=asan build-asan/hyena-bench plugins test-bins
 	$(Q)bash tests/run.sh build build-asan
 
-check: all ## the tests of the plain build alone
+check: all datasets ## the tests of the plain build alone
 	$(Q)$(MAKE) --no-print-directory test-bins
 	$(Q)bash tests/run.sh build
 
