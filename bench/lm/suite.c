@@ -271,8 +271,8 @@ static int make_one(struct work *w, int i)
     if (rc)
         return rc;
     json_t *entry = json_object_get(res.reply, "entry");
-    if (!strcmp(res.status, "interrupted") || hb_interrupted()) {
-        rc = hb_fail(HB_ERR_RUN, "interrupted; --resume continues run %s", hb_run_id(w->run));
+    if (!strcmp(res.status, "interrupted")) {                    // it stays pending
+        hb_progress_end();
     } else if (!strcmp(res.status, "ok") && entry) {
         w->spent[i] = res.elapsed_s;
         hb_progress_end();
@@ -283,7 +283,7 @@ static int make_one(struct work *w, int i)
         hb_progress_end();
         printf("%s: %s: %s\n", j->name, late ? "dropped" : res.status, res.detail);
         w->dropped += late;
-        w->failed += !late;
+        w->failed += !strcmp(res.status, "crashed");
         rc = add_doc(w, j, "hb_skips",
                      hb_lm_skip(&j->c, late ? "dropped" : res.status,
                                 late ? "the time budget ended while it ran" : res.detail));
@@ -308,11 +308,9 @@ static int drop(struct work *w, int i, double need, double have)
 static int make_all(struct work *w)
 {
     int rc = 0;
-    for (int i = 0; !rc && i < w->jobs->n; i++) {
+    for (int i = 0; !rc && i < w->jobs->n && !hb_interrupted(); i++) {
         if (hb_run_has(w->run, w->jobs->job[i].name))
             continue;
-        if (hb_interrupted())
-            return hb_fail(HB_ERR_RUN, "interrupted; --resume continues run %s", hb_run_id(w->run));
         const double left = w->budget_s > 0.0 ? w->budget_s - since(w->started_ns) : INFINITY,
                      need = predict(w, i);
         hb_progress(w->jobs->job[i].name, (size_t)i, (size_t)w->jobs->n, time_left(w, i));
@@ -342,10 +340,26 @@ static json_t *plan_of(const struct hb_lm_jobs *jobs, const char *path, double b
                      "budget_s", budget_s);
 }
 
-int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budget_s, bool resume)
+// Writes the file. An interrupted run keeps its folder: it can be resumed.
+static int finish(const struct work *w, const char *path, int *answer)
+{
+    char file[4096];
+    const bool cut = hb_interrupted();
+    *answer = cut ? 4 : w->failed ? 1 : 0;
+    int rc = cut ? hb_run_snapshot(w->run, file) : hb_run_assemble(w->run, file);
+    if (rc)
+        return rc;
+    printf("%d runs, %d dropped, %d crashed, %.0f s: %s\n", w->jobs->n, w->dropped, w->failed,
+           since(w->started_ns), file);
+    if (cut)
+        printf("interrupted; 'hyena-bench train --suite %s --resume' continues it\n", path);
+    return 0;
+}
+
+int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budget_s, bool resume,
+                    int *answer)
 {
     struct work w = {.jobs = jobs, .budget_s = budget_s, .started_ns = hb_now_ns()};
-    char file[4096];
     w.spent = malloc((size_t)jobs->n * sizeof *w.spent);
     json_t *plan = plan_of(jobs, path, budget_s);
     int rc = w.spent && plan ? hb_run_open(NULL, resume, plan, &w.run)
@@ -355,10 +369,7 @@ int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budg
     if (!rc)
         rc = make_all(&w);
     if (!rc)
-        rc = hb_run_assemble(w.run, file);
-    if (!rc)
-        printf("%d runs, %d dropped, %d failed, %.0f s: %s\n", jobs->n, w.dropped, w.failed,
-               since(w.started_ns), file);
+        rc = finish(&w, path, answer);
     if (w.run)
         hb_run_close(w.run);
     json_decref(plan);

@@ -18,8 +18,10 @@ int hb_lm_suite_read(const char *path, const char *const *words, int n_words,
 void hb_lm_suite_free(struct hb_lm_jobs *jobs);
 
 // Each run in a child process (`train --child`); budget_s 0: no limit. Prints a line per run to
-// stdout.
-int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budget_s, bool resume);
+// stdout. *answer: the exit code if nothing failed here: 0, 1 a run crashed, 4 interrupted (what is
+// done is written, the rest can be resumed).
+int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budget_s, bool resume,
+                    int *answer);
 // The runs, their steps and sizes.
 void hb_lm_suite_print(const struct hb_lm_jobs *jobs);
 

@@ -277,7 +277,7 @@ static int check_jobs(const struct hb_lm_jobs *jobs)
     return 0;
 }
 
-static int suite(const struct args *a)
+static int suite(const struct args *a, int *answer)
 {
     struct hb_lm_jobs jobs;
     int rc = hb_host_init(0, 0);
@@ -291,7 +291,7 @@ static int suite(const struct args *a)
     if (!rc && a->dry_run)
         hb_lm_suite_print(&jobs);
     else if (!rc)
-        rc = hb_lm_suite_run(&jobs, a->pos[0], a->budget_s, a->resume);
+        rc = hb_lm_suite_run(&jobs, a->pos[0], a->budget_s, a->resume, answer);
     hb_lm_suite_free(&jobs);
     return rc;
 }
@@ -299,8 +299,8 @@ static int suite(const struct args *a)
 int hb_cmd_train(int argc, char **argv)
 {
     struct args a = {0};
-    int rc = parse(argc, argv, &a);
+    int answer = 0, rc = parse(argc, argv, &a);
     if (!rc)
-        rc = a.child ? child() : a.suite ? suite(&a) : single(&a);
-    return hb_exit_code("train", rc);
+        rc = a.child ? child() : a.suite ? suite(&a, &answer) : single(&a);
+    return rc ? hb_exit_code("train", rc) : answer;
 }
