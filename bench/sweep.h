@@ -77,8 +77,8 @@ struct sweep {
     double sample_share;                     // sampling time used of what was allowed, running mean
     bool refine;
 };
-// Appends a point (or pair), resolved and named; a point that is there already only gets the higher priority.
-// Returns its index or HB_ERR_*.
+// Appends a point (or pair), resolved and named; a point that is there already gets the higher priority and the longer
+// time limit. Returns its index or HB_ERR_*.
 int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struct sweep_settings *set, int group);
 // A point of these settings.
 int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass,
@@ -89,8 +89,8 @@ void hb_sweep_sort(struct sweep *s);         // by priority, length, file; refin
 
 // Reads the newest result files of this machine, for predictions only. 0 or HB_ERR_OOM; unreadable files do not matter.
 int hb_sweep_remember(struct sweep *s);
-// Seconds one execution takes, from what has been measured of the same implementation and the work model; *known
-// false: nothing has, it is a guess from typical rates.
+// Seconds one execution takes, from what was measured of the same implementation and the work model; *known
+// false: not by this run.
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known);
 double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it);     // seconds of the whole child
 // Would even the fewest samples take longer than its limit by far?

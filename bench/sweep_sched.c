@@ -59,6 +59,7 @@ int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struc
         if (!strcmp(s->items[i].name, it->name)) {
             s->items[i].groups |= groups;
             if (set->priority < s->items[i].priority) s->items[i].priority = set->priority;
+            if (set->time_limit_s > s->items[i].opts.time_limit_s) s->items[i].opts.time_limit_s = set->time_limit_s;
             return (int)i;
         }
     it->n = n;
