@@ -229,6 +229,12 @@ void hb_series_free(struct hb_series_set *set)
     *set = (struct hb_series_set){0};
 }
 
+const char *hb_impl_inner(const char *impl)
+{
+    const char *colon = strchr(impl, ':');
+    return colon ? colon + 1 : impl;
+}
+
 struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s)
 {
     struct hb_label l;

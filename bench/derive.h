@@ -38,6 +38,8 @@ struct hb_series_set {
 int hb_series_make(const struct hb_results *r,
                    struct hb_series_set *out);  // sorted by setting, then name
 void hb_series_free(struct hb_series_set *set);
+// What is inside an operator: "hyena:longconv_fftw" -> "longconv_fftw"; others as they are.
+const char *hb_impl_inner(const char *impl);
 int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b);
 // "longconv_fftw", and "longconv_fftw (plan estimate)" or "(H 8)" where the setting holds more than
 // one of them.

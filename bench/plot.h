@@ -79,7 +79,7 @@ struct hb_range {
 };
 void hb_range_add(struct hb_range *r, double v);  // ignores what is not finite or not positive
 // The look of implementations that style.gp does not name: their place among all that the results
-// hold.
+// hold, whatever operator they are in.
 int hb_look_spare(const struct hb_study *st, const char *impl);
 // "AMD EPYC ..., 2 threads; B 1, D 256, f32": the line under the title.
 struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at);

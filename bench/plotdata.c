@@ -45,9 +45,10 @@ int hb_look_spare(const struct hb_study *st, const char *impl)
 {
     int rank = 0;
     for (size_t i = 0; i < st->set.n; i++) {
-        const char *name = st->set.s[i].impl;
-        bool seen = strcmp(name, impl) >= 0;
-        for (size_t k = 0; k < i && !seen; k++) seen = !strcmp(st->set.s[k].impl, name);
+        const char *name = hb_impl_inner(st->set.s[i].impl);
+        bool seen = strcmp(name, hb_impl_inner(impl)) >= 0;
+        for (size_t k = 0; k < i && !seen; k++)
+            seen = !strcmp(hb_impl_inner(st->set.s[k].impl), name);
         rank += !seen;
     }
     return rank;
@@ -136,6 +137,7 @@ static void write_series(const struct hb_fig_in *in, const struct curves *c, str
 
 // Points without a value: one row each. Each curve has its own height below the edge; a run of
 // equal statuses is named once. x grows to hold them, except where they are not drawn.
+// Returns how many curves have such points.
 static int write_failed(const struct curves *c, struct hb_range *x, struct hb_text *dat)
 {
     int total = 0, rank = 0;
@@ -158,7 +160,7 @@ static int write_failed(const struct curves *c, struct hb_range *x, struct hb_te
         rank += total > before;
     }
     if (!total) hb_text_add(dat, "NaN NaN NaN \"\"\n");
-    return total;
+    return rank;
 }
 
 // Guides through the lower left corner of the data: they fan out, and a curve runs along the one it

@@ -88,12 +88,6 @@ static void write_flop_bound(const struct hb_fig_in *in, struct hb_range x, stru
     }
 }
 
-static const char *inner(const char *name)
-{
-    const char *colon = strchr(name, ':');
-    return colon ? colon + 1 : name;
-}
-
 int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
 {
     const struct hb_series *b = hb_series_best(&in->st->set, in->at, HB_HYENA);
@@ -114,8 +108,9 @@ int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
         hb_text_free(&rows);
         if (!m) continue;
         hb_text_add(&names, "\"%s\" \"%s / %s\" %d\n", a->impl,
-                    inner(hb_series_label(&in->st->set, a).s),
-                    inner(hb_series_label(&in->st->set, b).s), hb_look_spare(in->st, a->impl));
+                    hb_impl_inner(hb_series_label(&in->st->set, a).s),
+                    hb_impl_inner(hb_series_label(&in->st->set, b).s),
+                    hb_look_spare(in->st, a->impl));
     }
     struct hb_paper_row paper[16];
     int n_paper = 0;

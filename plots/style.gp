@@ -24,8 +24,8 @@ COLOURS = COLOURS.' 0xE69F00 0x56B4E9 0x0072B2 0xCC79A7 0xD55E00'
 MARKS = '5 9 7 11 13 5 9 15 5 9 7 11 13'
 DASHES = '2 4 1 3 1 2 4 5 2 4 1 3 1'
 # Implementations that are not named above take one of these, by their number in the data file.
-SPARE_COLOURS = '0x009E73 0x0072B2 0xD55E00 0xCC79A7 0x000000 0xE69F00 0x56B4E9'
-SPARE_MARKS = '15 5 7 9 11 13'
+SPARE_COLOURS = '0x009E73 0x000000 0x882255 0x8C564B 0x332288 0x999933'
+SPARE_MARKS = '15 5 7 9 13'                          # five marks, six colours: 30 pairs
 inner(name) = name[strstrt(name, ':')+1:*]           # hyena:longconv_fftw looks like longconv_fftw
 rank(name) = sum [k=1:words(LOOKS)] (word(LOOKS, k) eq inner(name) ? k : 0)
 pick(list, k) = word(list, 1 + (k % words(list)))
@@ -48,7 +48,7 @@ curve(k) = sprintf('s%02d', k)
 # Curves without a single value come last in the list; they appear as failed points only.
 N_ALL = N
 if (strlen(meta('curves'))) { N = int(meta('curves')) }
-FAILED = strlen(meta('failed')) ? num('failed') > 0 : 0
+FAILED = strlen(meta('failed')) ? int(meta('failed')) : 0   # curves with points that failed
 
 do for [k=1:N] {
     set style line k lc rgb colour(NAME[k], SPARE[k]) pt mark(NAME[k], SPARE[k]) dt dash(NAME[k], SPARE[k]) lw 2 ps 1.1
@@ -89,8 +89,8 @@ lengths_axis = "set logscale x 2; set xlabel 'sequence length L'; set format x '
 open_mark(k) = mark(NAME[int(k)], SPARE[int(k)]) - 1
 curve_colour(k) = colour(NAME[int(k)], SPARE[int(k)])
 decades = strlen(meta('ymin')) ? log10(num('ymax') / num('ymin')) : 1
-edge(rank) = num('ymax') * 10**(decades * (0.11 - (TEXT_ONLY ? 0.06 : 0.035) * rank))
-failed_edge = "set yrange [num('ymin') / 10**(0.04*decades) : num('ymax') * 10**((FAILED ? 0.16 : 0.04) * decades)]"
+edge(rank) = num('ymax') * 10**(decades * (TEXT_ONLY ? 0.06 : 0.035) * (FAILED - rank))
+failed_edge = "set yrange [num('ymin') / 10**(0.04*decades) : num('ymax') * 10**((0.045 + (TEXT_ONLY ? 0.06 : 0.035) * FAILED) * decades)]"
 
 # Pieces of plot commands, empty where there is nothing to draw (gnuplot reads the data of a loop of no turns).
 # Each ends with a comma, or begins with one if it stands behind the curves.
