@@ -263,13 +263,16 @@ static int determinism(const struct hb_point *pt, const struct hb_impl *impl,
     return rc;
 }
 
+// The larger of two magnitudes; a NaN stays.
+static double larger(double a, double b) { return isnan(a) || a >= b ? a : b; }
+
 static double largest(const struct hb_buf *b)
 {
     double top = 0;
     for (int64_t i = 0; i < b->n; i++) {
         double x;
         hb_buf_load(b, i, 1, &x);
-        if (!(fabs(x) <= top)) top = fabs(x);
+        top = larger(top, fabs(x));
     }
     return top;
 }
@@ -291,10 +294,7 @@ static int zero(const struct hb_point *pt, const struct hb_impl *impl, struct hb
         const struct hb_bufs *all = hb_inputs_bufs(&b.in);
         for (int i = 0; !rc && i < all->n; i++) {
             const struct hb_buf *o = &all->b[i];
-            if (o->role != HB_ROLE_IN && strcmp(o->what, "y")) {
-                double t = largest(o);
-                if (!(t <= top)) top = t;
-            }
+            if (o->role != HB_ROLE_IN && strcmp(o->what, "y")) top = larger(top, largest(o));
         }
     }
     if (!rc && (x || b.pt.p.backward)) verdict(res, top, 0, "largest output of zero");
