@@ -1,15 +1,12 @@
 // props.c: properties of the operators (contract: props.h).
 //     causality    y[t] does not change with inputs later than t: exactly; for FFT methods within
 //                  50 eps max|y|, because a transform spreads the rounding of its largest value
-//     linearity    A(u + w) = A u + A w        u of longconv, v of attention
-//     shift        A(u delayed) = (A u) delayed, zeros before                              
-//                  longconv
-//     adjoint      <dy, A u> = <A' dy, u>      relative to |dy| |A u|                       as
-//                  linearity
+//     linearity    A(u + w) = A u + A w; u of longconv, v of attention
+//     shift        A(u delayed) = (A u) delayed, zeros before; longconv
+//     adjoint      <dy, A u> = <A' dy, u>, relative to |dy| |A u|; as linearity
 //     determinism  the same call twice gives the same bits, forward and backward
 //     zero         u = 0 (attention: v) gives exactly y = 0; dy = 0 gives exactly zero gradients
-//     strides      (C,B,L) tensors give what (B,C,L) tensors give                          
-//                  longconv
+//     strides      (C,B,L) tensors give what (B,C,L) tensors give; longconv
 // Where a limit is not exact it is the checker's tolerance in relative L2.
 #include <math.h>
 #include <stdlib.h>
