@@ -118,7 +118,7 @@ report: ## everything: install, build, measure, train, plot, write build/report/
 	$(Q)$(MAKE) --no-print-directory all datasets
 	$(Q)$(MAKE) --no-print-directory measure
 	$(Q)$(MAKE) --no-print-directory train
-	$(Q)$(HB) crossover && $(HB) plot && $(HB) report
+	$(Q)rm -rf $(B)/report && $(HB) crossover && $(HB) plot && $(HB) report
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)

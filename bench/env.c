@@ -15,6 +15,7 @@
 #include "build_id.h"
 #include "env.h"
 #include "record.h"
+#include "roofline.h"
 
 extern char **environ;
 
@@ -156,5 +157,8 @@ json_t *hb_context_json(void)
     json_object_set_new(o, "hb_schema", json_string("1.0"));
     json_object_set_new(o, "hb_fingerprint", json_string(hb_fingerprint()));
     json_object_set_new(o, "hb_env", env);
+    json_t *roof = hb_roofline_json();           // the peaks travel with the results
+    if (roof) json_object_set_new(o, "hb_roofline", roof);
+    else hb_error_clear();
     return o;
 }

@@ -171,12 +171,17 @@ void hb_report_peaks(struct hb_report *r)
         const char *machine = r->st->machine[m];
         struct hb_roofline roof;
         hb_report_subhead(r, machine);
-        if (strcmp(machine, hb_machine_id()) || hb_roofline_load(&roof)) {
+        const json_t *peaks =
+            json_object_get(hb_results_context(&r->st->r, machine), "hb_roofline");
+        if (!peaks || hb_roofline_parse(peaks, machine, &roof)) {
             hb_error_clear();
-            hb_text_add(&r->t, "The peaks of this machine are not at hand: `hyena-bench roofline`, "
-                               "then `hyena-bench report`, on that machine.\n\n");
+            hb_text_add(&r->t, "The newest run of this machine carries no peaks: `hyena-bench "
+                               "roofline` first, then `hyena-bench sweep`.\n\n");
             continue;
         }
+        if (roof.disturbed)
+            hb_text_add(&r->t, "The machine was busy when its peaks were measured; they may be "
+                               "too low.\n\n");
         struct hb_table t = {0};
         hb_table_head(&t, "implementation|setting|>L|>median|>GFLOP/s|>share of peak");
         peak_rows(r, &t, machine, "longconv_direct", "FMA", roof.one.fma_f32, roof.all.fma_f32);

@@ -271,22 +271,33 @@ static int read_peaks(const json_t *o, const char *path, struct hb_peaks *out)
                    "%s: fma_f32_flop_s and dram_read_bytes_s expected in 'one' and 'all'", path);
 }
 
+int hb_roofline_parse(const json_t *o, const char *where, struct hb_roofline *out)
+{
+    out->threads = (int)json_integer_value(json_object_get(o, "threads"));
+    out->disturbed = json_is_true(json_object_get(o, "disturbed"));
+    if (out->threads <= 0)
+        return hb_fail(HB_ERR_INPUT, "%s: threads: a number > 0 expected", where);
+    int rc = read_peaks(json_object_get(o, "one"), where, &out->one);
+    return rc ? rc : read_peaks(json_object_get(o, "all"), where, &out->all);
+}
+
+json_t *hb_roofline_json(void)
+{
+    char path[4500];
+    if (access(file_path(path, sizeof path), F_OK) == 0) return hb_json_load(path);
+    hb_fail(HB_ERR_MISSING, "%s: not there, 'hyena-bench roofline' makes it", path);
+    return NULL;
+}
+
 // cflags (may be NULL): of the build that measured.
 static int load(struct hb_roofline *out, char *cflags, size_t cap)
 {
     char path[4500];
-    if (access(file_path(path, sizeof path), F_OK) != 0)
-        return hb_fail(HB_ERR_MISSING, "%s: not there, 'hyena-bench roofline' makes it", path);
-    json_t *o = hb_json_load(path);
+    json_t *o = hb_roofline_json();
     if (!o) return hb_error_code();
     const char *flags = json_string_value(json_object_get(o, "cflags"));
     if (cflags) snprintf(cflags, cap, "%s", flags ? flags : "");
-    out->threads = (int)json_integer_value(json_object_get(o, "threads"));
-    out->disturbed = json_is_true(json_object_get(o, "disturbed"));
-    int rc =
-        out->threads > 0 ? 0 : hb_fail(HB_ERR_INPUT, "%s: threads: a number > 0 expected", path);
-    if (rc == 0) rc = read_peaks(json_object_get(o, "one"), path, &out->one);
-    if (rc == 0) rc = read_peaks(json_object_get(o, "all"), path, &out->all);
+    int rc = hb_roofline_parse(o, file_path(path, sizeof path), out);
     json_decref(o);
     return rc;
 }
@@ -352,8 +363,7 @@ static void print_table(struct hb_roofline *r)
 
 static int print_json(void)
 {
-    char path[4500];
-    json_t *o = hb_json_load(file_path(path, sizeof path));
+    json_t *o = hb_roofline_json();
     if (!o) return hb_error_code();
     int bad = json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(17)) != 0
               || putchar('\n') == EOF;

@@ -2,6 +2,7 @@
 #ifndef HB_ROOFLINE_H
 #define HB_ROOFLINE_H
 
+#include <jansson.h>
 #include "point.h"
 
 // flop/s and bytes/s. The two fma peaks are of code built with this program's flags, all operands
@@ -22,6 +23,10 @@ struct hb_roofline {
 // From build/machine/<id>/roofline.json. HB_ERR_MISSING: not measured yet; HB_ERR_INPUT: not such a
 // file.
 int hb_roofline_load(struct hb_roofline *out);
+// That file itself, as runs carry it in their context (hb_roofline); new reference, NULL with the
+// message set. And reading it back; `where` opens the message.
+json_t *hb_roofline_json(void);
+int hb_roofline_parse(const json_t *o, const char *where, struct hb_roofline *out);
 // Least time of an f32 work with warm caches: max(flop_min / peak, bytes_min / bandwidth). The peak
 // is the better of FMA and SGEMM, the bandwidth that of the smallest level which holds all the
 // bytes.

@@ -233,12 +233,13 @@ static int measure_all(struct job *j)
 static json_t *plan_json(const struct job *j, const char *config)
 {
     const struct sweep *s = &j->s;
+    const char *slash = strrchr(s->path, '/');   // the folder is of no use elsewhere
     json_t *groups = json_array();
     for (int g = 0; g < s->file.n_groups; g++)
         json_array_append_new(groups, json_pack("{s:s,s:s}", "id", s->file.groups[g].id, "title",
                                                 s->file.groups[g].title));
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:f,s:o,s:O}", "sweep", s->file.name, "title", s->file.title,
-                     "file", s->path, "config_sha256", config,
+                     "file", slash ? slash + 1 : s->path, "config_sha256", config,
                      "interleave", "implementations of one length in turn; pairs ABBA in one process",
                      "refine", s->refine, "budget_s", s->budget_s, "groups", groups, "planning_s", j->planning);
 }
