@@ -1,13 +1,13 @@
 #!/bin/bash
-# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked against the manifest.
+# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked, checked by the manifest.
 #   no argument     the default set, bible
 #   SET ...         exactly these; a set that cannot be had is an error
 #   all             every set of the manifest
 #   list            fetches nothing, says where each set stands
-# Exit 0: everything asked for is there.  2: no such set.  3: a set cannot be had here.  4: a tool failed.
+# Exit 0: all that was asked for is there.  2: no such set.  3: it cannot be had here.  4: a tool failed.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-out=${HYENA_BENCH_BUILD:-$(dirname "$here")/build}/datasets
+out=$(dirname "$here")/build/datasets
 say() { echo "datasets: $*"; }
 die() { local code=$1; shift; echo "datasets: $*" >&2; exit "$code"; }
 
@@ -17,7 +17,7 @@ sha() { sha256sum <"$1" | cut -d' ' -f1; }
 how() {  # get source
     case $1 in
         debian:*) echo "apt-get install $(tr , ' ' <<<"${1#debian:}")" ;;
-        data:*)   echo "put it (or its .xz) into a folder and name that in HYENA_BENCH_DATA; source: $2" ;;
+        data:*)   echo "put it or its .xz into the folder that HYENA_BENCH_DATA names; source: $2" ;;
     esac
 }
 
@@ -27,7 +27,7 @@ produce() {  # get tmp
     case $1 in
         debian:bible-kjv,*)
             command -v bible >/dev/null && [ -r /usr/lib/bible.data ] || return 1
-            # It looks for its data in the current folder first: name the place. -f: one verse a line.
+            # It looks for its data in the current folder first: name the place. -f: a verse a line.
             bible -p /usr/lib -f gen1:1-rev22:21 </dev/null >"$2" || return 4 ;;
         data:*)
             [ -n "$folder" ] || return 1
@@ -43,8 +43,8 @@ produce() {  # get tmp
 fetch_file() {  # set file bytes sha get; 0 there, 3 cannot be had
     local path="$out/$2" rc
     tmp="$out/.$2.$$"
-    # A file of the right size was checked when it came here; the program checks it again when it reads it.
-    if [ -f "$path" ] && [ "$(stat -c %s "$path")" = "$3" ]; then return 0; fi
+    # What is here and right stays; what is here and wrong is fetched again.
+    [ -f "$path" ] && [ "$(stat -c %s "$path")" = "$3" ] && [ "$(sha "$path")" = "$4" ] && return 0
     produce "$5" "$tmp"; rc=$?
     [ $rc = 1 ] && { rm -f "$tmp"; return 3; }
     [ $rc = 0 ] || die 4 "$1: could not extract $2 ($5)"
