@@ -1,7 +1,7 @@
 // apply.c: `hyena-bench apply IMPL`: any implementation on the user's own arrays.
 //
-// Everything is read and checked first, then computed, then written: the gradients, then the output, each file
-// whole or not at all; if the second cannot be written the first is taken back.
+// Everything is read and checked first, then computed, then written: the gradients, then the
+// output, each file whole or not at all; if the second cannot be written the first is taken back.
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,30 +15,44 @@
 static int parse(int argc, char **argv, struct hb_apply *a)
 {
     const struct hb_opt opts[] = {
-        { "u", HB_OPT_STR, &a->u_path, "U.npy", "input: longconv (B,D,L) or (D,L); hyena, mha (B,L,D)", 0, 0 },
+        { "u", HB_OPT_STR, &a->u_path, "U.npy",
+          "input: longconv (B,D,L) or (D,L); hyena, mha (B,L,D)", 0, 0 },
         { "h", HB_OPT_STR, &a->h_path, "H.npy", "longconv: filter (D,L)", 0, 0 },
         { "d", HB_OPT_STR, &a->d_path, "D.npy", "longconv: skip term (D)", 0, 0 },
-        { "q", HB_OPT_STR, &a->q_path, "Q.npy", "attention: queries (B,H,L,P); --k and --v alike", 0, 0 },
+        { "q", HB_OPT_STR, &a->q_path, "Q.npy", "attention: queries (B,H,L,P); --k and --v alike",
+          0, 0 },
         { "k", HB_OPT_STR, &a->k_path, "K.npy", "attention: keys", 0, 0 },
         { "v", HB_OPT_STR, &a->v_path, "V.npy", "attention: values", 0, 0 },
-        { "params", HB_OPT_STR, &a->params_path, "W.safetensors", "hyena, mha: parameters by official names", 0, 0 },
+        { "params", HB_OPT_STR, &a->params_path, "W.safetensors",
+          "hyena, mha: parameters by official names", 0, 0 },
         { "out", HB_OPT_STR, &a->out_path, "Y.npy", "where the output goes", 0, 0 },
-        { "dy", HB_OPT_STR, &a->dy_path, "DY.npy", "gradient of the output: compute the backward pass too", 0, 0 },
-        { "grads", HB_OPT_STR, &a->grads_path, "G.safetensors", "where all gradients go, by name; du is 'u'", 0, 0 },
-        { "heads", HB_OPT_INT, &a->heads, "N", "mha: heads; default one per 64 channels", 1, 1 << 24 },
+        { "dy", HB_OPT_STR, &a->dy_path, "DY.npy",
+          "gradient of the output: compute the backward pass too", 0, 0 },
+        { "grads", HB_OPT_STR, &a->grads_path, "G.safetensors",
+          "where all gradients go, by name; du is 'u'", 0, 0 },
+        { "heads", HB_OPT_INT, &a->heads, "N", "mha: heads; default one per 64 channels", 1,
+          1 << 24 },
         { "rope", HB_OPT_FLAG, &a->rope, "", "mha: rotary positions on q and k", 0, 0 },
-        { "shift", HB_OPT_DOUBLE, &a->shift, "X", "hyena: added to the decay window (0)", -1e6, 1e6 },
+        { "shift", HB_OPT_DOUBLE, &a->shift, "X", "hyena: added to the decay window (0)", -1e6,
+          1e6 },
         { "no-window", HB_OPT_FLAG, &a->no_window, "", "hyena: no decay window", 0, 0 },
-        { "package-layout", HB_OPT_FLAG, &a->package_layout, "", "hyena: filter channel c*(order-1)+o", 0, 0 },
-        { "threads", HB_OPT_INT, &a->threads, "N", "worker threads; default all there are", 1, 1024 },
+        { "package-layout", HB_OPT_FLAG, &a->package_layout, "",
+          "hyena: filter channel c*(order-1)+o", 0, 0 },
+        { "threads", HB_OPT_INT, &a->threads, "N", "worker threads; default all there are", 1,
+          1024 },
     };
     const struct hb_cli cli = {
-        .command = "apply", .args = "IMPL --u U.npy --h H.npy --out Y.npy",
+        .command = "apply",
+        .args = "IMPL --u U.npy --h H.npy --out Y.npy",
         .about = "Runs any implementation on your own NumPy arrays (float32 or float64, C order).",
-        .example = "hyena-bench apply longconv_fftw --u u.npy --h h.npy --d d.npy --out y.npy\n"
-                   "  hyena-bench apply hyena:longconv_fftw --params w.safetensors --u u.npy --dy dy.npy "
-                   "--grads g.safetensors --out y.npy",
-        .opts = opts, .n_opts = sizeof opts / sizeof *opts, .min_pos = 1, .max_pos = 1,
+        .example =
+            "hyena-bench apply longconv_fftw --u u.npy --h h.npy --d d.npy --out y.npy\n"
+            "  hyena-bench apply hyena:longconv_fftw --params w.safetensors --u u.npy --dy dy.npy "
+            "--grads g.safetensors --out y.npy",
+        .opts = opts,
+        .n_opts = sizeof opts / sizeof *opts,
+        .min_pos = 1,
+        .max_pos = 1,
     };
     const char *pos[1] = { NULL };
     int n_pos = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n_pos);
@@ -46,27 +60,37 @@ static int parse(int argc, char **argv, struct hb_apply *a)
     return rc;
 }
 
-// --- which options belong to which operator ------------------------------------------------------------------
+// --- which options belong to which operator ------------------------------------------------------
 
-struct named { const char *option; const void *value; unsigned ops, needed; };     // bit sets of 1 << hb_op
+// bit sets of 1 << hb_op
+struct named { const char *option; const void *value; unsigned ops, needed; };
 enum { CONV = 1 << HB_LONGCONV, ATTN = 1 << HB_ATTENTION, HY = 1 << HB_HYENA, MHA = 1 << HB_MHA,
        ALL = CONV | ATTN | HY | MHA };
 
 static int check_options(const struct hb_apply *a)
 {
     const struct named list[] = {
-        { "u", a->u_path, CONV | HY | MHA, CONV | HY | MHA }, { "h", a->h_path, CONV, CONV },
-        { "d", a->d_path, CONV, 0 }, { "q", a->q_path, ATTN, ATTN }, { "k", a->k_path, ATTN, ATTN },
-        { "v", a->v_path, ATTN, ATTN }, { "params", a->params_path, HY | MHA, HY | MHA },
-        { "out", a->out_path, ALL, ALL }, { "dy", a->dy_path, ALL, a->grads_path ? ALL : 0 },
-        { "grads", a->grads_path, ALL, a->dy_path ? ALL : 0 }, { "heads", a->heads ? a : NULL, MHA, 0 },
-        { "rope", a->rope ? a : NULL, MHA, 0 }, { "shift", a->shift != 0 ? a : NULL, HY, 0 },
-        { "no-window", a->no_window ? a : NULL, HY, 0 }, { "package-layout", a->package_layout ? a : NULL, HY, 0 },
+        { "u", a->u_path, CONV | HY | MHA, CONV | HY | MHA },
+        { "h", a->h_path, CONV, CONV },
+        { "d", a->d_path, CONV, 0 },
+        { "q", a->q_path, ATTN, ATTN },
+        { "k", a->k_path, ATTN, ATTN },
+        { "v", a->v_path, ATTN, ATTN },
+        { "params", a->params_path, HY | MHA, HY | MHA },
+        { "out", a->out_path, ALL, ALL },
+        { "dy", a->dy_path, ALL, a->grads_path ? ALL : 0 },
+        { "grads", a->grads_path, ALL, a->dy_path ? ALL : 0 },
+        { "heads", a->heads ? a : NULL, MHA, 0 },
+        { "rope", a->rope ? a : NULL, MHA, 0 },
+        { "shift", a->shift != 0 ? a : NULL, HY, 0 },
+        { "no-window", a->no_window ? a : NULL, HY, 0 },
+        { "package-layout", a->package_layout ? a : NULL, HY, 0 },
     };
     unsigned op = 1u << a->p.op;
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         if ((list[i].needed & op) && !list[i].value)
-            return hb_fail(HB_ERR_INPUT, "--%s is missing: %s needs it here", list[i].option, a->impl_name);
+            return hb_fail(HB_ERR_INPUT, "--%s is missing: %s needs it here", list[i].option,
+                           a->impl_name);
         if (list[i].value && !(list[i].ops & op))
             return hb_fail(HB_ERR_INPUT, "--%s is not for %s", list[i].option, a->impl_name);
     }
@@ -84,23 +108,27 @@ static int find_impl(struct hb_apply *a)
     if (!a->impl) return hb_error_code();
     a->p.op = a->impl->op;
     if (!colon && (a->p.op == HB_HYENA || a->p.op == HB_MHA))
-        return hb_fail(HB_ERR_INPUT, "%s: what should be inside? Expected %s:NAME; 'hyena-bench list' shows all",
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: what should be inside? Expected %s:NAME; 'hyena-bench list' shows all",
                        a->impl_name, a->impl_name);
     snprintf(a->p.inner, sizeof a->p.inner, "%s", colon ? colon + 1 : "");
-    if (!(a->impl->dtypes & 1u << HB_F32)) return hb_fail(HB_ERR_REFUSED, "%s does not do float32", a->impl_name);
+    if (!(a->impl->dtypes & 1u << HB_F32))
+        return hb_fail(HB_ERR_REFUSED, "%s does not do float32", a->impl_name);
     return check_options(a);
 }
 
-// --- inputs ----------------------------------------------------------------------------------------------------
+// --- inputs --------------------------------------------------------------------------------------
 
 // Reads path if it is named; its shape must be want.
 static int read_like(const char *path, struct hb_npy *x, int rank, const int64_t *want)
 {
     char is[256], expected[256];
     int rc = path ? hb_npy_read(path, x) : 0;
-    if (rc || !path || (x->rank == rank && !memcmp(x->shape, want, (size_t)rank * sizeof *want))) return rc;
+    if (rc || !path || (x->rank == rank && !memcmp(x->shape, want, (size_t)rank * sizeof *want)))
+        return rc;
     return hb_fail(HB_ERR_INPUT, "%s: its shape is %s, expected %s", path,
-                   hb_shape_str(x->rank, x->shape, is, sizeof is), hb_shape_str(rank, want, expected, sizeof expected));
+                   hb_shape_str(x->rank, x->shape, is, sizeof is),
+                   hb_shape_str(rank, want, expected, sizeof expected));
 }
 
 // Reads path, which has `rank` dimensions (or one less if `less`); what names them.
@@ -114,7 +142,10 @@ static int read_rank(const char *path, struct hb_npy *x, int rank, bool less, co
 }
 
 // The tensor that sets the shape of the output and its gradient.
-static struct hb_npy *leading(struct hb_apply *a) { return a->p.op == HB_ATTENTION ? &a->q : &a->u; }
+static struct hb_npy *leading(struct hb_apply *a)
+{
+    return a->p.op == HB_ATTENTION ? &a->q : &a->u;
+}
 
 static int read_inputs(struct hb_apply *a)
 {
@@ -122,7 +153,8 @@ static int read_inputs(struct hb_apply *a)
     int rc = 0;
     if (p->op == HB_ATTENTION) {
         if ((rc = read_rank(a->q_path, &a->q, 4, false, "(B,H,L,P)"))) return rc;
-        p->B = a->q.shape[0], p->H = a->q.shape[1], p->L = a->q.shape[2], p->D = p->H * a->q.shape[3];
+        p->B = a->q.shape[0], p->H = a->q.shape[1], p->L = a->q.shape[2],
+        p->D = p->H * a->q.shape[3];
         rc = read_like(a->k_path, &a->k, 4, a->q.shape);
         if (!rc) rc = read_like(a->v_path, &a->v, 4, a->q.shape);
     } else if (p->op == HB_LONGCONV) {
@@ -139,7 +171,7 @@ static int read_inputs(struct hb_apply *a)
     return rc ? rc : read_like(a->dy_path, &a->dy, leading(a)->rank, leading(a)->shape);
 }
 
-// --- running -----------------------------------------------------------------------------------------------------
+// --- running -------------------------------------------------------------------------------------
 
 static float *new_floats(int64_t n)
 {
@@ -166,23 +198,26 @@ static float *grad_like(struct hb_apply *a, const char *name, const struct hb_np
 static void conv_io(struct hb_apply *a, struct hb_longconv_io *io)
 {
     struct hb_strides s = { a->p.D * a->p.L, a->p.L };
-    *io = (struct hb_longconv_io){ .u = a->u.data, .su = s, .h = a->h.data, .d = a->d.data, .y = a->y, .sy = s,
-                                   .dy = a->dy.data, .sdy = s, .du = grad_like(a, "u", &a->u), .sdu = s,
-                                   .dh = grad_like(a, "h", &a->h), .dd = grad_like(a, "d", &a->d) };
+    *io = (struct hb_longconv_io){ .u = a->u.data, .su = s, .h = a->h.data, .d = a->d.data,
+                                   .y = a->y, .sy = s, .dy = a->dy.data, .sdy = s,
+                                   .du = grad_like(a, "u", &a->u), .sdu = s,
+                                   .dh = grad_like(a, "h", &a->h),
+                                   .dd = grad_like(a, "d", &a->d) };
 }
 
 static void attention_io(struct hb_apply *a, struct hb_attention_io *io)
 {
-    *io = (struct hb_attention_io){ .q = a->q.data, .k = a->k.data, .v = a->v.data, .y = a->y, .dy = a->dy.data,
-                                    .dq = grad_like(a, "q", &a->q), .dk = grad_like(a, "k", &a->k),
+    *io = (struct hb_attention_io){ .q = a->q.data, .k = a->k.data, .v = a->v.data, .y = a->y,
+                                    .dy = a->dy.data, .dq = grad_like(a, "q", &a->q),
+                                    .dk = grad_like(a, "k", &a->k),
                                     .dv = grad_like(a, "v", &a->v) };
 }
 
 // grads: room for HB_APPLY_TENSORS, lives as long as io.
 static void oper_io(struct hb_apply *a, struct hb_oper_io *io, void **grads)
 {
-    *io = (struct hb_oper_io){ .u = a->u.data, .y = a->y, .dy = a->dy.data, .du = grad_like(a, "u", &a->u),
-                               .params = a->params, .grads = grads };
+    *io = (struct hb_oper_io){ .u = a->u.data, .y = a->y, .dy = a->dy.data, .params = a->params,
+                               .du = grad_like(a, "u", &a->u), .grads = grads };
     for (int i = 0; i < a->n_params && a->dy.data; i++)
         grads[i] = add_grad(a, a->tensors[i].name, a->tensors[i].rank, a->tensors[i].shape);
 }
@@ -235,7 +270,7 @@ static int apply(struct hb_apply *a)
     if (!rc) rc = read_inputs(a);
     a->p.backward = a->dy.data != NULL;
     a->p.threads = hb_host()->threads;
-    a->p.planning = HB_PLAN_ESTIMATE;                        // one call: measuring plans would cost more than it saves
+    a->p.planning = HB_PLAN_ESTIMATE;  // one call: measuring plans would cost more than it saves
     if (!rc) rc = compute(a);
     return rc ? rc : write_outputs(a);
 }

@@ -1,5 +1,5 @@
-// apply.h: what apply.c (command line, arrays of longconv and attention) and apply_oper.c (parameters of hyena
-// and mha) share.
+// apply.h: what apply.c (command line, arrays of longconv and attention) and apply_oper.c
+// (parameters of hyena and mha) share.
 #ifndef HB_APPLY_H
 #define HB_APPLY_H
 
@@ -10,7 +10,8 @@ enum { HB_APPLY_TENSORS = 32 };        // more than any operator has
 
 // Everything of one call. All owned, freed by apply.c; files that were not named stay zero.
 struct hb_apply {
-    const char *impl_name, *u_path, *h_path, *d_path, *q_path, *k_path, *v_path, *params_path, *dy_path;
+    const char *impl_name, *u_path, *h_path, *d_path, *q_path, *k_path, *v_path, *params_path,
+        *dy_path;
     const char *out_path, *grads_path;
     int64_t heads, threads;
     double shift;
@@ -29,8 +30,9 @@ struct hb_apply {
     float *y;                          // host->alloc, as large as the input
 };
 
-// Reads the parameters, infers the problem (op, D, options) from their names and shapes, checks them against
-// impl->tensors. a->impl, a->u, a->params_path are set. 0, HB_ERR_INPUT with one line, or HB_ERR_OOM.
+// Reads the parameters, infers the problem (op, D, options) from their names and shapes, checks
+// them against impl->tensors. a->impl, a->u, a->params_path are set. 0, HB_ERR_INPUT with one line,
+// or HB_ERR_OOM.
 int hb_apply_params(struct hb_apply *a);
 
 #endif

@@ -1,8 +1,9 @@
 // apply_oper.c: the parameters of hyena and mha from a checkpoint (contract: apply.h).
 //
-// The shapes say what the problem is: D and order from the projections, taps from the short filter, E, W and
-// lmax from the implicit filter. The names are the published operator's. Buffers that a checkpoint repeats
-// (time, decay rates, the shared sine frequencies) may be there and must say what we compute ourselves.
+// The shapes say what the problem is: D and order from the projections, taps from the short filter,
+// E, W and lmax from the implicit filter. The names are the published operator's. Buffers that a
+// checkpoint repeats (time, decay rates, the shared sine frequencies) may be there and must say
+// what we compute ourselves.
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include "apply.h"
 #include "../impls/core/oper.h"
 
-static const double BUFFER_TOL = 1e-5;       // t and deltas are float32 in checkpoints, rounded from 15.4 at most
+static const double BUFFER_TOL = 1e-5;     // float32 in checkpoints, rounded from 15.4 at most
 
 static int bad(const struct hb_apply *a, const char *fmt, const char *name)
 {
@@ -27,16 +28,17 @@ static const struct hb_st_tensor *need(const struct hb_apply *a, const char *nam
     char buf[256];
     if (!t) bad(a, "tensor '%s' is missing", name);
     else if (t->rank != rank || t->n == 0) {
-        hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected %d dimensions, none empty", a->params_path, name,
-                hb_shape_str(t->rank, t->shape, buf, sizeof buf), rank);
+        hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected %d dimensions, none empty",
+                a->params_path, name, hb_shape_str(t->rank, t->shape, buf, sizeof buf), rank);
         t = NULL;
     }
     return t;
 }
 
-static int to_int(int64_t x) { return x > INT32_MAX ? INT32_MAX : (int)x; }    // too large: refused as a shape later
+// Too large: refused as a shape later.
+static int to_int(int64_t x) { return x > INT32_MAX ? INT32_MAX : (int)x; }
 
-// --- what the shapes say -------------------------------------------------------------------------------------
+// --- what the shapes say -------------------------------------------------------------------------
 
 // Projection ((blocks) D, D), blocks >= 3; 0 or HB_ERR_INPUT.
 static int infer_projection(struct hb_apply *a, const char *name, int64_t *blocks)
@@ -47,8 +49,8 @@ static int infer_projection(struct hb_apply *a, const char *name, int64_t *block
     a->p.D = w->shape[1];
     *blocks = w->shape[0] / w->shape[1];
     if (w->shape[0] % w->shape[1] || *blocks < 3)
-        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected (n D, D) with n >= 3", a->params_path, name,
-                       hb_shape_str(2, w->shape, buf, sizeof buf));
+        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected (n D, D) with n >= 3",
+                       a->params_path, name, hb_shape_str(2, w->shape, buf, sizeof buf));
     return 0;
 }
 
@@ -75,8 +77,9 @@ static int infer_hyena(struct hb_apply *a)
         return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has %d features, expected an odd number >= 3",
                        a->params_path, z->name, o->emb_dim);
     if (a->p.L > o->lmax)
-        return hb_fail(HB_ERR_INPUT, "%s: L = %" PRId64 ", but the positional table in %s ends at %" PRId64, a->u_path,
-                       a->p.L, a->params_path, o->lmax);
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: L = %" PRId64 ", but the positional table in %s ends at %" PRId64,
+                       a->u_path, a->p.L, a->params_path, o->lmax);
     return 0;
 }
 
@@ -94,31 +97,36 @@ static int infer_mha(struct hb_apply *a)
     a->p.oper.rope = a->rope;
     a->p.H = a->heads ? a->heads : a->p.D % 64 ? 1 : a->p.D / 64;
     if (a->p.D % a->p.H)
-        return hb_fail(HB_ERR_INPUT, "--heads %" PRId64 ": expected a divisor of D = %" PRId64, a->p.H, a->p.D);
+        return hb_fail(HB_ERR_INPUT, "--heads %" PRId64 ": expected a divisor of D = %" PRId64,
+                       a->p.H, a->p.D);
     return 0;
 }
 
-// --- buffers that only repeat what is known ---------------------------------------------------------------------
+// --- buffers that only repeat what is known ------------------------------------------------------
 
 struct buffer { const char *name; bool deltas; };
-static const struct buffer BUFFERS[] = { { "filter_fn.pos_emb.t", false }, { "filter_fn.modulation.deltas", true } };
-static const char *const SHARED_FREQ[] = { "filter_fn.implicit_filter.3.freq", "filter_fn.implicit_filter.5.freq" };
+static const struct buffer BUFFERS[] = { { "filter_fn.pos_emb.t", false },
+                                         { "filter_fn.modulation.deltas", true } };
+static const char *const SHARED_FREQ[] = { "filter_fn.implicit_filter.3.freq",
+                                           "filter_fn.implicit_filter.5.freq" };
 
-static int check_buffer(const struct hb_apply *a, const struct buffer *b, const struct hb_st_tensor *t)
+static int check_buffer(const struct hb_apply *a, const struct buffer *b,
+                        const struct hb_st_tensor *t)
 {
     const struct hb_oper_opts *o = &a->p.oper;
     int64_t n = b->deltas ? (o->order - 1) * a->p.D : o->lmax;
     float *x = malloc((size_t)(t->n ? t->n : 1) * sizeof *x);
-    int rc = x ? hb_st_load(&a->file, t, x) : hb_fail(HB_ERR_OOM, "%s: out of memory", a->params_path);
+    int rc = x ? hb_st_load(&a->file, t, x)
+               : hb_fail(HB_ERR_OOM, "%s: out of memory", a->params_path);
     if (!rc && t->n != n)
-        rc = hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has %" PRId64 " elements, expected %" PRId64, a->params_path,
-                     b->name, t->n, n);
+        rc = hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has %" PRId64 " elements, expected %" PRId64,
+                     a->params_path, b->name, t->n, n);
     for (int64_t i = 0; i < n && !rc; i++) {
         double want = b->deltas ? hb_decay(i, n) : hb_time(i, n), is = (double)x[i];
         if (b->deltas) is = fabs(is);            // stored with a minus sign
         if (!(fabs(is - want) <= BUFFER_TOL))
-            rc = hb_fail(HB_ERR_INPUT, "%s: tensor '%s', element %" PRId64 ": %.9g, expected %.9g", a->params_path,
-                         b->name, i, is, want);
+            rc = hb_fail(HB_ERR_INPUT, "%s: tensor '%s', element %" PRId64 ": %.9g, expected %.9g",
+                         a->params_path, b->name, i, is, want);
     }
     free(x);
     return rc;
@@ -130,7 +138,8 @@ static int check_freq(const struct hb_apply *a, const char *name, const struct h
     if (!first) return 0;                        // load_params reports that
     size_t bytes = (size_t)first->n * (first->f64 ? 8 : 4);
     if (t->n == first->n && t->f64 == first->f64 && !memcmp(t->data, first->data, bytes)) return 0;
-    return bad(a, "tensor '%s' differs from filter_fn.implicit_filter.1.freq: the frequencies must be shared", name);
+    return bad(a, "tensor '%s' differs from filter_fn.implicit_filter.1.freq, expected the same",
+               name);
 }
 
 // A tensor that impl->tensors does not name: a known buffer, or an error.
@@ -143,7 +152,7 @@ static int check_extra(const struct hb_apply *a, const struct hb_st_tensor *t)
     return bad(a, "tensor '%s' is unknown", t->name);
 }
 
-// --- all of them ---------------------------------------------------------------------------------------------------
+// --- all of them ---------------------------------------------------------------------------------
 
 static int load_params(struct hb_apply *a)
 {
@@ -153,8 +162,8 @@ static int load_params(struct hb_apply *a)
         char is[256], want[256];
         if (!t) return HB_ERR_INPUT;
         if (memcmp(t->shape, w->shape, (size_t)w->rank * sizeof *w->shape))
-            return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected %s", a->params_path, w->name,
-                           hb_shape_str(t->rank, t->shape, is, sizeof is),
+            return hb_fail(HB_ERR_INPUT, "%s: tensor '%s' has shape %s, expected %s",
+                           a->params_path, w->name, hb_shape_str(t->rank, t->shape, is, sizeof is),
                            hb_shape_str(w->rank, w->shape, want, sizeof want));
         a->params[i] = hb_host()->alloc(hb_host(), (size_t)t->n * sizeof(float));
         int rc = a->params[i] ? hb_st_load(&a->file, t, a->params[i]) : HB_ERR_OOM;
@@ -169,12 +178,13 @@ int hb_apply_params(struct hb_apply *a)
     if (!rc) rc = a->p.op == HB_HYENA ? infer_hyena(a) : infer_mha(a);
     if (rc) return rc;
     if (a->u.shape[2] != a->p.D)
-        return hb_fail(HB_ERR_INPUT, "%s: D = %" PRId64 ", but the parameters in %s are for D = %" PRId64, a->u_path,
-                       a->u.shape[2], a->params_path, a->p.D);
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: D = %" PRId64 ", but the parameters in %s are for D = %" PRId64,
+                       a->u_path, a->u.shape[2], a->params_path, a->p.D);
     a->n_params = a->impl->tensors(&a->p, a->tensors, HB_APPLY_TENSORS);
     if (a->n_params >= HB_APPLY_TENSORS)               // one more: u
-        return hb_fail(HB_ERR_RUN, "%s: %d parameter tensors, expected at most %d", a->impl_name, a->n_params,
-                       HB_APPLY_TENSORS - 1);
+        return hb_fail(HB_ERR_RUN, "%s: %d parameter tensors, expected at most %d", a->impl_name,
+                       a->n_params, HB_APPLY_TENSORS - 1);
     for (int i = 0; i < a->file.n && !rc; i++) {
         int k = 0;
         while (k < a->n_params && strcmp(a->tensors[k].name, a->file.t[i].name)) k++;

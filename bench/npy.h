@@ -1,4 +1,5 @@
-// npy.h: NumPy's .npy files (format versions 1.0, 2.0 and 3.0), float32 or float64 in C order, little endian.
+// npy.h: NumPy's .npy files (format versions 1.0, 2.0 and 3.0), float32 or float64 in C order,
+// little endian.
 #ifndef HB_NPY_H
 #define HB_NPY_H
 

@@ -10,7 +10,8 @@
 static int read_stream(const char *path, FILE *f, char **data, size_t *bytes)
 {
     struct stat st;
-    if (fstat(fileno(f), &st)) return hb_fail(HB_ERR_INPUT, "%s: cannot be read: %s", path, strerror(errno));
+    if (fstat(fileno(f), &st))
+        return hb_fail(HB_ERR_INPUT, "%s: cannot be read: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return hb_fail(HB_ERR_INPUT, "%s: not a regular file", path);
     size_t n = (size_t)st.st_size;
     char *x = malloc(n + 1);
@@ -45,7 +46,8 @@ int hb_to_f32(const char *where, const void *data, bool f64, int64_t n, float *o
         memcpy(&x, (const char *)data + (size_t)i * sizeof x, sizeof x);
         out[i] = (float)x;
         if (isfinite(x) && !isfinite(out[i]))
-            return hb_fail(HB_ERR_INPUT, "%s: element %lld is %g, too large for float32", where, (long long)i, x);
+            return hb_fail(HB_ERR_INPUT, "%s: element %lld is %g, too large for float32", where,
+                           (long long)i, x);
     }
     return 0;
 }

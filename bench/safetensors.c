@@ -14,7 +14,7 @@ static int bad(const char *path, const char *name, const char *what)
     return hb_fail(HB_ERR_INPUT, "%s: tensor '%s': %s", path, name, what);
 }
 
-// --- reading -----------------------------------------------------------------------------------------------
+// --- reading -------------------------------------------------------------------------------------
 
 static int read_shape(const char *path, struct hb_st_tensor *t, const json_t *shape)
 {
@@ -34,15 +34,18 @@ static int read_shape(const char *path, struct hb_st_tensor *t, const json_t *sh
     return 0;
 }
 
-static int read_tensor(const char *path, struct hb_st_tensor *t, const json_t *entry, const char *data, size_t bytes)
+static int read_tensor(const char *path, struct hb_st_tensor *t, const json_t *entry,
+                       const char *data, size_t bytes)
 {
-    const json_t *off = json_object_get(entry, "data_offsets"), *shape = json_object_get(entry, "shape");
+    const json_t *off = json_object_get(entry, "data_offsets"),
+                 *shape = json_object_get(entry, "shape");
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype || !shape || !off || json_object_size(entry) != 3)
         return bad(path, t->name, "expected exactly dtype, shape and data_offsets");
     t->f64 = !strcmp(dtype, "F64");
     if (!t->f64 && strcmp(dtype, "F32"))
-        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s': dtype %s, expected F32 or F64", path, t->name, dtype);
+        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s': dtype %s, expected F32 or F64", path,
+                       t->name, dtype);
     int rc = read_shape(path, t, shape);
     if (rc) return rc;
     const json_t *lo = json_array_get(off, 0), *hi = json_array_get(off, 1);
@@ -50,10 +53,13 @@ static int read_tensor(const char *path, struct hb_st_tensor *t, const json_t *e
         return bad(path, t->name, "data_offsets are not two integers");
     int64_t begin = json_integer_value(lo), end = json_integer_value(hi);
     if (begin < 0 || end < begin || (uint64_t)end > bytes)
-        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s': data_offsets %" PRId64 "..%" PRId64 ", expected inside 0..%zu",
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: tensor '%s': data_offsets %" PRId64 "..%" PRId64
+                       ", expected inside 0..%zu",
                        path, t->name, begin, end, bytes);
     if (end - begin != t->n * (t->f64 ? 8 : 4))
-        return hb_fail(HB_ERR_INPUT, "%s: tensor '%s': %" PRId64 " bytes of data, its shape needs %" PRId64, path,
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: tensor '%s': %" PRId64 " bytes of data, its shape needs %" PRId64, path,
                        t->name, end - begin, t->n * (t->f64 ? 8 : 4));
     t->data = data + begin;
     return 0;
@@ -72,27 +78,35 @@ static int check_cover(const struct hb_st *st, const char *data, size_t bytes)
     for (int i = 0; i < st->n; i++) {
         const struct hb_st_tensor *t = &st->t[i];
         if ((const char *)t->data != at)
-            return bad(st->path, t->name, (const char *)t->data < at ? "its data overlaps another tensor's"
-                                                                     : "there is a gap in front of its data");
+            return bad(st->path, t->name,
+                       (const char *)t->data < at ? "its data overlaps another tensor's"
+                                                  : "there is a gap in front of its data");
         at += t->n * (t->f64 ? 8 : 4);
     }
     if (at != data + bytes)
-        return hb_fail(HB_ERR_INPUT, "%s: %zu bytes behind the last tensor", st->path, (size_t)(data + bytes - at));
+        return hb_fail(HB_ERR_INPUT, "%s: %zu bytes behind the last tensor", st->path,
+                       (size_t)(data + bytes - at));
     return 0;
 }
 
 static int read_header(struct hb_st *st, size_t bytes)
 {
     uint64_t len = 0;
-    if (bytes < 8) return hb_fail(HB_ERR_INPUT, "%s: %zu bytes are too short for a .safetensors file", st->path, bytes);
+    if (bytes < 8)
+        return hb_fail(HB_ERR_INPUT, "%s: %zu bytes are too short for a .safetensors file",
+                       st->path, bytes);
     for (int i = 0; i < 8; i++) len |= (uint64_t)(unsigned char)st->bytes[i] << (8 * i);
     if (len > MAX_HEADER || len > bytes - 8)
-        return hb_fail(HB_ERR_INPUT, "%s: not a .safetensors file: its header claims %" PRIu64 " bytes, the file has %zu",
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: not a .safetensors file: its header claims %" PRIu64
+                       " bytes, the file has %zu",
                        st->path, len, bytes);
     json_error_t e;
     st->header = json_loadb(st->bytes + 8, len, JSON_REJECT_DUPLICATES, &e);
-    if (!st->header) return hb_fail(HB_ERR_INPUT, "%s: header, column %d: %s", st->path, e.column, e.text);
-    if (!json_is_object(st->header)) return hb_fail(HB_ERR_INPUT, "%s: its header is not a JSON object", st->path);
+    if (!st->header)
+        return hb_fail(HB_ERR_INPUT, "%s: header, column %d: %s", st->path, e.column, e.text);
+    if (!json_is_object(st->header))
+        return hb_fail(HB_ERR_INPUT, "%s: its header is not a JSON object", st->path);
     st->t = calloc(json_object_size(st->header) + 1, sizeof *st->t);
     if (!st->t) return hb_fail(HB_ERR_OOM, "%s: out of memory", st->path);
     const char *name, *data = st->bytes + 8 + len;
@@ -117,7 +131,8 @@ int hb_st_read(const char *path, struct hb_st *st)
     size_t bytes = 0;
     memset(st, 0, sizeof *st);
     st->path = strdup(path);
-    int rc = st->path ? hb_read_file(path, &st->bytes, &bytes) : hb_fail(HB_ERR_OOM, "%s: out of memory", path);
+    int rc = st->path ? hb_read_file(path, &st->bytes, &bytes)
+                      : hb_fail(HB_ERR_OOM, "%s: out of memory", path);
     if (!rc) rc = read_header(st, bytes);
     if (rc) hb_st_free(st);
     return rc;
@@ -146,7 +161,7 @@ int hb_st_load(const struct hb_st *st, const struct hb_st_tensor *t, float *out)
     return hb_to_f32(where, t->data, t->f64, t->n, out);
 }
 
-// --- writing -------------------------------------------------------------------------------------------------
+// --- writing -------------------------------------------------------------------------------------
 
 // The JSON header of t[0..n); *bytes: of all data. NULL: out of memory.
 static char *make_header(const struct hb_st_tensor *t, int n, int64_t *bytes)
@@ -155,10 +170,11 @@ static char *make_header(const struct hb_st_tensor *t, int n, int64_t *bytes)
     *bytes = 0;
     for (int i = 0; i < n; i++) {
         json_t *shape = json_array();
-        for (int k = 0; k < t[i].rank; k++) json_array_append_new(shape, json_integer(t[i].shape[k]));
+        for (int k = 0; k < t[i].rank; k++)
+            json_array_append_new(shape, json_integer(t[i].shape[k]));
         int64_t end = *bytes + t[i].n * 4;
-        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape, "data_offsets",
-                                  (json_int_t)*bytes, (json_int_t)end);
+        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape,
+                                  "data_offsets", (json_int_t)*bytes, (json_int_t)end);
         if (json_object_set_new(head, t[i].name, entry)) {
             json_decref(head);
             return NULL;
@@ -174,7 +190,7 @@ int hb_st_write(const char *path, const struct hb_st_tensor *t, int n)
 {
     int64_t data = 0;
     char *text = make_header(t, n, &data), *x = NULL;
-    size_t len = text ? (strlen(text) + 7) / 8 * 8 : 0;         // padded so that the data is aligned
+    size_t len = text ? (strlen(text) + 7) / 8 * 8 : 0;  // padded so that the data is aligned
     if (text) x = malloc(8 + len + (size_t)data);
     if (!x) {
         free(text);

@@ -1,10 +1,13 @@
-// cpu.c: the device interface (core/device.h) on the CPU: OpenBLAS for GEMM, OpenMP loops for the rest.
+// cpu.c: the device interface (core/device.h) on the CPU: OpenBLAS for GEMM, OpenMP loops for the
+// rest.
 //
 // Threads     host->threads, never an environment variable; short loops run on one.
-// Order       every reduction has one fixed order, so the same call gives the same bits. Most reductions do
-//             not even depend on the number of threads: each sum belongs to one thread.
+// Order       every reduction has one fixed order, so the same call gives the same bits. Most
+//             reductions do not even depend on the number of threads: each sum belongs to one
+//             thread.
 // Accuracy    long float sums are taken in blocks with a double across the blocks.
-// Memory      host->alloc; a block carries its size in front so that peak_bytes is this device's own.
+// Memory      host->alloc; a block carries its size in front so that peak_bytes is this device's
+//             own.
 #include <assert.h>
 #include <cblas.h>
 #include <omp.h>
@@ -28,12 +31,12 @@ int cpu_all_threads(void)
 
 int cpu_threads(int64_t n) { return n < SERIAL_BELOW ? 1 : cpu_all_threads(); }
 
-// --- memory and time -----------------------------------------------------------------------------------
+// --- memory and time -----------------------------------------------------------------------------
 
 static void *cpu_alloc(const struct hb_device *d, size_t bytes)
 {
     (void)d;
-    if (bytes > SIZE_MAX - HB_ALIGN) bytes = SIZE_MAX - HB_ALIGN;      // too much, and the host says so
+    if (bytes > SIZE_MAX - HB_ALIGN) bytes = SIZE_MAX - HB_ALIGN;  // too much, and the host says so
     char *block = cpu.host->alloc(cpu.host, bytes + HB_ALIGN);
     if (!block) return NULL;
     memcpy(block, &bytes, sizeof bytes);
@@ -60,7 +63,11 @@ static int cpu_move(const struct hb_device *d, void *dst, const void *src, size_
     return 0;
 }
 
-static void cpu_copy(void *dst, const void *src, size_t bytes, void *s) { (void)s; memcpy(dst, src, bytes); }
+static void cpu_copy(void *dst, const void *src, size_t bytes, void *s)
+{
+    (void)s;
+    memcpy(dst, src, bytes);
+}
 static void cpu_zero(void *dst, size_t bytes, void *s) { (void)s; memset(dst, 0, bytes); }
 static int cpu_sync(const struct hb_device *d, void *s) { (void)d; (void)s; return 0; }
 static size_t cpu_peak(const struct hb_device *d) { (void)d; return cpu.peak; }
@@ -74,19 +81,20 @@ static int64_t cpu_now_ns(const struct hb_device *d)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-// --- GEMM ------------------------------------------------------------------------------------------------
+// --- GEMM ----------------------------------------------------------------------------------------
 
-static void cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *A, int64_t lda,
-                     const float *B, int64_t ldb, float beta, float *C, int64_t ldc, void *s)
+static void cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
+                     int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc,
+                     void *s)
 {
     (void)s;
     assert(m <= INT32_MAX && n <= INT32_MAX && k <= INT32_MAX);   // OpenBLAS counts in int
     assert(lda <= INT32_MAX && ldb <= INT32_MAX && ldc <= INT32_MAX);
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-                (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
+    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (int)m, (int)n, (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
 }
 
-// --- sums --------------------------------------------------------------------------------------------------
+// --- sums ----------------------------------------------------------------------------------------
 
 double cpu_sum(const float *x, int64_t n)
 {
@@ -114,7 +122,8 @@ double cpu_dot(const float *a, const float *b, int64_t n)
     return total;
 }
 
-// Sum or sum of squares of a whole tensor: one contiguous share per thread, the shares added in thread order.
+// Sum or sum of squares of a whole tensor: one contiguous share per thread, the shares added in
+// thread order.
 static double reduce(const float *x, int64_t n, bool squares)
 {
     double part[MAX_THREADS];
@@ -144,7 +153,7 @@ static int cpu_total(const struct hb_device *d, double *out, const float *x, int
     return 0;
 }
 
-// --- bias, gates, sums of tensors --------------------------------------------------------------------------
+// --- bias, gates, sums of tensors ----------------------------------------------------------------
 
 static void cpu_bias_fwd(float *y, const float *b, int64_t R, int64_t C, void *s)
 {
@@ -193,7 +202,8 @@ static void cpu_gate_fwd(float *y, const float *a, const float *b, int64_t n, vo
     for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
 }
 
-static void cpu_gate_bwd(float *da, float *db, const float *dy, const float *a, const float *b, int64_t n, void *s)
+static void cpu_gate_bwd(float *da, float *db, const float *dy, const float *a, const float *b,
+                         int64_t n, void *s)
 {
     (void)s;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
@@ -218,7 +228,7 @@ static void cpu_scale(float *x, float a, int64_t n, void *s)
     for (int64_t i = 0; i < n; i++) x[i] *= a;
 }
 
-// --- the table -----------------------------------------------------------------------------------------------
+// --- the table -----------------------------------------------------------------------------------
 
 static const struct hb_device table = {
     .name = "cpu",

@@ -1,12 +1,16 @@
 // cpu_filter.c: Hyena's implicit filter on the CPU, forward and backward, in float64.
-//     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);  x3 = W3 a2 + b3, a3 = sin(f x3)
+//     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);
+//     x3 = W3 a2 + b3, a3 = sin(f x3);
 //     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift)
-// Method    blocks of positions, each whole inside one thread's cache: features first (W,n), dgemm for the
-//           products, polynomial sin and cos that vectorise, the window by its ratio from step to step.
-//           The backward pass computes its block's forward again: nothing is kept between the passes.
-// Cost      2 L (E W + 2 W^2 + W C) flop forward in double, about four times that backward; scratch per thread
-//           (7 W + E + CHUNK) BLOCK doubles, backward also one copy of the parameters' gradients.
-// Source    Poli et al. 2023, arXiv:2302.10866, section 3.3 and appendix D.3, with the published code's table.
+// Method    blocks of positions, each whole inside one thread's cache: features first (W,n), dgemm
+//           for the products, polynomial sin and cos that vectorise, the window by its ratio from
+//           step to step. The backward pass computes its block's forward again: nothing is kept
+//           between the passes.
+// Cost      2 L (E W + 2 W^2 + W C) flop forward in double, about four times that backward; scratch
+//           per thread (7 W + E + CHUNK) BLOCK doubles, backward also one copy of the parameters'
+//           gradients.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 3.3 and appendix D.3, with the published
+//           code's table.
 // Accuracy  that of float64; h is rounded once. In float32 the gradients would miss 1e-5.
 #include <assert.h>
 #include <cblas.h>
@@ -17,12 +21,14 @@
 #include "cpu.h"
 #include "cpu_math.h"
 
-enum { BLOCK = 128,              // positions: the seven (W,BLOCK) arrays of W = 64 fill 460 KB of L2
-       CHUNK = 64,               // filter channels whose (CHUNK,BLOCK) piece is held at once
-       LANES = 8 };              // window values advanced together
+enum {
+    BLOCK = 128,                 // positions: seven (W,BLOCK) arrays of W = 64 fill 460 KB of L2
+    CHUNK = 64,                  // filter channels whose (CHUNK,BLOCK) piece is held at once
+    LANES = 8,                   // window values advanced together
+};
 
 // Parameters, or their gradients, in double.
-struct params64 { double *w[3], *b[3], *w4, *freq; };      // w[0] (W,E), w[1..2] (W,W), b (W), w4 (C,W)
+struct params64 { double *w[3], *b[3], *w4, *freq; };  // w (W,E) (W,W) (W,W), b (W), w4 (C,W)
 
 // One thread's arrays.
 struct scratch {
@@ -76,9 +82,13 @@ static void place_scratch(struct scratch *sc, double *at, const struct hb_filter
     place_params(&sc->grad, sc->g + (size_t)CHUNK * BLOCK, f);
 }
 
-static void widen(double *to, const float *from, int64_t n) { for (int64_t i = 0; i < n; i++) to[i] = (double)from[i]; }
+static void widen(double *to, const float *from, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) to[i] = (double)from[i];
+}
 
-static void load_params(struct params64 *to, const struct hb_filter_params *p, const struct hb_filter_shape *f)
+static void load_params(struct params64 *to, const struct hb_filter_params *p,
+                        const struct hb_filter_shape *f)
 {
     int64_t W = f->width;
     const float *w[3] = { p->w1, p->w2, p->w3 }, *b[3] = { p->b1, p->b2, p->b3 };
@@ -90,11 +100,11 @@ static void load_params(struct params64 *to, const struct hb_filter_params *p, c
     widen(to->freq, p->freq, W);
 }
 
-static void dgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, int64_t lda, const double *B,
-                  int64_t ldb, double beta, double *C, int64_t ldc)
+static void dgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, int64_t lda,
+                  const double *B, int64_t ldb, double beta, double *C, int64_t ldc)
 {
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-                (int)k, 1.0, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (int)m, (int)n, (int)k, 1.0, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
 }
 
 // y[i] = sin(f x[i]), or cos.
@@ -103,7 +113,7 @@ static void trig_row(double *y, const double *x, double f, int64_t n, bool cosin
     double top = 0, shift = cosine ? 0.5 : 0.0;
     #pragma omp simd reduction(max : top)
     for (int64_t i = 0; i < n; i++) top = fabs(f * x[i]) > top ? fabs(f * x[i]) : top;
-    if (top >= CPU_TRIG_MAX) {                   // no network that trains gets here; the answer is still right
+    if (top >= CPU_TRIG_MAX) {  // no network that trains gets here; the answer is still right
         for (int64_t i = 0; i < n; i++) y[i] = cosine ? cos(f * x[i]) : sin(f * x[i]);
         return;
     }
@@ -111,8 +121,10 @@ static void trig_row(double *y, const double *x, double f, int64_t n, bool cosin
     for (int64_t i = 0; i < n; i++) y[i] = cpu_trig(f * x[i], shift);
 }
 
-// win[j] = exp(-t_{j0+j} delta_c) + shift for j < n: neighbours have a constant ratio. n rounded up to LANES.
-static void window_row(double *win, const struct hb_filter_shape *f, int64_t c, int64_t j0, int64_t n)
+// win[j] = exp(-t_{j0+j} delta_c) + shift for j < n: neighbours have a constant ratio. n rounded up
+// to LANES.
+static void window_row(double *win, const struct hb_filter_shape *f, int64_t c, int64_t j0,
+                       int64_t n)
 {
     double delta = hb_decay(c, f->channels), ratio = exp(-delta * hb_time(1, f->lmax)), leap = 1;
     double first = exp(-delta * hb_time(j0, f->lmax));
@@ -124,8 +136,8 @@ static void window_row(double *win, const struct hb_filter_shape *f, int64_t c, 
 }
 
 // z, x[0..2], a[0..2] of the n positions from j0.
-static void mlp_fwd(struct scratch *sc, const struct params64 *p, const struct hb_filter_shape *f, const float *z,
-                    int64_t j0, int64_t n)
+static void mlp_fwd(struct scratch *sc, const struct params64 *p, const struct hb_filter_shape *f,
+                    const float *z, int64_t j0, int64_t n)
 {
     int64_t W = f->width, E = f->emb_dim;
     widen(sc->z, z + j0 * E, n * E);
@@ -134,14 +146,15 @@ static void mlp_fwd(struct scratch *sc, const struct params64 *p, const struct h
             for (int64_t j = 0; j < n; j++) sc->x[l][w * n + j] = p->b[l][w];
         if (l == 0) dgemm(false, true, W, n, E, p->w[0], E, sc->z, E, 1.0, sc->x[0], n);
         else dgemm(false, false, W, n, W, p->w[l], W, sc->a[l - 1], n, 1.0, sc->x[l], n);
-        for (int64_t w = 0; w < W; w++) trig_row(sc->a[l] + w * n, sc->x[l] + w * n, p->freq[w], n, false);
+        for (int64_t w = 0; w < W; w++)
+            trig_row(sc->a[l] + w * n, sc->x[l] + w * n, p->freq[w], n, false);
     }
 }
 
-// --- forward -----------------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
-static void block_fwd(float *h, struct scratch *sc, const struct params64 *p, const struct hb_filter_shape *f,
-                      const float *z, int64_t j0, int64_t n)
+static void block_fwd(float *h, struct scratch *sc, const struct params64 *p,
+                      const struct hb_filter_shape *f, const float *z, int64_t j0, int64_t n)
 {
     int64_t W = f->width;
     double win[BLOCK + LANES];
@@ -162,8 +175,8 @@ static void block_fwd(float *h, struct scratch *sc, const struct params64 *p, co
     }
 }
 
-int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f, struct hb_filter_params p,
-                   void *ws, void *s)
+int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
+                   struct hb_filter_params p, void *ws, void *s)
 {
     (void)d; (void)s;
     struct params64 p64;
@@ -183,11 +196,11 @@ int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f
     return 0;
 }
 
-// --- backward ----------------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 // dW4 += dg a3', da = W4' dg, with dg = dh window.
-static void last_layer_bwd(struct scratch *sc, const struct params64 *p, const struct hb_filter_shape *f,
-                           const float *dh, int64_t j0, int64_t n)
+static void last_layer_bwd(struct scratch *sc, const struct params64 *p,
+                           const struct hb_filter_shape *f, const float *dh, int64_t j0, int64_t n)
 {
     int64_t W = f->width;
     double win[BLOCK + LANES];
@@ -208,7 +221,8 @@ static void last_layer_bwd(struct scratch *sc, const struct params64 *p, const s
     }
 }
 
-// Through sine l, da becomes dx = f cos(f x) da; df += sum x cos(f x) da, db += sum dx. a[l] holds the cosine.
+// Through sine l, da becomes dx = f cos(f x) da; df += sum x cos(f x) da, db += sum dx. a[l] holds
+// the cosine.
 static void sine_bwd(struct scratch *sc, const struct params64 *p, int l, int64_t W, int64_t n)
 {
     for (int64_t w = 0; w < W; w++) {
@@ -228,7 +242,8 @@ static void sine_bwd(struct scratch *sc, const struct params64 *p, int l, int64_
 }
 
 static void block_bwd(const float *dh, struct scratch *sc, const struct params64 *p,
-                      const struct hb_filter_shape *f, const float *z, float *dz, int64_t j0, int64_t n)
+                      const struct hb_filter_shape *f, const float *z, float *dz, int64_t j0,
+                      int64_t n)
 {
     int64_t W = f->width, E = f->emb_dim;
     mlp_fwd(sc, p, f, z, j0, n);
@@ -236,7 +251,7 @@ static void block_bwd(const float *dh, struct scratch *sc, const struct params64
     for (int l = 2; l > 0; l--) {
         sine_bwd(sc, p, l, W, n);
         dgemm(false, true, W, W, n, sc->da, n, sc->a[l - 1], n, 1.0, sc->grad.w[l], W);
-        dgemm(true, false, W, n, W, p->w[l], W, sc->da, n, 0.0, sc->x[l], n);     // x[l] is free now
+        dgemm(true, false, W, n, W, p->w[l], W, sc->da, n, 0.0, sc->x[l], n);  // x[l] is free now
         double *next = sc->x[l];
         sc->x[l] = sc->da;
         sc->da = next;
@@ -273,7 +288,7 @@ int cpu_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_
     for (int i = 0; i < T; i++) {
         struct scratch sc;
         place_scratch(&sc, scratch + (size_t)i * stride, &f);
-        memset(sc.grad.w[0], 0, count_params(&f) * sizeof(double));      // they lie one after the other
+        memset(sc.grad.w[0], 0, count_params(&f) * sizeof(double));  // they lie one after the other
         for (int64_t k = blocks * i / T; k < blocks * (i + 1) / T; k++) {
             int64_t n = f.L - k * BLOCK < BLOCK ? f.L - k * BLOCK : BLOCK;
             block_bwd(dh, &sc, &p64, &f, p.z, grads.z, k * BLOCK, n);

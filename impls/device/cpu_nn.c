@@ -1,7 +1,8 @@
-// cpu_nn.c: the language model's primitives on the CPU: layer norm, GELU, embedding, cross-entropy, AdamW.
+// cpu_nn.c: the language model's primitives on the CPU: layer norm, GELU, embedding, cross-entropy,
+// AdamW.
 //
-// Column sums (dg, db, embedding gradients) give each thread columns of its own and walk the rows in order, so
-// they do not depend on the number of threads.
+// Column sums (dg, db, embedding gradients) give each thread columns of its own and walk the rows
+// in order, so they do not depend on the number of threads.
 #include <math.h>
 #include <string.h>
 
@@ -11,10 +12,10 @@
 enum { COLS = 32 };              // columns one thread sums at a time: two cache lines per row
 static const double LN_EPS = 1e-5;
 
-// --- layer norm ------------------------------------------------------------------------------------------
+// --- layer norm ----------------------------------------------------------------------------------
 
-void cpu_layernorm_fwd(float *y, float *mean, float *rstd, const float *x, const float *g, const float *b,
-                       int64_t R, int64_t C, void *s)
+void cpu_layernorm_fwd(float *y, float *mean, float *rstd, const float *x, const float *g,
+                       const float *b, int64_t R, int64_t C, void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
@@ -30,13 +31,16 @@ void cpu_layernorm_fwd(float *y, float *mean, float *rstd, const float *x, const
         mean[r] = (float)m;
         rstd[r] = (float)inv;
         #pragma omp simd
-        for (int64_t c = 0; c < C; c++) y[r * C + c] = (float)(((double)xr[c] - m) * inv) * g[c] + b[c];
+        for (int64_t c = 0; c < C; c++)
+            y[r * C + c] = (float)(((double)xr[c] - m) * inv) * g[c] + b[c];
     }
 }
 
-// With n = (x - mean) rstd and e = dy g:   dx += rstd (e - avg(e) - n avg(e n)),  dg += dy n,  db += dy
-void cpu_layernorm_bwd(float *dx, float *dg, float *db, const float *dy, const float *x, const float *mean,
-                       const float *rstd, const float *g, int64_t R, int64_t C, void *s)
+// With n = (x - mean) rstd and e = dy g:   dx += rstd (e - avg(e) - n avg(e n)),  dg += dy n,  db
+//                                          += dy
+void cpu_layernorm_bwd(float *dx, float *dg, float *db, const float *dy, const float *x,
+                       const float *mean, const float *rstd, const float *g, int64_t R, int64_t C,
+                       void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
@@ -71,9 +75,9 @@ void cpu_layernorm_bwd(float *dx, float *dg, float *db, const float *dy, const f
     }
 }
 
-// --- GELU, tanh form ---------------------------------------------------------------------------------------
-// 0.5 x (1 + tanh v) = x / (1 + exp(-2v)),  v = sqrt(2/pi) (x + 0.044715 x^3): one exponential, and no
-// cancellation for negative x.
+// --- GELU, tanh form -----------------------------------------------------------------------------
+// 0.5 x (1 + tanh v) = x / (1 + exp(-2v)),  v = sqrt(2/pi) (x + 0.044715 x^3): one exponential, and
+// no cancellation for negative x.
 
 static const float TWO_ROOT_2_PI = 1.595769122f, CUBE = 0.044715f;
 
@@ -98,10 +102,10 @@ void cpu_gelu_bwd(float *dx, const float *dy, const float *x, int64_t n, void *s
     }
 }
 
-// --- embedding -----------------------------------------------------------------------------------------------
+// --- embedding -----------------------------------------------------------------------------------
 
-void cpu_embed_fwd(float *x, const float *W, const float *pos, const int32_t *tok, int64_t R, int64_t L,
-                   int64_t C, void *s)
+void cpu_embed_fwd(float *x, const float *W, const float *pos, const int32_t *tok, int64_t R,
+                   int64_t L, int64_t C, void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
@@ -113,8 +117,8 @@ void cpu_embed_fwd(float *x, const float *W, const float *pos, const int32_t *to
     }
 }
 
-void cpu_embed_bwd(float *dW, float *dpos, const float *dx, const int32_t *tok, int64_t R, int64_t L, int64_t C,
-                   int64_t V, void *s)
+void cpu_embed_bwd(float *dW, float *dpos, const float *dx, const int32_t *tok, int64_t R,
+                   int64_t L, int64_t C, int64_t V, void *s)
 {
     (void)s; (void)V;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
@@ -131,7 +135,7 @@ void cpu_embed_bwd(float *dW, float *dpos, const float *dx, const int32_t *tok, 
     }
 }
 
-// --- softmax cross-entropy -----------------------------------------------------------------------------------
+// --- softmax cross-entropy -----------------------------------------------------------------------
 
 // One row; dz (V) may be z or NULL. Returns -log softmax(z)[target].
 static float xent_row(float *dz, const float *z, int32_t target, float scale, int64_t V)
@@ -147,13 +151,14 @@ static float xent_row(float *dz, const float *z, int32_t target, float scale, in
     float zt = z[target], inv = (float)(1.0 / sum);
     #pragma omp simd
     for (int64_t v = 0; v < V; v++) dz[v] = cpu_expf(z[v] - top) * inv * scale;
-    // The target's entry again: p - 1 cancels when the model is nearly sure, minus the others' share does not.
+    // The target's entry again: p - 1 cancels when the model is nearly sure, minus the others'
+    // share does not.
     dz[target] = (float)(((double)cpu_expf(zt - top) - sum) / sum * (double)scale);
     return nll;
 }
 
-void cpu_xent(float *nll, float *dz, const float *z, const int32_t *target, float scale, int64_t R, int64_t V,
-              void *s)
+void cpu_xent(float *nll, float *dz, const float *z, const int32_t *target, float scale, int64_t R,
+              int64_t V, void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(R * V))
@@ -165,13 +170,16 @@ void cpu_xent(float *nll, float *dz, const float *z, const int32_t *target, floa
     }
 }
 
-// --- AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) -----------------------------------------
+// --- AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) ---------------------------
 
-void cpu_adamw(float *w, float *m, float *v, const float *g, float gscale, struct hb_adamw o, int64_t n, void *s)
+void cpu_adamw(float *w, float *m, float *v, const float *g, float gscale, struct hb_adamw o,
+               int64_t n, void *s)
 {
     (void)s;
-    double c1 = 1.0 - pow((double)o.beta1, (double)o.step), c2 = 1.0 - pow((double)o.beta2, (double)o.step);
-    float step = (float)((double)o.lr / c1), root = (float)(1.0 / sqrt(c2)), keep = 1.0f - o.lr * o.weight_decay;
+    double c1 = 1.0 - pow((double)o.beta1, (double)o.step),
+           c2 = 1.0 - pow((double)o.beta2, (double)o.step);
+    float step = (float)((double)o.lr / c1), root = (float)(1.0 / sqrt(c2)),
+          keep = 1.0f - o.lr * o.weight_decay;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) {
         float e = g[i] * gscale;

@@ -1,4 +1,5 @@
-// cpu_seq.c: the primitives that move along the sequence on the CPU: short depthwise filter, attention heads.
+// cpu_seq.c: the primitives that move along the sequence on the CPU: short depthwise filter,
+// attention heads.
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -10,15 +11,16 @@ enum { T_BLOCK = 1024,           // positions per block: four rows of it stay in
        TILE = 16 };              // heads: tile of a transposition, one cache line wide
 static const double ROPE_THETA = 10000.0;
 
-// --- short depthwise filter --------------------------------------------------------------------------------
+// --- short depthwise filter ----------------------------------------------------------------------
 
 // One row of L positions. K is a constant where this is inlined for the usual 3 taps.
-static inline void shortconv_row(float *y, const float *p, float bp, const float *w, float bs, int64_t L, int K)
+static inline void shortconv_row(float *y, const float *p, float bp, const float *w, float bs,
+                                 int64_t L, int K)
 {
     float w_sum = 0;
     for (int j = 0; j < K; j++) w_sum += w[j];
     float bias = bs + bp * w_sum;
-    for (int64_t t = 0; t < L && t < K - 1; t++) {       // the start: taps that fall before t = 0 see 0, not bp
+    for (int64_t t = 0; t < L && t < K - 1; t++) {   // taps that fall before t = 0 see 0, not bp
         float sum = bs;
         for (int64_t j = K - 1 - t; j < K; j++) sum += w[j] * (p[t - (K - 1) + j] + bp);
         y[t] = sum;
@@ -31,8 +33,8 @@ static inline void shortconv_row(float *y, const float *p, float bp, const float
     }
 }
 
-void cpu_shortconv_fwd(float *y, const float *p, const float *bp, const float *w, const float *bs, int64_t C,
-                       int64_t B, int64_t L, int K, void *s)
+void cpu_shortconv_fwd(float *y, const float *p, const float *bp, const float *w, const float *bs,
+                       int64_t C, int64_t B, int64_t L, int K, void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(C * B * L)) collapse(2)
@@ -46,7 +48,8 @@ void cpu_shortconv_fwd(float *y, const float *p, const float *bp, const float *w
 }
 
 // dp[t] = sum_j w[j] dy[t+K-1-j] for t0 <= t < t1, terms at or beyond L dropped.
-static inline void shortconv_dp(float *dp, const float *dy, const float *w, int64_t t0, int64_t t1, int64_t L, int K)
+static inline void shortconv_dp(float *dp, const float *dy, const float *w, int64_t t0, int64_t t1,
+                                int64_t L, int K)
 {
     int64_t whole = t1 < L - K + 1 ? t1 : L - K + 1;     // up to here every tap has its dy
     if (whole < t0) whole = t0;
@@ -63,9 +66,11 @@ static inline void shortconv_dp(float *dp, const float *dy, const float *w, int6
     }
 }
 
-// One channel: dp, and its sums over batch and time. Tap j sees bp at every position but the first K-1-j.
-static void shortconv_bwd_channel(float *dp, float *dw, float *dbs, float *dbp, const float *dy, const float *p,
-                                  float bp, const float *w, int64_t B, int64_t L, int K)
+// One channel: dp, and its sums over batch and time. Tap j sees bp at every position but the first
+// K-1-j.
+static void shortconv_bwd_channel(float *dp, float *dw, float *dbs, float *dbp, const float *dy,
+                                  const float *p, float bp, const float *w, int64_t B, int64_t L,
+                                  int K)
 {
     double sum_dy = 0, sum_dp = 0;
     for (int64_t b = 0; b < B; b++)
@@ -89,22 +94,26 @@ static void shortconv_bwd_channel(float *dp, float *dw, float *dbs, float *dbp, 
     }
 }
 
-void cpu_shortconv_bwd(float *dp, float *dw, float *dbs, float *dbp, const float *dy, const float *p,
-                       const float *bp, const float *w, int64_t C, int64_t B, int64_t L, int K, void *s)
+void cpu_shortconv_bwd(float *dp, float *dw, float *dbs, float *dbp, const float *dy,
+                       const float *p, const float *bp, const float *w, int64_t C, int64_t B,
+                       int64_t L, int K, void *s)
 {
     (void)s;
     #pragma omp parallel for num_threads(cpu_threads(C * B * L))
     for (int64_t c = 0; c < C; c++)
-        shortconv_bwd_channel(dp + c * B * L, dw + c * K, dbs + c, dbp ? dbp + c : NULL, dy + c * B * L,
-                              p + c * B * L, bp ? bp[c] : 0, w + c * K, B, L, K);
+        shortconv_bwd_channel(dp + c * B * L, dw + c * K, dbs + c, dbp ? dbp + c : NULL,
+                              dy + c * B * L, p + c * B * L, bp ? bp[c] : 0, w + c * K, B, L, K);
 }
 
-// --- heads ---------------------------------------------------------------------------------------------------
+// --- heads ---------------------------------------------------------------------------------------
 
-// A tile of TILE channels and TILE positions passes through `x`, [i][t], so that both sides are read and written
-// along their contiguous axis: walking across the projection's rows, B L floats apart and often a power of two,
-// would hit the same few cache sets again and again.
-struct tile { int64_t t0, nt, i0, ni; float x[2][TILE][TILE]; };     // x[1]: the partners i + P/2 where turned
+// A tile of TILE channels and TILE positions passes through `x`, [i][t], so that both sides are
+// read and written along their contiguous axis: walking across the projection's rows, B L floats
+// apart and often a power of two, would hit the same few cache sets again and again.
+struct tile {
+    int64_t t0, nt, i0, ni;
+    float x[2][TILE][TILE];      // x[1]: the partners i + P/2 where turned
+};
 struct angles { float c[TILE][TILE], s[TILE][TILE]; };              // [i][t]
 
 // A head's P channels at L positions: (L,P), or rows of the projection `rows` floats apart.
@@ -114,7 +123,8 @@ static void load_tile(struct tile *a, int part, struct view v, int64_t i0)
 {
     if (v.proj)
         for (int64_t i = 0; i < a->ni; i++)
-            for (int64_t t = 0; t < a->nt; t++) a->x[part][i][t] = v.x[(i0 + i) * v.rows + a->t0 + t];
+            for (int64_t t = 0; t < a->nt; t++)
+                a->x[part][i][t] = v.x[(i0 + i) * v.rows + a->t0 + t];
     else
         for (int64_t t = 0; t < a->nt; t++)
             for (int64_t i = 0; i < a->ni; i++) a->x[part][i][t] = v.x[(a->t0 + t) * v.P + i0 + i];
@@ -124,7 +134,8 @@ static void store_tile(const struct tile *a, int part, struct view v, int64_t i0
 {
     if (v.proj)
         for (int64_t i = 0; i < a->ni; i++)
-            for (int64_t t = 0; t < a->nt; t++) v.x[(i0 + i) * v.rows + a->t0 + t] = a->x[part][i][t];
+            for (int64_t t = 0; t < a->nt; t++)
+                v.x[(i0 + i) * v.rows + a->t0 + t] = a->x[part][i][t];
     else
         for (int64_t t = 0; t < a->nt; t++)
             for (int64_t i = 0; i < a->ni; i++) v.x[(a->t0 + t) * v.P + i0 + i] = a->x[part][i][t];
@@ -156,7 +167,8 @@ static void turn(struct tile *a, const struct angles *by, float sign)
 struct heads { float *head[3]; float *proj; int64_t B, H, L, P; bool split; };
 
 // Tensor n (q, k, v) of head (b,h) between its two layouts; `by` is NULL where nothing is turned.
-static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const struct angles *by, struct tile *a)
+static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const struct angles *by,
+                      struct tile *a)
 {
     int64_t BL = m->B * m->L, P = m->P;
     struct view head = { m->head[n] + (b * m->H + h) * m->L * P, P, 0, false };
@@ -215,19 +227,20 @@ static void move_heads(const struct heads *m, bool rope)
     move_plain(m, rope ? 2 : 0);
 }
 
-void cpu_heads_split(float *q, float *k, float *v, const float *p, int64_t B, int64_t H, int64_t L, int64_t P,
-                     bool rope, void *s)
+void cpu_heads_split(float *q, float *k, float *v, const float *p, int64_t B, int64_t H, int64_t L,
+                     int64_t P, bool rope, void *s)
 {
     (void)s;
     struct heads m = { { q, k, v }, (float *)p, B, H, L, P, true };      // p is only read
     move_heads(&m, rope);
 }
 
-void cpu_heads_merge(float *dp, const float *dq, const float *dk, const float *dv, int64_t B, int64_t H,
-                     int64_t L, int64_t P, bool rope, void *s)
+void cpu_heads_merge(float *dp, const float *dq, const float *dk, const float *dv, int64_t B,
+                     int64_t H, int64_t L, int64_t P, bool rope, void *s)
 {
     (void)s;
-    struct heads m = { { (float *)dq, (float *)dk, (float *)dv }, dp, B, H, L, P, false };   // read only
+    float *from[3] = { (float *)dq, (float *)dk, (float *)dv };          // only read
+    struct heads m = { { from[0], from[1], from[2] }, dp, B, H, L, P, false };
     move_heads(&m, rope);
 }
 
@@ -239,10 +252,12 @@ void cpu_heads_join(float *y, const float *x, int64_t B, int64_t H, int64_t L, i
     for (int64_t b = 0; b < B; b++)
         for (int64_t t = 0; t < L; t++)
             for (int64_t h = 0; h < H; h++)
-                memcpy(y + ((b * L + t) * H + h) * P, x + ((b * H + h) * L + t) * P, (size_t)P * sizeof *y);
+                memcpy(y + ((b * L + t) * H + h) * P, x + ((b * H + h) * L + t) * P,
+                       (size_t)P * sizeof *y);
 }
 
-void cpu_heads_unjoin(float *dx, const float *dy, int64_t B, int64_t H, int64_t L, int64_t P, void *s)
+void cpu_heads_unjoin(float *dx, const float *dy, int64_t B, int64_t H, int64_t L, int64_t P,
+                      void *s)
 {
     cpu_heads_join(dx, dy, B, L, H, P, s);       // the same exchange of the two middle axes
 }

@@ -1,14 +1,18 @@
 // hyena.c: the Hyena operator over the device interface, with any longconv inside (problem.inner).
 //     x^0 .. x^{N-1}, v = short(Win u + bin);  v_0 = v;  for o < N-1:  r_o = v_o x^{N-1-o},
 //     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout          u,y (B,L,D)  float32
-// Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the last reads it,
-//           so nothing is transposed and the long convolution sees contiguous time (strides b L, c B L).
-// Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for all b).
-// Memory    in units of B L D floats: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1}, scratch);
-//           the filter h (C,L), C = (N-1) D, and its gradient.
-// Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published code has.
+// Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the
+//           last reads it, so nothing is transposed and the long convolution sees contiguous time
+//           (strides b L, c B L).
+// Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
+//           all b).
+// Memory    in units of B L D floats: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1},
+//           scratch); the filter h (C,L), C = (N-1) D, and its gradient.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
+//           code has.
 // Accuracy  the filter in float64, the rest in float32.
-// Refuses   dtypes other than f32, order < 2, even E, lmax < L, filter = fixed (the filter is a parameter here).
+// Refuses   dtypes other than f32, order < 2, even E, lmax < L, filter = fixed (the filter is a
+//           parameter here).
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,17 +25,19 @@ struct state {
     const struct hb_host *host;            // borrowed
     const struct hb_device *dev;           // borrowed
     const struct hb_impl *inner;           // borrowed; NULL without long convolution
-    void **conv;                           // owned; N-1 states, or one where nothing is kept for a backward pass
+    void **conv;                           // owned: N-1 states; one if there is no backward pass
     int n_conv;
     struct hb_proj proj;
     struct hb_filter_shape fs;
     int N;
-    bool backward, permute;                // permute: filter channels come as c*(N-1)+o and are wanted as o*D+c
+    bool backward;
+    bool permute;                          // filter channels come as c*(N-1)+o, wanted as o*D+c
     int64_t BLD;
     float *p, *s;                          // owned: (N+1 or 1 blocks), (N+1 blocks)
-    float *r, *v;                          // owned: r_o and v_{o+1}, N-1 blocks each (forward only: NULL, 1)
-    float *h, *dh, *h_raw, *d, *dd;        // owned: (C,L); backward (C,L); if permute (C,L), (C), (2C)
-    float *e, *f, *blk;                    // owned: backward scratch, one block each; blk also dp
+    float *r, *v;                          // owned: r_o, v_{o+1}: N-1 blocks; forward only 0, 1
+    float *h, *dh;                         // owned: (C,L), the second with backward
+    float *h_raw, *d, *dd;                 // owned, if permute: (C,L), (C), (2C)
+    float *e, *f, *blk;                    // owned: backward scratch: one block each, blk two
     float *sink;                           // owned: where gradients that nobody wants go
     void *ws;                              // owned
 };
@@ -40,7 +46,8 @@ static const char *refuses(const struct hb_problem *p)
 {
     struct hb_oper_opts o = hb_oper_resolve(p);
     if (p->dtype != HB_F32) return "hyena computes in float32 only";
-    if (p->filter == HB_FILTER_FIXED) return "hyena makes its filter from its parameters at every call";
+    if (p->filter == HB_FILTER_FIXED)
+        return "hyena makes its filter from its parameters at every call";
     if (o.order < 2) return "hyena needs order >= 2";
     if (o.emb_dim < 3 || o.emb_dim % 2 == 0) return "hyena needs an odd emb_dim >= 3";
     if (o.filter_width < 1) return "hyena needs filter_width >= 1";
@@ -50,34 +57,39 @@ static const char *refuses(const struct hb_problem *p)
     return NULL;
 }
 
-// --- parameters ----------------------------------------------------------------------------------------
+// --- parameters ----------------------------------------------------------------------------------
+
+#define MLP "filter_fn.implicit_filter."
 
 static int tensors(const struct hb_problem *p, struct hb_tensor *out, int cap)
 {
     struct hb_oper_opts o = hb_oper_resolve(p);
-    int64_t D = p->D, Q = (o.order + 1) * D, C = (o.order - 1) * D, W = o.filter_width, E = o.emb_dim;
+    int64_t D = p->D, Q = (o.order + 1) * D, C = (o.order - 1) * D, W = o.filter_width;
+    int64_t E = o.emb_dim, taps = o.short_taps, lmax = o.lmax;
     float aD = (float)(1 / sqrt((double)D)), aK = (float)(1 / sqrt((double)o.short_taps));
     float aE = (float)(1 / sqrt((double)E)), aW = (float)(1 / sqrt((double)W));
     const enum hb_init U = HB_INIT_UNIFORM, G = HB_INIT_NORMAL, O = HB_INIT_ZERO, K = HB_INIT_CONST,
                        P = HB_INIT_POSEMB;
-    // name, shape, rank, init, argument, the same in the language model, residual_out, trainable, filter_group
+    const bool no = false, yes = true;
+    // name, shape, rank; initialisation alone and inside a language model; residual_out, trainable,
+    // filter_group
     const struct hb_tensor all[HB_HY_COUNT] = {
-        [HB_HY_WIN]  = { "in_proj.weight", { Q, D }, 2, U, aD, G, 0.02f, false, true, false },
-        [HB_HY_BIN]  = { "in_proj.bias", { Q }, 1, U, aD, O, 0, false, true, false },
-        [HB_HY_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, true, true, false },
-        [HB_HY_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, false, true, false },
-        [HB_HY_WS]   = { "short_filter.weight", { Q, 1, o.short_taps }, 3, U, aK, U, aK, false, true, false },
-        [HB_HY_BS]   = { "short_filter.bias", { Q }, 1, U, aK, U, aK, false, true, false },
-        [HB_HY_D]    = { "filter_fn.bias", { C }, 1, G, 1, G, 1, false, true, false },
-        [HB_HY_Z]    = { "filter_fn.pos_emb.z", { 1, o.lmax, E }, 3, P, 0, P, 0, false, o.train_z, true },
-        [HB_HY_W1]   = { "filter_fn.implicit_filter.0.weight", { W, E }, 2, U, aE, G, 0.02f, false, true, true },
-        [HB_HY_B1]   = { "filter_fn.implicit_filter.0.bias", { W }, 1, U, aE, O, 0, false, true, true },
-        [HB_HY_FREQ] = { "filter_fn.implicit_filter.1.freq", { 1, W }, 2, K, o.w, K, o.w, false, true, true },
-        [HB_HY_W2]   = { "filter_fn.implicit_filter.2.weight", { W, W }, 2, U, aW, G, 0.02f, false, true, true },
-        [HB_HY_B2]   = { "filter_fn.implicit_filter.2.bias", { W }, 1, U, aW, O, 0, false, true, true },
-        [HB_HY_W3]   = { "filter_fn.implicit_filter.4.weight", { W, W }, 2, U, aW, G, 0.02f, false, true, true },
-        [HB_HY_B3]   = { "filter_fn.implicit_filter.4.bias", { W }, 1, U, aW, O, 0, false, true, true },
-        [HB_HY_W4]   = { "filter_fn.implicit_filter.6.weight", { C, W }, 2, U, aW, G, 0.02f, false, true, true },
+        [HB_HY_WIN]  = { "in_proj.weight", { Q, D }, 2, U, aD, G, 0.02f, no, yes, no },
+        [HB_HY_BIN]  = { "in_proj.bias", { Q }, 1, U, aD, O, 0, no, yes, no },
+        [HB_HY_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, yes, yes, no },
+        [HB_HY_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, no, yes, no },
+        [HB_HY_WS]   = { "short_filter.weight", { Q, 1, taps }, 3, U, aK, U, aK, no, yes, no },
+        [HB_HY_BS]   = { "short_filter.bias", { Q }, 1, U, aK, U, aK, no, yes, no },
+        [HB_HY_D]    = { "filter_fn.bias", { C }, 1, G, 1, G, 1, no, yes, no },
+        [HB_HY_Z]    = { "filter_fn.pos_emb.z", { 1, lmax, E }, 3, P, 0, P, 0, no, o.train_z, yes },
+        [HB_HY_W1]   = { MLP "0.weight", { W, E }, 2, U, aE, G, 0.02f, no, yes, yes },
+        [HB_HY_B1]   = { MLP "0.bias", { W }, 1, U, aE, O, 0, no, yes, yes },
+        [HB_HY_FREQ] = { MLP "1.freq", { 1, W }, 2, K, o.w, K, o.w, no, yes, yes },
+        [HB_HY_W2]   = { MLP "2.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes },
+        [HB_HY_B2]   = { MLP "2.bias", { W }, 1, U, aW, O, 0, no, yes, yes },
+        [HB_HY_W3]   = { MLP "4.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes },
+        [HB_HY_B3]   = { MLP "4.bias", { W }, 1, U, aW, O, 0, no, yes, yes },
+        [HB_HY_W4]   = { MLP "6.weight", { C, W }, 2, U, aW, G, 0.02f, no, yes, yes },
     };
     int n = o.no_long ? HB_HY_D : HB_HY_COUNT;
     for (int i = 0; i < n && i < cap; i++) out[i] = all[i];
@@ -93,17 +105,18 @@ static int64_t count(const struct hb_tensor *t)
 
 static struct hb_proj_params proj_params(void *const *t)
 {
-    return (struct hb_proj_params){ t[HB_HY_WIN], t[HB_HY_BIN], t[HB_HY_WOUT], t[HB_HY_BOUT], t[HB_HY_WS],
-                                    t[HB_HY_BS] };
+    return (struct hb_proj_params){ t[HB_HY_WIN],  t[HB_HY_BIN], t[HB_HY_WOUT],
+                                    t[HB_HY_BOUT], t[HB_HY_WS],  t[HB_HY_BS] };
 }
 
 static struct hb_filter_params filter_params(void *const *t)
 {
-    return (struct hb_filter_params){ t[HB_HY_Z], t[HB_HY_W1], t[HB_HY_B1], t[HB_HY_W2], t[HB_HY_B2], t[HB_HY_W3],
+    return (struct hb_filter_params){ t[HB_HY_Z],  t[HB_HY_W1], t[HB_HY_B1],
+                                      t[HB_HY_W2], t[HB_HY_B2], t[HB_HY_W3],
                                       t[HB_HY_B3], t[HB_HY_W4], t[HB_HY_FREQ] };
 }
 
-// --- plan ----------------------------------------------------------------------------------------------
+// --- plan ----------------------------------------------------------------------------------------
 
 static void destroy(void *state)
 {
@@ -118,16 +131,19 @@ static void destroy(void *state)
     st->host->free(st->host, st);
 }
 
-// The states of the long convolutions: each step needs its own where the backward pass looks back at it.
+// The states of the long convolutions: each step needs its own where the backward pass looks back
+// at it.
 static int plan_inner(struct state *st, const struct hb_problem *p)
 {
     struct hb_problem in = { .op = HB_LONGCONV, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
-                             .threads = p->threads, .planning = p->planning, .backward = p->backward };
+                             .threads = p->threads, .planning = p->planning,
+                             .backward = p->backward };
     const struct hb_host *host = st->host;
     st->inner = host->open(host, p->inner);
     if (!st->inner) return HB_ERR_INPUT;
     if (st->inner->op != HB_LONGCONV || strcmp(st->inner->device, st->dev->name) != 0)
-        return host->fail(host, HB_ERR_INPUT, "hyena:%s: expected a longconv on device %s", p->inner, st->dev->name);
+        return host->fail(host, HB_ERR_INPUT, "hyena:%s: expected a longconv on device %s",
+                          p->inner, st->dev->name);
     const char *why = st->inner->refuses ? st->inner->refuses(&in) : NULL;
     if (!why && p->backward && !st->inner->backward) why = "it has no backward pass";
     if (why) return host->fail(host, HB_ERR_REFUSED, "%s: %s", p->inner, why);
@@ -148,7 +164,7 @@ static int64_t sink_size(const struct hb_problem *p)
     int64_t most = 0;
     int n = tensors(p, t, HB_HY_COUNT);
     for (int i = 0; i < n; i++)
-        if (i != HB_HY_Z && count(&t[i]) > most) most = count(&t[i]);   // no gradient for z: nothing is computed
+        if (i != HB_HY_Z && count(&t[i]) > most) most = count(&t[i]);   // z: nothing is computed
     return most;
 }
 
@@ -182,11 +198,15 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     struct state *st = host->alloc(host, sizeof *st);
     *out = NULL;
     if (!st) return HB_ERR_OOM;
-    *st = (struct state){ .host = host, .dev = host->device, .N = o.order, .backward = p->backward,
-                          .permute = o.package_layout && o.order > 2 && !o.no_long, .BLD = p->B * p->L * p->D };
-    st->proj = (struct hb_proj){ st->dev, NULL, p->B, p->L, p->D, o.order + 1, o.short_taps, p->backward };
-    st->fs = (struct hb_filter_shape){ p->L, o.lmax, (o.order - 1) * (int)p->D, o.emb_dim, o.filter_width, o.shift,
-                                       !o.no_window };
+    *st = (struct state){ .host = host, .dev = host->device, .N = o.order,
+                          .permute = o.package_layout && o.order > 2 && !o.no_long,
+                          .backward = p->backward, .BLD = p->B * p->L * p->D };
+    st->proj = (struct hb_proj){ .dev = st->dev, .B = p->B, .L = p->L, .D = p->D, .n = o.order + 1,
+                                 .taps = o.short_taps, .keep = p->backward };
+    st->fs = (struct hb_filter_shape){ .L = p->L, .lmax = o.lmax, .shift = o.shift,
+                                       .channels = (o.order - 1) * (int)p->D,
+                                       .emb_dim = o.emb_dim, .width = o.filter_width,
+                                       .window = !o.no_window };
     int rc = o.no_long ? 0 : plan_inner(st, p);
     if (!rc) rc = allocate(st, p, o.no_long);
     if (rc) destroy(st);
@@ -194,7 +214,7 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     return rc;
 }
 
-// --- forward -------------------------------------------------------------------------------------------
+// --- forward -------------------------------------------------------------------------------------
 
 // h (C,L) and d (C) in the order o*D+c. heads_join exchanges two axes: (D, N-1, n) <-> (N-1, D, n).
 static int make_filter(struct state *st, void *const *par, const float **d, void *s)
@@ -210,15 +230,20 @@ static int make_filter(struct state *st, void *const *par, const float **d, void
     return 0;
 }
 
-static struct hb_longconv_io conv_io(const struct state *st, int o, const float *r, const float *d, float *v)
+static struct hb_longconv_io conv_io(const struct state *st, int o, const float *r, const float *d,
+                                     float *v)
 {
     int64_t D = st->proj.D, L = st->proj.L;
     struct hb_strides cf = { L, st->proj.B * L };
-    return (struct hb_longconv_io){ .u = r, .su = cf, .h = st->h + o * D * L, .d = d + o * D, .y = v, .sy = cf };
+    return (struct hb_longconv_io){ .u = r, .su = cf, .h = st->h + o * D * L, .d = d + o * D,
+                                    .y = v, .sy = cf };
 }
 
 // v_{o+1} of step o; without a backward pass they share one block.
-static float *v_after(const struct state *st, int o) { return st->v + (st->backward ? o * st->BLD : 0); }
+static float *v_after(const struct state *st, int o)
+{
+    return st->v + (st->backward ? o * st->BLD : 0);
+}
 
 static int forward(void *state, const struct hb_io *io)
 {
@@ -228,7 +253,7 @@ static int forward(void *state, const struct hb_io *io)
     int64_t n = st->BLD;
     int N = st->N;
     const float *d = NULL, *v = st->s + N * n;
-    float *q = st->backward ? st->blk : st->p;                  // p's one block is free once s is complete
+    float *q = st->backward ? st->blk : st->p;  // p's one block is free once s is complete
     st->proj.stream = s;
     if (st->inner) {
         int rc = make_filter(st, par, &d, s);
@@ -249,13 +274,14 @@ static int forward(void *state, const struct hb_io *io)
     return 0;
 }
 
-// --- backward ------------------------------------------------------------------------------------------
+// --- backward ------------------------------------------------------------------------------------
 
 // st->e holds dv_{o+1}; leaves dr_o in st->f.
 static int conv_bwd(struct state *st, int o, const float *d, float *dd, void *s)
 {
     int64_t D = st->proj.D, L = st->proj.L;
-    struct hb_io ci = { .stream = s, .conv = conv_io(st, o, st->r + o * st->BLD, d, v_after(st, o)) };
+    struct hb_io ci = { .stream = s,
+                        .conv = conv_io(st, o, st->r + o * st->BLD, d, v_after(st, o)) };
     ci.conv.dy = st->e; ci.conv.sdy = ci.conv.su;
     ci.conv.du = st->f; ci.conv.sdu = ci.conv.su;
     ci.conv.dh = st->dh + o * D * L;
@@ -285,8 +311,10 @@ static int backward(void *state, const struct hb_io *io)
     void *s = io->stream, *const *par = io->oper.params, *g[HB_HY_COUNT];
     int64_t n = st->BLD, C = st->fs.channels;
     int N = st->N, rc = 0, n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
-    if (!st->backward) return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
-    for (int i = 0; i < n_par; i++) g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
+    if (!st->backward)
+        return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
+    for (int i = 0; i < n_par; i++)
+        g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
     struct hb_proj_params pp = proj_params(par), pg = proj_params(g);
     const float *u = io->oper.u, *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
     float *du = io->oper.du, *dx = st->blk, *dp = st->blk + n, *dd = st->permute ? st->dd : NULL;

@@ -1,8 +1,9 @@
-// mha.c: multi-head causal attention with its projections over the device interface, any attention inside
-// (problem.inner).
-//     q,k,v = [short](Wqkv u + b), rotated if rope;   y = Wout attention(q,k,v) + bout     u,y (B,L,D)  float32
-// Method    the projection is written channel first so that the optional short filter runs along contiguous
-//           time; heads are then split out of it, turned by their positions on the way.
+// mha.c: multi-head causal attention with its projections over the device interface, any attention
+// inside (problem.inner).
+//     q,k,v = [short](Wqkv u + b), rotated if rope
+//     y = Wout attention(q,k,v) + bout                u,y (B,L,D)  float32
+// Method    the projection is written channel first so that the optional short filter runs along
+//           contiguous time; heads are then split out of it, turned by their positions on the way.
 // Cost      8 B L D^2 flop of GEMM and one attention.
 // Memory    in units of B L D floats: forward 6 (7 with the short filter), with backward 12 (15).
 // Source    Vaswani et al. 2017, arXiv:1706.03762, section 3.2; rotary positions Su et al. 2021,
@@ -25,8 +26,8 @@ struct state {
     struct hb_proj proj;
     int64_t H, P, BLD;
     bool backward, rope;
-    float *p, *s;                          // owned: before (taps > 0) and after the short filter, (3D,B,L)
-    float *qkv, *y;                        // owned: three (B,H,L,P); the attention's output (forward only: in s)
+    float *p, *s;                          // owned: (3D,B,L) before (if any) and after short filter
+    float *qkv, *y;                        // owned: three (B,H,L,P); attention's output or NULL
     float *dqkv, *dy, *tmp;                // owned: backward scratch; tmp (B,L,D)
     float *sink;                           // owned: where gradients that nobody wants go
 };
@@ -46,17 +47,19 @@ static const char *refuses(const struct hb_problem *p)
 static int tensors(const struct hb_problem *p, struct hb_tensor *out, int cap)
 {
     struct hb_oper_opts o = hb_oper_resolve(p);
-    int64_t D = p->D;
-    float aD = (float)(1 / sqrt((double)D)), aK = o.short_taps ? (float)(1 / sqrt((double)o.short_taps)) : 0;
+    int64_t D = p->D, K = o.short_taps;
+    float aD = (float)(1 / sqrt((double)D)), aK = K ? (float)(1 / sqrt((double)K)) : 0;
     const enum hb_init U = HB_INIT_UNIFORM, G = HB_INIT_NORMAL, O = HB_INIT_ZERO;
-    // name, shape, rank, init, argument, the same in the language model, residual_out, trainable, filter_group
+    const bool no = false, yes = true;
+    // name, shape, rank; initialisation alone and inside a language model; residual_out, trainable,
+    // filter_group
     const struct hb_tensor all[HB_MHA_COUNT] = {
-        [HB_MHA_WIN]  = { "Wqkv.weight", { 3 * D, D }, 2, U, aD, G, 0.02f, false, true, false },
-        [HB_MHA_BIN]  = { "Wqkv.bias", { 3 * D }, 1, U, aD, O, 0, false, true, false },
-        [HB_MHA_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, true, true, false },
-        [HB_MHA_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, false, true, false },
-        [HB_MHA_WS]   = { "short_filter.weight", { 3 * D, 1, o.short_taps }, 3, U, aK, U, aK, false, true, false },
-        [HB_MHA_BS]   = { "short_filter.bias", { 3 * D }, 1, U, aK, U, aK, false, true, false },
+        [HB_MHA_WIN]  = { "Wqkv.weight", { 3 * D, D }, 2, U, aD, G, 0.02f, no, yes, no },
+        [HB_MHA_BIN]  = { "Wqkv.bias", { 3 * D }, 1, U, aD, O, 0, no, yes, no },
+        [HB_MHA_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, yes, yes, no },
+        [HB_MHA_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, no, yes, no },
+        [HB_MHA_WS]   = { "short_filter.weight", { 3 * D, 1, K }, 3, U, aK, U, aK, no, yes, no },
+        [HB_MHA_BS]   = { "short_filter.bias", { 3 * D }, 1, U, aK, U, aK, no, yes, no },
     };
     int n = o.short_taps ? HB_MHA_COUNT : HB_MHA_WS;
     for (int i = 0; i < n && i < cap; i++) out[i] = all[i];
@@ -70,7 +73,7 @@ static struct hb_proj_params proj_params(const struct state *st, void *const *t)
                                     taps ? t[HB_MHA_WS] : NULL, taps ? t[HB_MHA_BS] : NULL };
 }
 
-// --- plan ----------------------------------------------------------------------------------------------
+// --- plan ----------------------------------------------------------------------------------------
 
 static void destroy(void *state)
 {
@@ -85,13 +88,15 @@ static void destroy(void *state)
 
 static int plan_inner(struct state *st, const struct hb_problem *p)
 {
-    struct hb_problem in = { .op = HB_ATTENTION, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .H = p->H,
-                             .threads = p->threads, .planning = p->planning, .backward = p->backward };
+    struct hb_problem in = { .op = HB_ATTENTION, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
+                             .H = p->H, .threads = p->threads, .planning = p->planning,
+                             .backward = p->backward };
     const struct hb_host *host = st->host;
     st->inner = host->open(host, p->inner);
     if (!st->inner) return HB_ERR_INPUT;
     if (st->inner->op != HB_ATTENTION || strcmp(st->inner->device, st->dev->name) != 0)
-        return host->fail(host, HB_ERR_INPUT, "mha:%s: expected an attention on device %s", p->inner, st->dev->name);
+        return host->fail(host, HB_ERR_INPUT, "mha:%s: expected an attention on device %s",
+                          p->inner, st->dev->name);
     const char *why = st->inner->refuses ? st->inner->refuses(&in) : NULL;
     if (!why && p->backward && !st->inner->backward) why = "it has no backward pass";
     if (why) return host->fail(host, HB_ERR_REFUSED, "%s: %s", p->inner, why);
@@ -125,7 +130,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     if (!st) return HB_ERR_OOM;
     *st = (struct state){ .host = host, .dev = host->device, .H = p->H, .P = p->D / p->H,
                           .BLD = p->B * p->L * p->D, .backward = p->backward, .rope = o.rope };
-    st->proj = (struct hb_proj){ st->dev, NULL, p->B, p->L, p->D, 3, o.short_taps, p->backward };
+    st->proj = (struct hb_proj){ .dev = st->dev, .B = p->B, .L = p->L, .D = p->D, .n = 3,
+                                 .taps = o.short_taps, .keep = p->backward };
     int rc = plan_inner(st, p);
     if (!rc) rc = allocate(st);
     if (rc) destroy(st);
@@ -133,10 +139,10 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     return rc;
 }
 
-// --- forward and backward --------------------------------------------------------------------------------
+// --- forward and backward ------------------------------------------------------------------------
 
-// Once the heads are split, s is free: its second block takes the joined output, its first the attention's
-// output where that is not kept.
+// Once the heads are split, s is free: its second block takes the joined output, its first the
+// attention's output where that is not kept.
 static struct hb_attention_io attn_io(const struct state *st)
 {
     int64_t n = st->BLD;
@@ -168,7 +174,8 @@ static int backward(void *state, const struct hb_io *io)
     const struct hb_device *dev = st->dev;
     void *s = io->stream, *g[HB_MHA_COUNT];
     int64_t n = st->BLD, B = st->proj.B, L = st->proj.L;
-    if (!st->backward) return st->host->fail(st->host, HB_ERR_INPUT, "mha: planned without a backward pass");
+    if (!st->backward)
+        return st->host->fail(st->host, HB_ERR_INPUT, "mha: planned without a backward pass");
     for (int i = 0; i < (st->proj.taps ? HB_MHA_COUNT : HB_MHA_WS); i++)
         g[i] = io->oper.grads[i] ? io->oper.grads[i] : st->sink;
     struct hb_proj_params pp = proj_params(st, io->oper.params), pg = proj_params(st, g);
@@ -176,21 +183,24 @@ static int backward(void *state, const struct hb_io *io)
     ai.attn.dy = st->dy;
     ai.attn.dq = st->dqkv; ai.attn.dk = st->dqkv + n; ai.attn.dv = st->dqkv + 2 * n;
     st->proj.stream = s;
-    dev->heads_join(st->s, st->y, B, st->H, L, st->P, s);        // the joined output again: s is scratch here
+    dev->heads_join(st->s, st->y, B, st->H, L, st->P, s);    // again: s is scratch here
     hb_proj_out_bwd(&st->proj, false, st->tmp, io->oper.dy, st->s, pp, pg);
     dev->heads_unjoin(st->dy, st->tmp, B, st->H, L, st->P, s);
     int rc = st->inner->backward(st->attn, &ai);
     if (rc) return rc;
-    dev->heads_merge(st->s, st->dqkv, st->dqkv + n, st->dqkv + 2 * n, B, st->H, L, st->P, st->rope, s);
+    dev->heads_merge(st->s, st->dqkv, st->dqkv + n, st->dqkv + 2 * n, B, st->H, L, st->P, st->rope,
+                     s);
     for (int i = 0; i < 3; i++)
-        hb_proj_in_bwd(&st->proj, i, i == 0, io->oper.du, st->s + i * n, st->tmp, st->p, io->oper.u, pp, pg);
+        hb_proj_in_bwd(&st->proj, i, i == 0, io->oper.du, st->s + i * n, st->tmp, st->p, io->oper.u,
+                       pp, pg);
     return 0;
 }
 
 static int describe(const void *state, char *buf, size_t cap)
 {
     const struct state *st = state;
-    int n = snprintf(buf, cap, "%s%s", st->rope ? "rotary positions; " : "", st->proj.taps ? "short filter; " : "");
+    int n = snprintf(buf, cap, "%s%s", st->rope ? "rotary positions; " : "",
+                     st->proj.taps ? "short filter; " : "");
     if (!st->inner->describe || n < 0 || (size_t)n >= cap) return n;
     return n + st->inner->describe(st->attn, buf + n, cap - (size_t)n);
 }

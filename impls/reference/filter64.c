@@ -1,14 +1,20 @@
 // filter64.c: the implicit filter in float64, forward and backward (contract: prims64.h).
-// Method    whole arrays with positions first, (L,W), float64 GEMMs, libm's sin, cos and exp at every element.
+// Method    whole arrays with positions first, (L,W), float64 GEMMs, libm's sin, cos and exp at
+//           every element.
 // Cost      9 arrays (L,W) and one (L,C) of doubles in the backward pass.
-// Source    Poli et al. 2023, arXiv:2302.10866, section 3.3; published code's decay rates and normalised time.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 3.3; published code's decay rates and
+//           normalised time.
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "prims64.h"
 
-struct work { int64_t L, W, E, C; int threads; double *x[3], *a[3]; };       // (L,W) before and after each sine
+struct work {
+    int64_t L, W, E, C;
+    int threads;
+    double *x[3], *a[3];
+};  // (L,W) before and after each sine
 
 static void free_work(struct work *k)
 {
@@ -18,28 +24,31 @@ static void free_work(struct work *k)
     }
 }
 
-static void dgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, int64_t lda, const double *B,
-                  int64_t ldb, double beta, double *C)
+static void dgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, int64_t lda,
+                  const double *B, int64_t ldb, double beta, double *C)
 {
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n, (int)k,
-                1, A, (int)lda, B, (int)ldb, beta, C, (int)n);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (int)m, (int)n, (int)k, 1, A, (int)lda, B, (int)ldb, beta, C, (int)n);
 }
 
 static double window(const struct hb_filter_shape *f, int64_t j, int64_t c)
 {
     double slow = -log(0.01) / 1.5, fast = -log(0.01) / 0.3;
-    double delta = f->channels > 1 ? slow + (fast - slow) * (double)c / (double)(f->channels - 1) : slow;
+    double delta = f->channels > 1 ? slow + (fast - slow) * (double)c / (double)(f->channels - 1)
+                                   : slow;
     double t = f->lmax > 1 ? (double)j / (double)(f->lmax - 1) : 0;
     return f->window ? exp(-t * delta) + (double)f->shift : 1;
 }
 
-static int mlp(struct work *k, const struct hb_filter_shape *f, const struct hb64_filter *p, int threads)
+static int mlp(struct work *k, const struct hb_filter_shape *f, const struct hb64_filter *p,
+               int threads)
 {
     const double *w[3] = { p->w1, p->w2, p->w3 }, *b[3] = { p->b1, p->b2, p->b3 };
     int64_t L = f->L, W = f->width;
     *k = (struct work){ .L = L, .W = W, .E = f->emb_dim, .C = f->channels, .threads = threads };
     for (int l = 0; l < 3; l++) {
-        double *x = k->x[l] = malloc((size_t)(L * W) * sizeof *x), *a = k->a[l] = malloc((size_t)(L * W) * sizeof *a);
+        double *x = k->x[l] = malloc((size_t)(L * W) * sizeof *x),
+               *a = k->a[l] = malloc((size_t)(L * W) * sizeof *a);
         if (!x || !a) return HB_ERR_OOM;
         if (l == 0) dgemm(false, true, L, W, k->E, p->z, k->E, w[0], k->E, 0, x);
         else dgemm(false, true, L, W, W, k->a[l - 1], W, w[l], W, 0, x);
@@ -52,7 +61,8 @@ static int mlp(struct work *k, const struct hb_filter_shape *f, const struct hb6
     return 0;
 }
 
-int hb64_filter_fwd(double *h, const struct hb_filter_shape *f, const struct hb64_filter *p, int threads)
+int hb64_filter_fwd(double *h, const struct hb_filter_shape *f, const struct hb64_filter *p,
+                    int threads)
 {
     struct work k;
     int rc = mlp(&k, f, p, threads);
@@ -65,9 +75,10 @@ int hb64_filter_fwd(double *h, const struct hb_filter_shape *f, const struct hb6
     return rc;
 }
 
-// Sine layer l: da (L,W) becomes dx; the gradients of freq, bias and weight; `in` (L,n_in) is the layer's input.
-static void layer_bwd(const struct work *k, const struct hb64_filter *p, int l, double *da, const double *in,
-                      int64_t n_in, double *dw, double *db, double *dfreq)
+// Sine layer l: da (L,W) becomes dx; the gradients of freq, bias and weight; `in` (L,n_in) is the
+// layer's input.
+static void layer_bwd(const struct work *k, const struct hb64_filter *p, int l, double *da,
+                      const double *in, int64_t n_in, double *dw, double *db, double *dfreq)
 {
     for (int64_t i = 0; i < k->L * k->W; i++) {
         int64_t w = i % k->W;
@@ -79,8 +90,8 @@ static void layer_bwd(const struct work *k, const struct hb64_filter *p, int l, 
     if (dw) dgemm(true, false, k->W, n_in, k->L, da, k->W, in, n_in, 1, dw);
 }
 
-static void mlp_bwd(const struct work *k, const struct hb64_filter *p, const struct hb64_filter *g, double *da,
-                    double *next)
+static void mlp_bwd(const struct work *k, const struct hb64_filter *p, const struct hb64_filter *g,
+                    double *da, double *next)
 {
     layer_bwd(k, p, 2, da, k->a[1], k->W, g->w3, g->b3, g->freq);
     dgemm(false, false, k->L, k->W, k->W, da, k->W, p->w3, k->W, 0, next);
@@ -96,7 +107,8 @@ int hb64_filter_bwd(const double *dh, const struct hb_filter_shape *f, const str
     struct work k;
     int rc = mlp(&k, f, p, threads);
     double *dg = malloc((size_t)(k.C * k.L) * sizeof *dg);
-    double *da = malloc((size_t)(k.L * k.W) * sizeof *da), *next = malloc((size_t)(k.L * k.W) * sizeof *next);
+    double *da = malloc((size_t)(k.L * k.W) * sizeof *da),
+           *next = malloc((size_t)(k.L * k.W) * sizeof *next);
     if (!rc && dg && da && next) {
         #pragma omp parallel for num_threads(threads)
         for (int64_t i = 0; i < k.C * k.L; i++) dg[i] = dh[i] * window(f, i % k.L, i / k.L);

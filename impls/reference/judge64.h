@@ -1,4 +1,5 @@
-// judge64.h: float64 arrays and GEMM of the operator judges (static inline: each judge is one file).
+// judge64.h: float64 arrays and GEMM of the operator judges (static inline: each judge is one
+// file).
 #ifndef HB_JUDGE64_H
 #define HB_JUDGE64_H
 
@@ -8,11 +9,12 @@
 #include "../core/hb.h"
 
 // C (m,n) = op(A) op(B) + beta C, contiguous rows of the stored matrices.
-static inline void gemm64(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, const double *B,
-                          double beta, double *C)
+static inline void gemm64(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A,
+                          const double *B, double beta, double *C)
 {
-    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans, (int)m, (int)n,
-                (int)k, 1, A, (int)(ta ? m : k), B, (int)(tb ? k : n), beta, C, (int)n);
+    cblas_dgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
+                (int)m, (int)n, (int)k, 1, A, (int)(ta ? m : k), B, (int)(tb ? k : n), beta, C,
+                (int)n);
 }
 
 // Arrays that live until the judge returns: one list, freed at once.

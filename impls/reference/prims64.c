@@ -1,20 +1,25 @@
-// prims64.c: the device primitives in float64, written from their contracts in core/device.h and the formulas of
-// the specification. Slow on purpose: one loop per index, nothing shared with a device.
+// prims64.c: the device primitives in float64, written from their contracts in core/device.h and
+// the formulas of the specification. Slow on purpose: one loop per index, nothing shared with a
+// device.
 #include <math.h>
 #include <string.h>
 
 #include "prims64.h"
 
-static double at(const double *A, int64_t ld, bool t, int64_t i, int64_t j) { return t ? A[j * ld + i] : A[i * ld + j]; }
+static double at(const double *A, int64_t ld, bool t, int64_t i, int64_t j)
+{
+    return t ? A[j * ld + i] : A[i * ld + j];
+}
 
-void hb64_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const double *A, int64_t lda,
-               const double *B, int64_t ldb, double beta, double *C, int64_t ldc)
+void hb64_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
+               int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc)
 {
     for (int64_t i = 0; i < m; i++)
         for (int64_t j = 0; j < n; j++) {
             double sum = 0;
             for (int64_t l = 0; l < k; l++) sum += at(A, lda, ta, i, l) * at(B, ldb, tb, l, j);
-            C[i * ldc + j] = alpha * sum + (beta == 0 ? 0 : beta * C[i * ldc + j]);   // beta 0: C may be NaN
+            C[i * ldc + j] = alpha * sum
+                             + (beta == 0 ? 0 : beta * C[i * ldc + j]);  // beta 0: C may be NaN
         }
 }
 
@@ -38,7 +43,7 @@ void hb64_rowbias_bwd(double *db, const double *dy, int64_t C, int64_t R)
     for (int64_t i = 0; i < C * R; i++) db[i / R] += dy[i];
 }
 
-// --- layer norm ------------------------------------------------------------------------------------------
+// --- layer norm ----------------------------------------------------------------------------------
 
 static void moments(const double *x, int64_t C, double *mean, double *rstd)
 {
@@ -49,18 +54,19 @@ static void moments(const double *x, int64_t C, double *mean, double *rstd)
     *rstd = 1 / sqrt(var + 1e-5);
 }
 
-void hb64_layernorm_fwd(double *y, double *mean, double *rstd, const double *x, const double *g, const double *b,
-                        int64_t R, int64_t C)
+void hb64_layernorm_fwd(double *y, double *mean, double *rstd, const double *x, const double *g,
+                        const double *b, int64_t R, int64_t C)
 {
     for (int64_t r = 0; r < R; r++) {
         moments(x + r * C, C, &mean[r], &rstd[r]);
-        for (int64_t c = 0; c < C; c++) y[r * C + c] = (x[r * C + c] - mean[r]) * rstd[r] * g[c] + b[c];
+        for (int64_t c = 0; c < C; c++)
+            y[r * C + c] = (x[r * C + c] - mean[r]) * rstd[r] * g[c] + b[c];
     }
 }
 
 // d y_c / d x_i = g_c rstd (delta_ci - 1/C - n_c n_i / C),  n = (x - mean) rstd
-void hb64_layernorm_bwd(double *dx, double *dg, double *db, const double *dy, const double *x, const double *g,
-                        int64_t R, int64_t C)
+void hb64_layernorm_bwd(double *dx, double *dg, double *db, const double *dy, const double *x,
+                        const double *g, int64_t R, int64_t C)
 {
     for (int64_t r = 0; r < R; r++) {
         const double *xr = x + r * C, *e = dy + r * C;
@@ -74,16 +80,20 @@ void hb64_layernorm_bwd(double *dx, double *dg, double *db, const double *dy, co
             db[c] += e[c];
         }
         for (int64_t i = 0; i < C; i++)
-            dx[r * C + i] += rstd * (e[i] * g[i] - sum / (double)C - (xr[i] - mean) * rstd * sum_n / (double)C);
+            dx[r * C + i] +=
+                rstd * (e[i] * g[i] - sum / (double)C - (xr[i] - mean) * rstd * sum_n / (double)C);
     }
 }
 
-// --- GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) ---------------------------------------------------
+// --- GELU: x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) -----------------------------------------
 
 static const double ROOT_2_PI = 0.79788456080286535588;
 
 // (1 + tanh v) / 2 without cancellation for negative v
-static double half_tanh(double x) { return 1 / (1 + exp(-2 * ROOT_2_PI * (x + 0.044715 * x * x * x))); }
+static double half_tanh(double x)
+{
+    return 1 / (1 + exp(-2 * ROOT_2_PI * (x + 0.044715 * x * x * x)));
+}
 
 void hb64_gelu_fwd(double *y, const double *x, int64_t n)
 {
@@ -98,10 +108,10 @@ void hb64_gelu_bwd(double *dx, const double *dy, const double *x, int64_t n)
     }
 }
 
-// --- along the sequence --------------------------------------------------------------------------------------
+// --- along the sequence --------------------------------------------------------------------------
 
-void hb64_shortconv_fwd(double *y, const double *p, const double *bp, const double *w, const double *bs, int64_t C,
-                        int64_t B, int64_t L, int K)
+void hb64_shortconv_fwd(double *y, const double *p, const double *bp, const double *w,
+                        const double *bs, int64_t C, int64_t B, int64_t L, int K)
 {
     for (int64_t i = 0; i < C * B * L; i++) {
         int64_t c = i / (B * L), t = i % L;
@@ -111,8 +121,9 @@ void hb64_shortconv_fwd(double *y, const double *p, const double *bp, const doub
     }
 }
 
-void hb64_shortconv_bwd(double *dp, double *dw, double *dbs, double *dbp, const double *dy, const double *p,
-                        const double *bp, const double *w, int64_t C, int64_t B, int64_t L, int K)
+void hb64_shortconv_bwd(double *dp, double *dw, double *dbs, double *dbp, const double *dy,
+                        const double *p, const double *bp, const double *w, int64_t C, int64_t B,
+                        int64_t L, int K)
 {
     memset(dp, 0, (size_t)(C * B * L) * sizeof *dp);
     for (int64_t i = 0; i < C * B * L; i++) {
@@ -128,7 +139,8 @@ void hb64_shortconv_bwd(double *dp, double *dw, double *dbs, double *dbp, const 
 }
 
 // Where channel i of head h, tensor n lies in the projection, and in a head's tensor.
-static int64_t in_proj(int n, int64_t b, int64_t h, int64_t t, int64_t i, int64_t B, int64_t H, int64_t L, int64_t P)
+static int64_t in_proj(int n, int64_t b, int64_t h, int64_t t, int64_t i, int64_t B, int64_t H,
+                       int64_t L, int64_t P)
 {
     return (((n * H + h) * P + i) * B + b) * L + t;
 }
@@ -143,11 +155,12 @@ static double turned(double own, double other, int64_t t, int64_t i, int64_t P, 
 {
     int64_t pair = i < P / 2 ? i : i - P / 2;
     double angle = sign * (double)t * pow(10000, -2.0 * (double)pair / (double)P);
-    return i < P / 2 ? cos(angle) * own - sin(angle) * other : sin(angle) * other + cos(angle) * own;
+    return i < P / 2 ? cos(angle) * own - sin(angle) * other
+                     : sin(angle) * other + cos(angle) * own;
 }
 
-void hb64_heads_split(double *q, double *k, double *v, const double *p, int64_t B, int64_t H, int64_t L, int64_t P,
-                      bool rope)
+void hb64_heads_split(double *q, double *k, double *v, const double *p, int64_t B, int64_t H,
+                      int64_t L, int64_t P, bool rope)
 {
     double *out[3] = { q, k, v };
     for (int n = 0; n < 3; n++)
@@ -157,13 +170,14 @@ void hb64_heads_split(double *q, double *k, double *v, const double *p, int64_t 
                     for (int64_t i = 0; i < P; i++) {
                         double x = p[in_proj(n, b, h, t, i, B, H, L, P)];
                         if (rope && n < 2)
-                            x = turned(x, p[in_proj(n, b, h, t, (i + P / 2) % P, B, H, L, P)], t, i, P, 1);
+                            x = turned(x, p[in_proj(n, b, h, t, (i + P / 2) % P, B, H, L, P)], t, i,
+                                       P, 1);
                         out[n][in_head(b, h, t, i, H, L, P)] = x;
                     }
 }
 
-void hb64_heads_merge(double *dp, const double *dq, const double *dk, const double *dv, int64_t B, int64_t H,
-                      int64_t L, int64_t P, bool rope)
+void hb64_heads_merge(double *dp, const double *dq, const double *dk, const double *dv, int64_t B,
+                      int64_t H, int64_t L, int64_t P, bool rope)
 {
     const double *in[3] = { dq, dk, dv };
     for (int n = 0; n < 3; n++)
@@ -173,7 +187,8 @@ void hb64_heads_merge(double *dp, const double *dq, const double *dk, const doub
                     for (int64_t i = 0; i < P; i++) {
                         double x = in[n][in_head(b, h, t, i, H, L, P)];
                         if (rope && n < 2)
-                            x = turned(x, in[n][in_head(b, h, t, (i + P / 2) % P, H, L, P)], t, i, P, -1);
+                            x = turned(x, in[n][in_head(b, h, t, (i + P / 2) % P, H, L, P)], t, i,
+                                       P, -1);
                         dp[in_proj(n, b, h, t, i, B, H, L, P)] = x;
                     }
 }
@@ -183,19 +198,22 @@ void hb64_heads_join(double *y, const double *x, int64_t B, int64_t H, int64_t L
     for (int64_t b = 0; b < B; b++)
         for (int64_t h = 0; h < H; h++)
             for (int64_t t = 0; t < L; t++)
-                for (int64_t i = 0; i < P; i++) y[((b * L + t) * H + h) * P + i] = x[in_head(b, h, t, i, H, L, P)];
+                for (int64_t i = 0; i < P; i++)
+                    y[((b * L + t) * H + h) * P + i] = x[in_head(b, h, t, i, H, L, P)];
 }
 
-// --- language model ------------------------------------------------------------------------------------------
+// --- language model ------------------------------------------------------------------------------
 
-void hb64_embed_fwd(double *x, const double *W, const double *pos, const int32_t *tok, int64_t R, int64_t L,
-                    int64_t C)
+void hb64_embed_fwd(double *x, const double *W, const double *pos, const int32_t *tok, int64_t R,
+                    int64_t L, int64_t C)
 {
     for (int64_t r = 0; r < R; r++)
-        for (int64_t c = 0; c < C; c++) x[r * C + c] = W[tok[r] * C + c] + (pos ? pos[(r % L) * C + c] : 0);
+        for (int64_t c = 0; c < C; c++)
+            x[r * C + c] = W[tok[r] * C + c] + (pos ? pos[(r % L) * C + c] : 0);
 }
 
-void hb64_embed_bwd(double *dW, double *dpos, const double *dx, const int32_t *tok, int64_t R, int64_t L, int64_t C)
+void hb64_embed_bwd(double *dW, double *dpos, const double *dx, const int32_t *tok, int64_t R,
+                    int64_t L, int64_t C)
 {
     for (int64_t r = 0; r < R; r++)
         for (int64_t c = 0; c < C; c++) {
@@ -204,7 +222,8 @@ void hb64_embed_bwd(double *dW, double *dpos, const double *dx, const int32_t *t
         }
 }
 
-void hb64_xent(double *nll, double *dz, const double *z, const int32_t *target, double scale, int64_t R, int64_t V)
+void hb64_xent(double *nll, double *dz, const double *z, const int32_t *target, double scale,
+               int64_t R, int64_t V)
 {
     for (int64_t r = 0; r < R; r++) {
         const double *zr = z + r * V;
@@ -223,14 +242,16 @@ void hb64_xent(double *nll, double *dz, const double *z, const int32_t *target, 
     }
 }
 
-void hb64_adamw(double *w, double *m, double *v, const double *g, double gscale, struct hb_adamw o, int64_t n)
+void hb64_adamw(double *w, double *m, double *v, const double *g, double gscale, struct hb_adamw o,
+                int64_t n)
 {
     double b1 = (double)o.beta1, b2 = (double)o.beta2, lr = (double)o.lr;
     for (int64_t i = 0; i < n; i++) {
         double e = g[i] * gscale;
         m[i] = b1 * m[i] + (1 - b1) * e;
         v[i] = b2 * v[i] + (1 - b2) * e * e;
-        double mean = m[i] / (1 - pow(b1, (double)o.step)), square = v[i] / (1 - pow(b2, (double)o.step));
+        double mean = m[i] / (1 - pow(b1, (double)o.step)),
+               square = v[i] / (1 - pow(b2, (double)o.step));
         w[i] -= lr * ((double)o.weight_decay * w[i] + mean / (sqrt(square) + (double)o.eps));
     }
 }

@@ -1,5 +1,5 @@
-// vectors.h: the Hyena specification's test vectors (its section 11): three small operators whose inputs come from
-// formulas and whose outputs, loss and gradients are known to ten digits.
+// vectors.h: the Hyena specification's test vectors (its section 11): three small operators whose
+// inputs come from formulas and whose outputs, loss and gradients are known to ten digits.
 #ifndef HB_VECTORS_H
 #define HB_VECTORS_H
 
@@ -7,7 +7,11 @@
 
 enum { HB_VECTORS = 3, HB_VECTOR_GRADS = 10, HB_VECTOR_D = 2, HB_VECTOR_L = 4 };
 
-struct hb_vector_grad { int tensor; int64_t index; double value; };    // tensor -1: du; else HB_HY_*
+struct hb_vector_grad {
+    int tensor;
+    int64_t index;
+    double value;
+};  // tensor -1: du; else HB_HY_*
 struct hb_vector {
     const char *name;
     struct hb_problem p;                     // inner is empty: the caller chooses the longconv
