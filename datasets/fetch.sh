@@ -1,10 +1,10 @@
 #!/bin/bash
-# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked, checked by the manifest.
+# datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked.
 #   no argument     the default set, bible
 #   SET ...         exactly these; a set that cannot be had is an error
 #   all             every set of the manifest
 #   list            fetches nothing, says where each set stands
-# Exit 0: all that was asked for is there.  2: no such set.  3: it cannot be had here.  4: a tool failed.
+# Exit 0: all asked for is there.  2: no such set.  3: cannot be had here.  4: a tool failed.
 set -u -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(dirname "$here")/build/datasets
@@ -17,7 +17,7 @@ sha() { sha256sum <"$1" | cut -d' ' -f1; }
 how() {  # get source
     case $1 in
         debian:*) echo "apt-get install $(tr , ' ' <<<"${1#debian:}")" ;;
-        data:*)   echo "put it or its .xz into the folder that HYENA_BENCH_DATA names; source: $2" ;;
+        data:*)   echo "put it or its .xz into the folder HYENA_BENCH_DATA names; source: $2" ;;
     esac
 }
 

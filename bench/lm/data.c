@@ -13,7 +13,7 @@ static int open_corpus(const struct hb_lm_config *c, struct hb_lm_data *d)
 {
     char manifest[4096 + 32], cache[4096 + 32];
     snprintf(manifest, sizeof manifest, "%s/datasets/manifest", hb_root_dir());
-    snprintf(cache, sizeof cache, "%s/build/datasets", hb_root_dir());   // whatever the build folder
+    snprintf(cache, sizeof cache, "%s/build/datasets", hb_root_dir());   // of every build
     const struct hb_data_dirs dirs = {manifest, cache};
     const int64_t need[] = {c->L + 1, c->valid_tokens + 1, c->eval_tokens + 1};
     static const char *const names[] = {"train", "valid", "test"};
