@@ -8,7 +8,8 @@
 #include "cpu_math.h"
 
 enum { T_BLOCK = 1024,           // positions per block: four rows of it stay in 32 KiB of L1
-       TILE = 16 };              // heads: tile of a transposition, one cache line wide
+       TILE_I = 16,              // heads: channels of a tile, one cache line of (L,P)
+       TILE_T = 64 };            // positions of a tile, four lines in a row of one page
 static const double ROPE_THETA = 10000.0;
 
 // --- short depthwise filter ----------------------------------------------------------------------
@@ -107,14 +108,14 @@ void cpu_shortconv_bwd(float *dp, float *dw, float *dbs, float *dbp, const float
 
 // --- heads ---------------------------------------------------------------------------------------
 
-// A tile of TILE channels and TILE positions passes through `x`, [i][t], so that both sides are
+// A tile of TILE_I channels and TILE_T positions passes through `x`, [i][t], so that both sides are
 // read and written along their contiguous axis: walking across the projection's rows, B L floats
 // apart and often a power of two, would hit the same few cache sets again and again.
 struct tile {
     int64_t t0, nt, i0, ni;
-    float x[2][TILE][TILE];      // x[1]: the partners i + P/2 where turned
+    float x[2][TILE_I][TILE_T];      // x[1]: the partners i + P/2 where turned
 };
-struct angles { float c[TILE][TILE], s[TILE][TILE]; };              // [i][t]
+struct angles { float c[TILE_I][TILE_T], s[TILE_I][TILE_T]; };       // [i][t]
 
 // A head's P channels at L positions: (L,P), or rows of the projection `rows` floats apart.
 struct view { float *x; int64_t P, rows; bool proj; };
@@ -186,9 +187,9 @@ static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const 
 static void place(struct tile *a, const struct heads *m, int64_t t0, int64_t i0, int64_t i_end)
 {
     a->t0 = t0;
-    a->nt = m->L - t0 < TILE ? m->L - t0 : TILE;
+    a->nt = m->L - t0 < TILE_T ? m->L - t0 : TILE_T;
     a->i0 = i0;
-    a->ni = i_end - i0 < TILE ? i_end - i0 : TILE;
+    a->ni = i_end - i0 < TILE_I ? i_end - i0 : TILE_I;
 }
 
 static void move_plain(const struct heads *m, int n_first)
@@ -196,9 +197,9 @@ static void move_plain(const struct heads *m, int n_first)
     #pragma omp parallel for num_threads(cpu_threads(3 * m->B * m->H * m->L * m->P)) collapse(3)
     for (int64_t b = 0; b < m->B; b++)
         for (int64_t h = 0; h < m->H; h++)
-            for (int64_t t0 = 0; t0 < m->L; t0 += TILE)
+            for (int64_t t0 = 0; t0 < m->L; t0 += TILE_T)
                 for (int n = n_first; n < 3; n++)
-                    for (int64_t i0 = 0; i0 < m->P; i0 += TILE) {
+                    for (int64_t i0 = 0; i0 < m->P; i0 += TILE_I) {
                         struct tile a;
                         place(&a, m, t0, i0, m->P);
                         move_tile(m, n, b, h, NULL, &a);
@@ -210,8 +211,8 @@ static void move_turned(const struct heads *m)
 {
     assert(m->P % 2 == 0);
     #pragma omp parallel for num_threads(cpu_threads(3 * m->B * m->H * m->L * m->P)) collapse(2)
-    for (int64_t t0 = 0; t0 < m->L; t0 += TILE)
-        for (int64_t i0 = 0; i0 < m->P / 2; i0 += TILE) {
+    for (int64_t t0 = 0; t0 < m->L; t0 += TILE_T)
+        for (int64_t i0 = 0; i0 < m->P / 2; i0 += TILE_I) {
             struct tile a;
             struct angles by;
             place(&a, m, t0, i0, m->P / 2);
