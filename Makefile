@@ -13,6 +13,9 @@ SAN    ?=
 B      ?= build$(if $(SAN),-$(SAN))
 V      ?=
 Q      := $(if $(V),,@)
+# The goals that install first hand over to a second make, which compiles on every core.
+JOBS   := $(shell nproc 2>/dev/null || echo 1)
+SUB    := $(MAKE) --no-print-directory -j$(JOBS)
 
 # --- the toolchain -------------------------------------------------------------------------------------
 CC  := gcc
@@ -46,7 +49,7 @@ WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
-	$(Q)$(MAKE) --no-print-directory $(B)/hyena-bench plugins
+	$(Q)$(SUB) $(B)/hyena-bench plugins
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -138,12 +141,12 @@ $(B)/tests/wrong/%.so: tests/wrong/longconv.c tests/wrong/attention.c Makefile
 test-bins: $(TEST_BIN) $(WRONG_SO)
 
 test: all datasets ## build and run every test, then the same under sanitizers
-	$(Q)$(MAKE) --no-print-directory test-bins
-	$(Q)$(MAKE) --no-print-directory SAN=asan build-asan/hyena-bench plugins test-bins
+	$(Q)$(SUB) test-bins
+	$(Q)$(SUB) SAN=asan build-asan/hyena-bench plugins test-bins
 	$(Q)bash tests/run.sh build build-asan
 
 check: all datasets ## the tests of the plain build alone
-	$(Q)$(MAKE) --no-print-directory test-bins
+	$(Q)$(SUB) test-bins
 	$(Q)bash tests/run.sh build
 
 clean: ## remove what was built (results under build/ too)
