@@ -10,8 +10,7 @@
 #include "crossover.h"
 #include "table.h"
 
-// --- json
-// ----------------------------------------------------------------------------------------------
+// --- json ----------------------------------------------------------------------------------------
 static json_t *axes_json(const struct hb_setting *s)
 {
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:i}", "machine", s->machine, "hb_device",
@@ -133,8 +132,7 @@ json_t *hb_crossovers_json(const struct hb_results *r, const struct hb_series_se
     return json_pack("{s:s,s:o,s:o}", "hb_schema", "1.0", "crossovers", cross, "fits", fits);
 }
 
-// --- the table
-// -----------------------------------------------------------------------------------------
+// --- the table -----------------------------------------------------------------------------------
 static void where(char *buf, size_t cap, const struct hb_setting *s)
 {
     snprintf(buf, cap, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope),
@@ -227,8 +225,7 @@ void hb_fits_table(const struct hb_series_set *set, const char *machine, struct 
     hb_table_print(&t, out);
 }
 
-// --- the command
-// ---------------------------------------------------------------------------------------
+// --- the command ---------------------------------------------------------------------------------
 static int write_json(const json_t *doc)
 {
     char dir[4096], path[4160];

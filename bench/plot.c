@@ -91,8 +91,7 @@ static const struct hb_figure figures[] = {
 };
 #define N_FIGURES (sizeof figures / sizeof *figures)
 
-// --- the study
-// -----------------------------------------------------------------------------------------
+// --- the study -----------------------------------------------------------------------------------
 static void add_machine(struct hb_study *st, const char *id)
 {
     for (size_t i = 0; i < st->n_machines; i++)
@@ -134,8 +133,7 @@ void hb_study_close(struct hb_study *st)
     *st = (struct hb_study){0};
 }
 
-// --- gnuplot
-// -------------------------------------------------------------------------------------------
+// --- gnuplot -------------------------------------------------------------------------------------
 // gnuplot -c SCRIPT DATA OUT; OUT ends with png or svg, or is "-" for text on stdout.
 static int gnuplot(const char *script, const char *data, const char *out)
 {
@@ -174,8 +172,7 @@ static int draw_files(const struct hb_drawn *d, const char *dir, const struct hb
     return rc;
 }
 
-// --- the gallery
-// ---------------------------------------------------------------------------------------
+// --- the gallery ---------------------------------------------------------------------------------
 static int gallery_push(struct hb_gallery *g, const struct hb_drawn *d)
 {
     struct hb_drawn *p = realloc(g->d, (g->n + 1) * sizeof *p);
@@ -286,8 +283,7 @@ int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only
     return rc;
 }
 
-// --- the command
-// ---------------------------------------------------------------------------------------
+// --- the command ---------------------------------------------------------------------------------
 static int print_gallery(const struct hb_gallery *g, const char *dir, bool term)
 {
     for (size_t i = 0; i < g->n; i++) {

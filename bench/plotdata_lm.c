@@ -75,8 +75,7 @@ static int no_runs(char *why, size_t cap)
     return 0;
 }
 
-// --- perplexity over L
-// ---------------------------------------------------------------------------------
+// --- perplexity over L ---------------------------------------------------------------------------
 static void kind_blocks(const struct hb_lm_set *s, const struct hb_lm_budget *b,
                         const struct kinds *k, int kind, struct hb_text *dat, struct hb_range *x,
                         struct hb_range *y)
@@ -217,8 +216,7 @@ int hb_fig_loss_seconds(const struct hb_fig_in *in, struct hb_text *dat, char *w
     return loss_figure(in, "seconds", dat, why, cap);
 }
 
-// --- Pareto
-// --------------------------------------------------------------------------------------------
+// --- Pareto --------------------------------------------------------------------------------------
 int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
 {
     struct hb_lm_budget b;

@@ -9,8 +9,7 @@
 #include "commands.h"
 #include "crossover.h"
 
-// --- what the sections share
-// ---------------------------------------------------------------------------
+// --- what the sections share ---------------------------------------------------------------------
 const char *hb_report_cpu(const struct hb_report *r, const char *machine)
 {
     for (size_t i = 0; i < r->st->r.n_files; i++)
@@ -71,8 +70,7 @@ void hb_report_figure(struct hb_report *r, const char *name, const char *machine
                     name);
 }
 
-// --- the command
-// ---------------------------------------------------------------------------------------
+// --- the command ---------------------------------------------------------------------------------
 static void sections(struct hb_report *r)
 {
     static void (*const all[])(struct hb_report *) = {

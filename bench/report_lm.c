@@ -26,8 +26,7 @@ static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool w
     return hb_median(v, n);
 }
 
-// --- per seed
-// ------------------------------------------------------------------------------------------
+// --- per seed ------------------------------------------------------------------------------------
 static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
 {
     const struct hb_lm_set *s = &r->st->lm;
@@ -70,8 +69,7 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
     hb_text_add(&r->t, "\n");
 }
 
-// --- equality
-// ------------------------------------------------------------------------------------------
+// --- equality ------------------------------------------------------------------------------------
 // Largest difference of two loss curves at equal steps; NAN if they have none in common.
 static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b)
 {
@@ -162,8 +160,7 @@ static void equality_table(struct hb_report *r, const char *machine)
     hb_text_add(&r->t, "\n");
 }
 
-// --- the floor
-// -----------------------------------------------------------------------------------------
+// --- the floor -----------------------------------------------------------------------------------
 static void floor_table(struct hb_report *r, const char *machine)
 {
     const struct hb_lm_set *s = &r->st->lm;
@@ -208,8 +205,7 @@ static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
                 hb_str_len(one->eval_tokens).s);
 }
 
-// --- the section
-// ---------------------------------------------------------------------------------------
+// --- the section ---------------------------------------------------------------------------------
 void hb_report_perplexity(struct hb_report *r)
 {
     hb_text_add(&r->t,

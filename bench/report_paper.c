@@ -182,8 +182,7 @@ static void mechanism(struct hb_report *r, const char *machine, const struct hb_
     hb_text_add(&r->t, "\n");
 }
 
-// --- the section
-// ---------------------------------------------------------------------------------------
+// --- the section ---------------------------------------------------------------------------------
 static void figure_data(struct hb_report *r)
 {
     struct hb_paper_row p[16];

@@ -25,8 +25,7 @@ void hb_report_crossings(struct hb_report *r)
     }
 }
 
-// --- growth
-// --------------------------------------------------------------------------------------------
+// --- growth --------------------------------------------------------------------------------------
 void hb_report_growth(struct hb_report *r)
 {
     hb_text_add(&r->t,
@@ -133,8 +132,7 @@ void hb_report_lengths(struct hb_report *r)
     }
 }
 
-// --- shares of peak
-// ------------------------------------------------------------------------------------
+// --- shares of peak ------------------------------------------------------------------------------
 static void peak_rows(struct hb_report *r, struct hb_table *t, const char *machine,
                       const char *impl, const char *what, double one, double all)
 {
@@ -195,8 +193,7 @@ void hb_report_peaks(struct hb_report *r)
     }
 }
 
-// --- pairs
-// ---------------------------------------------------------------------------------------------
+// --- pairs ---------------------------------------------------------------------------------------
 void hb_report_pairs(struct hb_report *r)
 {
     hb_text_add(&r->t, "## longconv_fftw against longconv_fftw_plain\n\n"
