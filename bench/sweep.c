@@ -1,12 +1,14 @@
 // sweep.c: the command `sweep`: many points, one after another, each in its own child process.
 //
 // Order     planning step (sweep_plan.c), then the points by priority and length; pairs
-//           and refinements in their priority's place. Every answer is on the disk before the next point starts.
-// Dropped   a point whose predicted time does not fit into what is left of --budget-s, or far exceeds its own limit,
-//           is not measured; it becomes a row `dropped` with its predicted cost. What is cheap to refuse is tried all
-//           the same: out of memory is an answer that a child gives at once.
-// Ends      SIGINT: what is measured is written as a result file and the run stays open for --resume. SIGKILL: the
-//           point in flight is lost, its child dies with us.
+//           and refinements in their priority's place. Every answer is on the disk before the next
+//           point starts.
+// Dropped   a point whose predicted time does not fit into what is left of --budget-s, or far
+//           exceeds its own limit, is not measured; it becomes a row `dropped` with its predicted
+//           cost. What is cheap to refuse is tried all the same: out of memory is an answer that a
+//           child gives at once.
+// Ends      SIGINT: what is measured is written as a result file and the run stays open for
+//           --resume. SIGKILL: the point in flight is lost, its child dies with us.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +27,7 @@ struct job {
     struct hb_run *run;
     const struct args *a;
     json_t *planning;                // owned: {impl: seconds}
-    uint64_t first_groups;           // groups of the first priority, whose curve is still to be shown
+    uint64_t first_groups;           // of the first priority: their curve is still to be shown
 };
 
 #define PROBE_LIMIT_S    10.0        // of a child that is only to say out of memory or refused
@@ -38,7 +40,7 @@ double hb_sweep_left(const struct sweep *s)
     return s->budget_s > 0 ? s->budget_s - ASSEMBLE_S - (now_s() - s->t0_s) : INFINITY;
 }
 
-// --- progress ------------------------------------------------------------------------------------------------------
+// --- progress ------------------------------------------------------------------------------------
 
 void hb_sweep_progress(const struct sweep *s, const char *what)
 {
@@ -53,8 +55,8 @@ void hb_sweep_progress(const struct sweep *s, const char *what)
 static void label(const struct sweep_item *it, char *buf, size_t cap)
 {
     const struct hb_point *p = it->pt;
-    snprintf(buf, cap, "%.100s%s%.100s, L %lld, %s", p[0].impl, it->n == 2 ? " against " : "", it->n == 2 ? p[1].impl : "",
-             (long long)p[0].p.L, hb_pass_str(p[0].pass));
+    snprintf(buf, cap, "%.100s%s%.100s, L %lld, %s", p[0].impl, it->n == 2 ? " against " : "",
+             it->n == 2 ? p[1].impl : "", (long long)p[0].p.L, hb_pass_str(p[0].pass));
 }
 
 // The curves of the groups of the first priority, as soon as all of their points have an answer.
@@ -81,18 +83,21 @@ static void find_first_groups(struct job *j)
                 j->first_groups |= (uint64_t)1 << g;
 }
 
-// --- one point -----------------------------------------------------------------------------------------------------
+// --- one point -----------------------------------------------------------------------------------
 
 static int drop(struct job *j, struct sweep_item *it, const char *why)
 {
     json_t *row = hb_skip_row(it->pt, it->n, "dropped", why);
-    if (!row) return hb_error_code() ? hb_error_code() : hb_fail(HB_ERR_RUN, "out of memory for a record");
+    if (!row)
+        return hb_error_code() ? hb_error_code()
+                               : hb_fail(HB_ERR_RUN, "out of memory for a record");
     it->state = ITEM_DROPPED;
     it->status = "dropped";
     json_object_set_new(row, "priority", json_integer(it->priority));
     json_object_set_new(row, "predicted_s", json_real(it->predicted_s));
     json_t *doc = json_pack("{s:[],s:[o],s:[]}", "benchmarks", "hb_skips", row, "hb_pairs");
-    int rc = doc ? hb_run_add(j->run, it->name, doc) : hb_fail(HB_ERR_RUN, "out of memory for a record");
+    int rc = doc ? hb_run_add(j->run, it->name, doc)
+                 : hb_fail(HB_ERR_RUN, "out of memory for a record");
     json_decref(doc);
     return rc;
 }
@@ -109,7 +114,8 @@ static int keep(struct job *j, struct sweep_item *it, struct hb_measured *m)
     return rc;
 }
 
-// What will not finish: out of memory and refused are answers all the same, and cheap. *answered: it is recorded.
+// What will not finish: out of memory and refused are answers all the same, and cheap.
+// *answered: it is recorded.
 static int probe(struct job *j, struct sweep_item *it, bool *answered)
 {
     struct hb_measured m;
@@ -158,10 +164,12 @@ static int process(struct job *j, struct sweep_item *it)
     if (!hopeless && !late) return measure(j, it);
     int rc = hopeless ? probe(j, it, &answered) : 0;
     if (rc || answered) return rc;
-    if (hopeless) snprintf(why, sizeof why, "would take about %.0f s, its limit is %.0f s", it->predicted_s,
-                           it->opts.time_limit_s);
-    else snprintf(why, sizeof why, "would take about %.1f s, %.1f s of the sweep's time were left", it->predicted_s,
-                  fmax(left, 0));
+    if (hopeless)
+        snprintf(why, sizeof why, "would take about %.0f s, its limit is %.0f s", it->predicted_s,
+                 it->opts.time_limit_s);
+    else
+        snprintf(why, sizeof why, "would take about %.1f s, %.1f s of the sweep's time were left",
+                 it->predicted_s, fmax(left, 0));
     return drop(j, it, why);
 }
 
@@ -175,13 +183,13 @@ static bool restore(struct job *j, struct sweep_item *it)
     return there;
 }
 
-// --- refinement ----------------------------------------------------------------------------------------------------
+// --- refinement ----------------------------------------------------------------------------------
 
 static int refine_once(struct job *j, const struct sweep_refine *r, int64_t L)
 {
     struct sweep *s = &j->s;
     int g = 0, index[2];
-    while (strcmp(s->file.groups[g].id, r->group)) g++;       // the reader has checked that it is there
+    while (strcmp(s->file.groups[g].id, r->group)) g++;   // the reader checked that it is there
     struct sweep_settings set = s->file.groups[g].set;
     set.priority = r->priority;
     for (int k = 0; k < 2; k++) {
@@ -214,11 +222,11 @@ static int refine(struct job *j, size_t i)
     return 0;
 }
 
-// --- all of them ---------------------------------------------------------------------------------------------------
+// --- all of them ---------------------------------------------------------------------------------
 
 static int measure_all(struct job *j)
 {
-    size_t base = j->s.n;            // refinements append their points behind; they answer them themselves
+    size_t base = j->s.n;            // refinements append points behind and answer them themselves
     for (size_t i = 0; i < base && !hb_interrupted(); i++) {
         struct sweep_item *it = &j->s.items[i];
         if (it->state != ITEM_PENDING) continue;
@@ -238,10 +246,12 @@ static json_t *plan_json(const struct job *j, const char *config)
     for (int g = 0; g < s->file.n_groups; g++)
         json_array_append_new(groups, json_pack("{s:s,s:s}", "id", s->file.groups[g].id, "title",
                                                 s->file.groups[g].title));
-    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:f,s:o,s:O}", "sweep", s->file.name, "title", s->file.title,
-                     "file", slash ? slash + 1 : s->path, "config_sha256", config,
-                     "interleave", "implementations of one length in turn; pairs ABBA in one process",
-                     "refine", s->refine, "budget_s", s->budget_s, "groups", groups, "planning_s", j->planning);
+    return json_pack("{s:s,s:s,s:s,s:s,s:s,s:b,s:f,s:o,s:O}",
+                     "sweep", s->file.name, "title", s->file.title,
+                     "file", slash ? slash + 1 : s->path, "config_sha256", config, "interleave",
+                     "implementations of one length in turn; pairs ABBA in one process",
+                     "refine", s->refine, "budget_s", s->budget_s, "groups", groups,
+                     "planning_s", j->planning);
 }
 
 // What makes two calls the same sweep: the file's text and what the options leave of it.
@@ -249,7 +259,8 @@ static void config_hash(const struct job *j, char hex[65])
 {
     char text[1024];
     const struct args *a = j->a;
-    int n = snprintf(text, sizeof text, "%s|%s|%s", j->s.file.sha256, a->glob ? a->glob : "", a->lengths ? a->lengths : "");
+    int n = snprintf(text, sizeof text, "%s|%s|%s", j->s.file.sha256, a->glob ? a->glob : "",
+                     a->lengths ? a->lengths : "");
     hb_sha256(text, n > 0 && (size_t)n < sizeof text ? (size_t)n : sizeof text - 1, hex);
 }
 
@@ -258,13 +269,15 @@ static int open_run(struct job *j)
     char config[65];
     config_hash(j, config);
     json_t *plan = plan_json(j, config);
-    int rc = plan ? hb_run_open(NULL, j->a->resume, plan, &j->run) : hb_fail(HB_ERR_RUN, "out of memory for the plan");
+    int rc = plan ? hb_run_open(NULL, j->a->resume, plan, &j->run)
+                  : hb_fail(HB_ERR_RUN, "out of memory for the plan");
     json_decref(plan);
     if (rc) return rc;
     size_t there = 0;
     for (size_t i = 0; i < j->s.n; i++) there += j->s.items[i].n && restore(j, &j->s.items[i]);
-    if (there) fprintf(stderr, "hyena-bench sweep: continuing run %s: %zu of %zu points are there\n",
-                       hb_run_id(j->run), there, j->s.n);
+    if (there)
+        fprintf(stderr, "hyena-bench sweep: continuing run %s: %zu of %zu points are there\n",
+                hb_run_id(j->run), there, j->s.n);
     return 0;
 }
 
@@ -279,7 +292,8 @@ static int copy_out(const struct job *j, const char *path)
 static void print_how_to_resume(const struct job *j)
 {
     const struct args *a = j->a;
-    printf("interrupted; to continue:  hyena-bench sweep %s --resume%s", j->s.path, a->refine ? " --refine" : "");
+    printf("interrupted; to continue:  hyena-bench sweep %s --resume%s", j->s.path,
+           a->refine ? " --refine" : "");
     if (a->glob) printf(" --impl '%s'", a->glob);
     if (a->lengths) printf(" --lengths %s", a->lengths);
     printf("\n");
@@ -321,7 +335,8 @@ static int sweep(struct job *j, int *answer)
     int n_lengths = 0;
     int rc = hb_host_init(0, 0);
     if (!rc) rc = hb_registry_load();
-    if (!rc && j->a->lengths) rc = hb_parse_lengths(j->a->lengths, lengths, SWEEP_MAX_LENGTHS, &n_lengths);
+    if (!rc && j->a->lengths)
+        rc = hb_parse_lengths(j->a->lengths, lengths, SWEEP_MAX_LENGTHS, &n_lengths);
     if (!rc) rc = hb_sweep_read(j->s.path, &j->s.file);
     if (!rc) rc = hb_sweep_expand(&j->s, j->a->glob, lengths, n_lengths);
     if (rc) return rc;
@@ -339,16 +354,23 @@ int hb_cmd_sweep(int argc, char **argv)
 {
     struct args a = { 0 };
     const struct hb_opt opts[] = {
-        { "impl", HB_OPT_STR, &a.glob, "GLOB", "only implementations that match, e.g. 'hyena:*'", 0, 0 },
-        { "lengths", HB_OPT_STR, &a.lengths, "LIST", "these lengths instead of the file's: 128..4096,3000", 0, 0 },
-        { "refine", HB_OPT_FLAG, &a.refine, NULL, "measure more lengths near the file's crossovers", 0, 0 },
-        { "resume", HB_OPT_FLAG, &a.resume, NULL, "continue the newest unfinished run of this file, if any", 0, 0 },
-        { "dry-run", HB_OPT_FLAG, &a.dry_run, NULL, "print points and predicted minutes, measure nothing", 0, 0 },
-        { "budget-s", HB_OPT_DOUBLE, &a.budget_s, "S", "drop points by priority so that it ends in time", 1, 1e7 },
+        { "impl", HB_OPT_STR, &a.glob, "GLOB",
+          "only implementations that match, e.g. 'hyena:*'", 0, 0 },
+        { "lengths", HB_OPT_STR, &a.lengths, "LIST",
+          "these lengths instead of the file's: 128..4096,3000", 0, 0 },
+        { "refine", HB_OPT_FLAG, &a.refine, NULL,
+          "measure more lengths near the file's crossovers", 0, 0 },
+        { "resume", HB_OPT_FLAG, &a.resume, NULL,
+          "continue the newest unfinished run of this file, if any", 0, 0 },
+        { "dry-run", HB_OPT_FLAG, &a.dry_run, NULL,
+          "print points and predicted minutes, measure nothing", 0, 0 },
+        { "budget-s", HB_OPT_DOUBLE, &a.budget_s, "S",
+          "drop points by priority so that it ends in time", 1, 1e7 },
         { "out", HB_OPT_STR, &a.out, "FILE", "a second copy of the result file", 0, 0 },
     };
     const struct hb_cli cli = {
-        .command = "sweep", .args = "FILE", .about = "Measures the points of a sweep file, each in its own process.",
+        .command = "sweep", .args = "FILE",
+        .about = "Measures the points of a sweep file, each in its own process.",
         .example = "hyena-bench sweep bench/sweeps/quick.json --refine --budget-s 270\n"
                    "hyena-bench sweep bench/sweeps/full.json --resume --impl 'hyena:*'",
         .opts = opts, .n_opts = sizeof opts / sizeof *opts, .min_pos = 1, .max_pos = 1,
@@ -359,8 +381,8 @@ int hb_cmd_sweep(int argc, char **argv)
     if (rc == HB_CLI_HELP) return 0;
     struct job j = { .a = &a };
     if (!rc) {
-        j.s = (struct sweep){ .path = pos[0], .t0_s = now_s(), .budget_s = a.budget_s, .sample_share = 1,
-                              .refine = a.refine };
+        j.s = (struct sweep){ .path = pos[0], .t0_s = now_s(), .budget_s = a.budget_s,
+                              .sample_share = 1, .refine = a.refine };
         rc = sweep(&j, &answer);
     }
     hb_run_close(j.run);

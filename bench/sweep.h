@@ -1,7 +1,8 @@
 // sweep.h: a sweep file, the points that follow from it, and the order in which they are measured.
 //
-// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_past.c remembers earlier runs,
-// sweep_plan.c leaves FFT wisdom, sweep_refine.c sharpens crossovers, sweep_show.c prints, sweep.c is the command.
+// sweep_file.c reads and checks the file, sweep_sched.c predicts and orders, sweep_past.c remembers
+// earlier runs, sweep_plan.c leaves FFT wisdom, sweep_refine.c sharpens crossovers, sweep_show.c
+// prints, sweep.c is the command.
 #ifndef HB_SWEEP_H
 #define HB_SWEEP_H
 
@@ -17,7 +18,7 @@ struct sweep_settings {
     enum hb_mode mode;
     enum hb_planning planning;
     bool pass[HB_PASS_COUNT];
-    int64_t B, D, H, order, threads, seed, priority;      // threads 0: all; H 0: one per 64 channels
+    int64_t B, D, H, order, threads, seed, priority;      // threads 0: all; H 0: one per 64 of D
     int64_t lengths[SWEEP_MAX_LENGTHS];
     int n_lengths;
     int64_t mem_bytes;                                    // 0: hb_default_mem_limit
@@ -27,10 +28,13 @@ struct sweep_settings {
 struct sweep_group {
     char id[SWEEP_TEXT], title[SWEEP_TEXT];
     struct sweep_settings set;
-    char impls[SWEEP_MAX_IMPLS][HB_NAME_MAX];             // globs are already expanded over the registry
+    char impls[SWEEP_MAX_IMPLS][HB_NAME_MAX];             // globs already expanded (registry)
     int n_impls;
 };
-struct sweep_pair { char a[HB_NAME_MAX], b[HB_NAME_MAX], title[SWEEP_TEXT]; struct sweep_settings set; };
+struct sweep_pair {
+    char a[HB_NAME_MAX], b[HB_NAME_MAX], title[SWEEP_TEXT];
+    struct sweep_settings set;
+};
 enum sweep_what { SWEEP_TIME, SWEEP_MEMORY };
 struct sweep_refine {
     char a[HB_NAME_MAX], b[HB_NAME_MAX], group[SWEEP_TEXT];
@@ -43,12 +47,13 @@ struct sweep_file {
     struct sweep_pair *pairs;     int n_pairs;             // owned
     struct sweep_refine *refines; int n_refines;           // owned
 };
-// Reads and checks all of the file: an unknown key, a wrong type or a value out of range is one line that names file,
-// place and what was expected. Needs the registry. Returns 0 or HB_ERR_INPUT, HB_ERR_MISSING.
+// Reads and checks all of the file: an unknown key, a wrong type or a value out of range is one
+// line that names file, place and what was expected. Needs the registry. Returns 0 or
+// HB_ERR_INPUT, HB_ERR_MISSING.
 int hb_sweep_read(const char *path, struct sweep_file *f);
 void hb_sweep_free(struct sweep_file *f);
 
-// --- the points ------------------------------------------------------------------------------------------------
+// --- the points ----------------------------------------------------------------------------------
 
 enum sweep_state { ITEM_PENDING, ITEM_DONE, ITEM_DROPPED };
 struct sweep_item {
@@ -59,7 +64,7 @@ struct sweep_item {
     struct hb_measure_opts opts;
     int64_t priority;
     uint64_t groups;                         // bit set of the groups it belongs to
-    int refine, rank;                        // index of the refinement, -1: none; rank: order in the file
+    int refine, rank;                        // refinement, -1: none; rank: order in the file
     enum sweep_state state;
     // what came out: from this run or, resumed, from what was there
     const char *status;                      // points to a constant; NULL while pending
@@ -77,27 +82,31 @@ struct sweep {
     double sample_share;                     // sampling time used of what was allowed, running mean
     bool refine;
 };
-// Appends a point (or pair), resolved and named; a point that is there already gets the higher priority and the longer
-// time limit. Returns its index or HB_ERR_*.
-int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struct sweep_settings *set, int group);
+// Appends a point (or pair), resolved and named; a point that is there already gets the higher
+// priority and the longer time limit. Returns its index or HB_ERR_*.
+int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n,
+                 const struct sweep_settings *set, int group);
 // A point of these settings.
 int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass,
                    struct hb_point *pt);
-// All points of the file, filtered: only implementations matching glob (NULL: all), only these lengths (n 0: all).
+// All points of the file, filtered: only implementations matching glob (NULL: all), only these
+// lengths (n 0: all).
 int hb_sweep_expand(struct sweep *s, const char *glob, const int64_t *lengths, int n_lengths);
-void hb_sweep_sort(struct sweep *s);         // by priority, length, file; refinements at the end of their priority
+// By priority, length, file; refinements at the end of their priority.
+void hb_sweep_sort(struct sweep *s);
 
-// Reads the newest result files of this machine, for predictions only. 0 or HB_ERR_OOM; unreadable files do not matter.
+// Reads the newest result files of this machine, for predictions only. 0 or HB_ERR_OOM; unreadable
+// files do not matter.
 int hb_sweep_remember(struct sweep *s);
-// Seconds one execution takes, from what was measured of the same implementation and the work model; *known
-// false: not by this run.
+// Seconds one execution takes, from what was measured of the same implementation and the work
+// model; *known false: not by this run.
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known);
-double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it);     // seconds of the whole child
+double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it);   // s, whole child
 // Would even the fewest samples take longer than its limit by far?
 bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it);
-double hb_sweep_remaining(const struct sweep *s);                                // seconds of all that is pending
+double hb_sweep_remaining(const struct sweep *s);                              // s, all pending
 void hb_sweep_learn(struct sweep *s, struct sweep_item *it, const struct hb_measured *m);
-// The same from a record that is there: {benchmarks, hb_skips, hb_pairs}. False: it was dropped, measure it.
+// The same from a record that is there: {benchmarks, hb_skips, hb_pairs}. False: dropped.
 bool hb_sweep_restore(struct sweep_item *it, const json_t *doc);
 
 // The crossing of refinement r over the lengths measured so far. Returns their number, or HB_ERR_*.
@@ -105,17 +114,18 @@ int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struc
 // The planning step; planning gets {implementation: seconds}.
 int hb_sweep_plan(const struct sweep *s, json_t *planning);
 
-// The next length that would sharpen refinement r: between the measured lengths around its crossover; 0: there is none
-// or it is sharp enough.
-enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r);   // of its group: the first
+// The next length that would sharpen refinement r: between the measured lengths around its
+// crossover; 0: there is none or it is sharp enough.
+// The first pass of its group.
+enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r);
 int64_t hb_sweep_refine_length(const struct sweep *s, const struct sweep_refine *r);
 
-double hb_sweep_left(const struct sweep *s);                         // seconds of the budget; INFINITY: no limit
+double hb_sweep_left(const struct sweep *s);     // seconds of the budget; INFINITY: no limit
 
-// --- for people --------------------------------------------------------------------------------------------------
+// --- for people ----------------------------------------------------------------------------------
 
 void hb_sweep_progress(const struct sweep *s, const char *what);
-void hb_sweep_print_curve(const struct sweep *s, int group);     // time against length, drawn with letters
+void hb_sweep_print_curve(const struct sweep *s, int group);   // time against length, in letters
 int hb_sweep_print_tables(const struct sweep *s);
 int hb_sweep_print_plan(const struct sweep *s);                  // --dry-run
 

@@ -7,15 +7,16 @@
 #include "cli.h"
 #include "sweep.h"
 
-// --- the keys ----------------------------------------------------------------------------------------------------
+// --- the keys ------------------------------------------------------------------------------------
 
 enum place { IN_TOP = 1, IN_DEFAULTS = 2, IN_GROUP = 4, IN_PAIR = 8, IN_REFINE = 16 };
-enum kind { K_TEXT, K_INT, K_REAL, K_SIZE, K_LENGTHS, K_PASSES, K_IMPL, K_IMPLS, K_WHAT, K_DTYPE, K_MODE, K_PLANNING,
-            K_DEVICE, K_LIST, K_OBJECT };
+enum kind { K_TEXT, K_INT, K_REAL, K_SIZE, K_LENGTHS, K_PASSES, K_IMPL, K_IMPLS, K_WHAT,
+            K_DTYPE, K_MODE, K_PLANNING, K_DEVICE, K_LIST, K_OBJECT };
 #define SET IN_DEFAULTS | IN_GROUP | IN_PAIR
 
 static const struct key { const char *name; enum kind kind; unsigned in; double lo, hi; } keys[] = {
-    { "name", K_TEXT, IN_TOP, 0, 0 },            { "title", K_TEXT, IN_TOP | IN_GROUP | IN_PAIR, 0, 0 },
+    { "name", K_TEXT, IN_TOP, 0, 0 },
+    { "title", K_TEXT, IN_TOP | IN_GROUP | IN_PAIR, 0, 0 },
     { "defaults", K_OBJECT, IN_TOP, 0, 0 },      { "groups", K_LIST, IN_TOP, 0, 0 },
     { "pairs", K_LIST, IN_TOP, 0, 0 },           { "refine", K_LIST, IN_TOP, 0, 0 },
     { "id", K_TEXT, IN_GROUP, 0, 0 },            { "impls", K_IMPLS, IN_GROUP, 0, 0 },
@@ -62,20 +63,21 @@ static int check_keys(const struct at *a, const json_t *obj)
     const char *key;
     json_t *v;
     if (!json_is_object(obj)) return bad(a, "an object expected");
-    json_object_foreach((json_t *)(uintptr_t)obj, key, v) {      // jansson's macro wants a non-const object
+    json_object_foreach((json_t *)(uintptr_t)obj, key, v) {   // the macro wants it non-const
         size_t i = 0, n = sizeof keys / sizeof *keys;
         while (i < n && (strcmp(keys[i].name, key) || !(keys[i].in & a->in))) i++;
         if (i < n) continue;
         char allowed[700] = "";
         for (i = 0; i < n; i++)
-            if (keys[i].in & a->in) snprintf(allowed + strlen(allowed), sizeof allowed - strlen(allowed), "%s%s",
-                                             *allowed ? ", " : "", keys[i].name);
+            if (keys[i].in & a->in)
+                snprintf(allowed + strlen(allowed), sizeof allowed - strlen(allowed), "%s%s",
+                         *allowed ? ", " : "", keys[i].name);
         return bad(a, "unknown key '%.60s'; allowed: %s", key, allowed);
     }
     return 0;
 }
 
-// --- values ------------------------------------------------------------------------------------------------------
+// --- values --------------------------------------------------------------------------------------
 
 static int number(const struct at *a, const struct key *k, const json_t *v, double *out)
 {
@@ -83,7 +85,8 @@ static int number(const struct at *a, const struct key *k, const json_t *v, doub
     if (whole ? !json_is_integer(v) : !json_is_number(v))
         return bad(a, "'%s': a %snumber expected", k->name, whole ? "whole " : "");
     *out = json_number_value(v);
-    if (*out < k->lo || *out > k->hi) return bad(a, "'%s': %.15g is not in %.15g..%.15g", k->name, *out, k->lo, k->hi);
+    if (*out < k->lo || *out > k->hi)
+        return bad(a, "'%s': %.15g is not in %.15g..%.15g", k->name, *out, k->lo, k->hi);
     return 0;
 }
 
@@ -96,7 +99,8 @@ static int text(const struct at *a, const char *key, const json_t *v, char *out,
     return 0;
 }
 
-static int optional_text(const struct at *a, const json_t *obj, const char *key, char *out, size_t cap)
+static int optional_text(const struct at *a, const json_t *obj, const char *key, char *out,
+                         size_t cap)
 {
     const json_t *v = json_object_get(obj, key);
     return v ? text(a, key, v, out, cap) : 0;
@@ -117,12 +121,14 @@ static int lengths(const struct at *a, const json_t *v, struct sweep_settings *s
         const json_t *e = json_is_array(v) ? json_array_get(v, i) : v;
         int room = SWEEP_MAX_LENGTHS - s->n_lengths, got = 0;
         if (json_is_string(e)) {
-            if (hb_parse_lengths(json_string_value(e), s->lengths + s->n_lengths, room, &got)) return bad_value(a, "L");
+            if (hb_parse_lengths(json_string_value(e), s->lengths + s->n_lengths, room, &got))
+                return bad_value(a, "L");
         } else if (!json_is_integer(e)) {
             return bad(a, "'L': lengths expected: 4096, \"128..4096\" or a list of them");
         } else if (room > 0) {
             int64_t L = json_integer_value(e);
-            if (L < 1 || L > (int64_t)1 << 31) return bad(a, "'L': %lld is not in 1..2^31", (long long)L);
+            if (L < 1 || L > (int64_t)1 << 31)
+                return bad(a, "'L': %lld is not in 1..2^31", (long long)L);
             s->lengths[s->n_lengths] = L;
             got = 1;
         }
@@ -164,7 +170,8 @@ static int word(const struct at *a, const struct key *k, const json_t *v, struct
 {
     const char *w = json_string_value(v);
     if (!w) return bad(a, "'%s': a text expected", k->name);
-    int rc = k->kind == K_DTYPE ? hb_dtype_parse(w, &s->dtype) : k->kind == K_MODE ? hb_mode_parse(w, &s->mode)
+    int rc = k->kind == K_DTYPE ? hb_dtype_parse(w, &s->dtype)
+           : k->kind == K_MODE ? hb_mode_parse(w, &s->mode)
            : hb_planning_parse(w, &s->planning);
     return rc ? bad_value(a, k->name) : 0;
 }
@@ -173,9 +180,9 @@ static int word(const struct at *a, const struct key *k, const json_t *v, struct
 static int64_t *int_target(struct sweep_settings *s, const char *name)
 {
     const struct { const char *name; int64_t *p; } t[] = {
-        { "B", &s->B }, { "D", &s->D }, { "H", &s->H }, { "order", &s->order }, { "threads", &s->threads },
-        { "seed", &s->seed }, { "priority", &s->priority }, { "min_samples", &s->min_samples },
-        { "max_samples", &s->max_samples },
+        { "B", &s->B }, { "D", &s->D }, { "H", &s->H }, { "order", &s->order },
+        { "threads", &s->threads }, { "seed", &s->seed }, { "priority", &s->priority },
+        { "min_samples", &s->min_samples }, { "max_samples", &s->max_samples },
     };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++)
         if (!strcmp(t[i].name, name)) return t[i].p;
@@ -184,7 +191,8 @@ static int64_t *int_target(struct sweep_settings *s, const char *name)
 
 static double *real_target(struct sweep_settings *s, const char *name)
 {
-    return !strcmp(name, "time_limit_s") ? &s->time_limit_s : !strcmp(name, "ci_target") ? &s->ci_target
+    return !strcmp(name, "time_limit_s") ? &s->time_limit_s
+         : !strcmp(name, "ci_target") ? &s->ci_target
          : !strcmp(name, "budget_s") ? &s->budget_s : &s->judge_flop;
 }
 
@@ -204,13 +212,14 @@ static int settings(const struct at *a, const json_t *obj, struct sweep_settings
         else if (k->kind == K_LENGTHS) rc = lengths(a, v, s);
         else if (k->kind == K_PASSES) rc = passes(a, v, s);
         else if (k->kind == K_DEVICE) rc = text(a, k->name, v, s->device, sizeof s->device);
-        else if (k->kind == K_DTYPE || k->kind == K_MODE || k->kind == K_PLANNING) rc = word(a, k, v, s);
+        else if (k->kind == K_DTYPE || k->kind == K_MODE || k->kind == K_PLANNING)
+            rc = word(a, k, v, s);
         if (rc) return rc;
     }
     return s->max_samples < s->min_samples ? bad(a, "'max_samples': less than min_samples") : 0;
 }
 
-// --- implementations -----------------------------------------------------------------------------------------------
+// --- implementations -----------------------------------------------------------------------------
 
 static bool add_name(struct sweep_group *g, const char *name)
 {
@@ -221,7 +230,7 @@ static bool add_name(struct sweep_group *g, const char *name)
     return true;
 }
 
-// Every name that can be measured: longconv_x, attention_x, and each operator with each of them inside.
+// Every name that can be measured: longconv_x, attention_x, each operator with each of them inside.
 static bool add_matching(struct sweep_group *g, const char *glob)
 {
     bool room = true;
@@ -238,7 +247,7 @@ static bool add_matching(struct sweep_group *g, const char *glob)
             if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
             if (strcmp(in->device, im->device)) continue;
             int len = snprintf(name, sizeof name, "%s:%s", im->name, in->name);
-            if (len < 0 || (size_t)len >= sizeof name) continue;     // the registry's names are shorter
+            if (len < 0 || (size_t)len >= sizeof name) continue;   // names are shorter
             if (!fnmatch(glob, name, 0)) room = add_name(g, name);
         }
     }
@@ -253,7 +262,7 @@ static int impls(const struct at *a, const json_t *v, struct sweep_group *g)
         char w[HB_NAME_MAX];
         if (text(a, "impls", json_array_get(v, i), w, sizeof w)) return HB_ERR_INPUT;
         bool room = true;
-        if (strpbrk(w, "*?[")) room = add_matching(g, w);       // may match none: a machine without CUDA has fewer
+        if (strpbrk(w, "*?[")) room = add_matching(g, w);   // may match none: no CUDA here
         else if (!hb_registry_find(w)) return bad_value(a, "impls");
         else room = add_name(g, w);
         if (!room) return bad(a, "'impls': more than %d implementations", SWEEP_MAX_IMPLS);
@@ -267,7 +276,7 @@ static int impl(const struct at *a, const json_t *obj, const char *key, char *ou
     return hb_registry_find(out) ? 0 : bad_value(a, key);
 }
 
-// --- the parts -----------------------------------------------------------------------------------------------------
+// --- the parts -----------------------------------------------------------------------------------
 
 static int read_group(struct at *a, const json_t *obj, const struct sweep_settings *base, void *out)
 {
@@ -298,12 +307,13 @@ static int read_pair(struct at *a, const json_t *obj, const struct sweep_setting
     return !rc && !p->set.n_lengths ? bad(a, "'L' is missing here and in defaults") : rc;
 }
 
-static int read_refine(struct at *a, const json_t *obj, const struct sweep_settings *base, void *out)
+static int read_refine(struct at *a, const json_t *obj, const struct sweep_settings *base,
+                       void *out)
 {
     struct sweep_refine *r = out;
     static const struct key steps = { "steps", K_INT, IN_REFINE, 1, 32 };
     static const struct key prio = { "priority", K_INT, IN_REFINE, 0, 1000 };
-    double n = 6, p = (double)base->priority;            // 6 bisections turn an octave into about 1 %
+    double n = 6, p = (double)base->priority;   // 6 bisections turn an octave into about 1 %
     int rc = check_keys(a, obj);
     if (!rc) rc = impl(a, obj, "a", r->a);
     if (!rc) rc = impl(a, obj, "b", r->b);
@@ -312,8 +322,10 @@ static int read_refine(struct at *a, const json_t *obj, const struct sweep_setti
     const char *w = what ? json_string_value(what) : "time";
     if (!rc && (!w || (strcmp(w, "time") && strcmp(w, "memory"))))
         rc = bad(a, "'what': \"time\" or \"memory\" expected");
-    if (!rc && json_object_get(obj, "steps")) rc = number(a, &steps, json_object_get(obj, "steps"), &n);
-    if (!rc && json_object_get(obj, "priority")) rc = number(a, &prio, json_object_get(obj, "priority"), &p);
+    if (!rc && json_object_get(obj, "steps"))
+        rc = number(a, &steps, json_object_get(obj, "steps"), &n);
+    if (!rc && json_object_get(obj, "priority"))
+        rc = number(a, &prio, json_object_get(obj, "priority"), &p);
     if (rc) return rc;
     r->what = strcmp(w, "memory") ? SWEEP_TIME : SWEEP_MEMORY;
     r->steps = (int64_t)n;
@@ -321,9 +333,11 @@ static int read_refine(struct at *a, const json_t *obj, const struct sweep_setti
     return 0;
 }
 
-typedef int (*reader)(struct at *a, const json_t *obj, const struct sweep_settings *base, void *out);
+typedef int (*reader)(struct at *a, const json_t *obj, const struct sweep_settings *base,
+                      void *out);
 
-// A list of the file into *out, an array of n elements of `bytes` each (owned by the caller, also after an error).
+// A list of the file into *out, an array of n elements of `bytes` each (owned by the caller, also
+// after an error).
 static int read_list(const char *path, const json_t *top, const char *key, unsigned in, reader read,
                      const struct sweep_settings *base, size_t bytes, void **out, int *n)
 {
@@ -355,7 +369,8 @@ static int check_whole(const char *path, const struct sweep_file *f)
     if (f->n_groups > SWEEP_MAX_GROUPS) return bad(&a, "more than %d groups", SWEEP_MAX_GROUPS);
     for (int i = 0; i < f->n_groups; i++)
         for (int k = 0; k < i; k++)
-            if (!strcmp(f->groups[i].id, f->groups[k].id)) return bad(&a, "id '%s' twice", f->groups[i].id);
+            if (!strcmp(f->groups[i].id, f->groups[k].id))
+                return bad(&a, "id '%s' twice", f->groups[i].id);
     for (int i = 0; i < f->n_refines; i++) {
         int k = 0;
         char where[64];
@@ -370,8 +385,9 @@ static int check_whole(const char *path, const struct sweep_file *f)
 static int read_all(const char *path, const json_t *top, struct sweep_file *f)
 {
     struct sweep_settings base = {
-        .dtype = HB_F32, .mode = HB_MODE_WARM, .planning = HB_PLAN_MEASURE, .pass = { [HB_PASS_FWD] = true }, .B = 1,
-        .D = 256, .seed = 1, .priority = 5, .time_limit_s = 60, .ci_target = 0.02, .budget_s = 1,
+        .dtype = HB_F32, .mode = HB_MODE_WARM, .planning = HB_PLAN_MEASURE,
+        .pass = { [HB_PASS_FWD] = true }, .B = 1, .D = 256,
+        .seed = 1, .priority = 5, .time_limit_s = 60, .ci_target = 0.02, .budget_s = 1,
         .judge_flop = HB_JUDGE_FLOP, .min_samples = HB_MIN_SAMPLES, .max_samples = HB_MAX_SAMPLES,
     };
     struct at a = { path, "", IN_TOP };
@@ -385,13 +401,16 @@ static int read_all(const char *path, const json_t *top, struct sweep_file *f)
     if (!rc && d) rc = settings(&a, d, &base);
     if (rc) return rc;
     void *rows;
-    rc = read_list(path, top, "groups", IN_GROUP, read_group, &base, sizeof *f->groups, &rows, &f->n_groups);
+    rc = read_list(path, top, "groups", IN_GROUP, read_group, &base, sizeof *f->groups, &rows,
+                   &f->n_groups);
     f->groups = rows;
     if (rc) return rc;
-    rc = read_list(path, top, "pairs", IN_PAIR, read_pair, &base, sizeof *f->pairs, &rows, &f->n_pairs);
+    rc = read_list(path, top, "pairs", IN_PAIR, read_pair, &base, sizeof *f->pairs, &rows,
+                   &f->n_pairs);
     f->pairs = rows;
     if (rc) return rc;
-    rc = read_list(path, top, "refine", IN_REFINE, read_refine, &base, sizeof *f->refines, &rows, &f->n_refines);
+    rc = read_list(path, top, "refine", IN_REFINE, read_refine, &base, sizeof *f->refines, &rows,
+                   &f->n_refines);
     f->refines = rows;
     return rc ? rc : check_whole(path, f);
 }

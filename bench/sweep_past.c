@@ -1,4 +1,5 @@
-// sweep_past.c: what earlier runs on this machine measured, so that predictions are good from the first point on.
+// sweep_past.c: what earlier runs on this machine measured, so that predictions are good
+// from the first point on.
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +7,7 @@
 
 #include "sweep.h"
 
-enum { NEWEST = 3 };                 // result files read: older ones say the same, and reading takes time
+enum { NEWEST = 3 };                 // result files read: older ones say the same
 
 static int is_result(const struct dirent *e)
 {
@@ -32,7 +33,8 @@ int hb_sweep_remember(struct sweep *s)
 {
     char folder[4300], path[4600];
     struct dirent **e;
-    int rc = 0, len = snprintf(folder, sizeof folder, "%s/results/%s", hb_build_dir(), hb_machine_id());
+    int rc = 0;
+    int len = snprintf(folder, sizeof folder, "%s/results/%s", hb_build_dir(), hb_machine_id());
     int n = len > 0 && (size_t)len < sizeof folder ? scandir(folder, &e, is_result, alphasort) : -1;
     if (n < 0) return 0;             // nothing has run here yet
     for (int i = n - 1; i >= 0; i--) {                       // run ids sort by time

@@ -1,8 +1,10 @@
 // sweep_refine.c: where to measure next so that a crossover becomes sharper.
 //
-// Method    the curves of a and b at all lengths measured so far; the last crossing's bracket (stats.h, hb_cross) is
-//           bisected at its geometric mean, rounded to a multiple of 16: most of these lengths are no powers of two.
-// Ends      no crossing in range; the bracket is narrower than 2 %; there is no length left between its ends.
+// Method    the curves of a and b at all lengths measured so far; the last crossing's bracket
+//           (stats.h, hb_cross) is bisected at its geometric mean, rounded to a multiple of 16:
+//           most of these lengths are no powers of two.
+// Ends      no crossing in range; the bracket is narrower than 2 %; there is no length left between
+//           its ends.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,8 +34,9 @@ static bool on_curve(const struct sweep_item *it, const struct hb_point *like)
 {
     const struct hb_point *pt = &it->pt[0];
     return it->n == 1 && it->state == ITEM_DONE && it->status && !strcmp(it->status, "ok")
-        && !strcmp(pt->impl, like->impl) && pt->pass == like->pass && pt->mode == like->mode && pt->p.B == like->p.B && pt->p.D == like->p.D
-        && pt->p.H == like->p.H && pt->p.dtype == like->p.dtype && pt->p.threads == like->p.threads
+        && !strcmp(pt->impl, like->impl) && pt->pass == like->pass && pt->mode == like->mode
+        && pt->p.B == like->p.B && pt->p.D == like->p.D && pt->p.H == like->p.H
+        && pt->p.dtype == like->p.dtype && pt->p.threads == like->p.threads
         && pt->p.oper.order == like->p.oper.order && pt->p.planning == like->p.planning;
 }
 
@@ -44,19 +47,21 @@ static int by_length(const void *x, const void *y)
 }
 
 // The lengths that both have. Returns how many, or HB_ERR_OOM.
-static int common(const struct sweep *s, const struct hb_point *a, const struct hb_point *b, enum sweep_what what,
-                  struct hb_curve_pt **out)
+static int common(const struct sweep *s, const struct hb_point *a, const struct hb_point *b,
+                  enum sweep_what what, struct hb_curve_pt **out)
 {
     int n = 0;
-    if (!(*out = calloc(s->n + 1, sizeof **out))) return hb_fail(HB_ERR_OOM, "no memory for a curve");
+    if (!(*out = calloc(s->n + 1, sizeof **out)))
+        return hb_fail(HB_ERR_OOM, "no memory for a curve");
     for (size_t i = 0; i < s->n; i++)
         for (size_t k = 0; k < s->n && on_curve(&s->items[i], a); k++) {
             const struct sweep_item *x = &s->items[i], *y = &s->items[k];
             if (!on_curve(y, b) || y->pt[0].p.L != x->pt[0].p.L) continue;
             bool t = what == SWEEP_TIME;
             (*out)[n++] = (struct hb_curve_pt){
-                .L = (double)x->pt[0].p.L, .a = t ? x->median_ns : x->mem_bytes, .a_lo = t ? x->lo_ns : x->mem_bytes,
-                .a_hi = t ? x->hi_ns : x->mem_bytes, .b = t ? y->median_ns : y->mem_bytes,
+                .L = (double)x->pt[0].p.L, .a = t ? x->median_ns : x->mem_bytes,
+                .a_lo = t ? x->lo_ns : x->mem_bytes, .a_hi = t ? x->hi_ns : x->mem_bytes,
+                .b = t ? y->median_ns : y->mem_bytes,
                 .b_lo = t ? y->lo_ns : y->mem_bytes, .b_hi = t ? y->hi_ns : y->mem_bytes };
             break;
         }

@@ -1,11 +1,13 @@
 // sweep_sched.c: which points there are, in which order, and how long they will take.
 //
-// Prediction  execution = the nearest measured point of the same implementation and pass, scaled by the work models'
-//             flop; else of its other passes; else of earlier runs on this machine; else a typical rate. Child = start + planning and judge (scaled the
-//             same way) + warm-up + sampling, at least min_samples executions, at most the point's budget times the
-//             share of it that points have needed so far (many stop early because their interval is narrow).
-// Order       priority, then length, then the order of the file: implementations of one length run side by side, and
-//             short lengths, which are cheap, come first.
+// Prediction  execution = the nearest measured point of the same implementation and pass, scaled by
+//             the work models' flop; else of its other passes; else of earlier runs on this
+//             machine; else a typical rate. Child = start + planning and judge (scaled the same
+//             way) + warm-up + sampling, at least min_samples executions, at most the point's
+//             budget times the share of it that points have needed so far (many stop early because
+//             their interval is narrow).
+// Order       priority, then length, then the order of the file: implementations of one length run
+//             side by side, and short lengths, which are cheap, come first.
 #include <fnmatch.h>
 #include <math.h>
 #include <stdlib.h>
@@ -18,12 +20,13 @@ static const double START_S = 0.15, TYPICAL_FLOP_S = 5e10, TYPICAL_JUDGE_FLOP_S 
 enum { WARM_RUNS = 2 };
 #define WARM_S 0.05                    // hb_sample's own warm-up
 
-// --- the list ------------------------------------------------------------------------------------------------------
+// --- the list ------------------------------------------------------------------------------------
 
 static struct hb_measure_opts options(const struct sweep_settings *s)
 {
     return (struct hb_measure_opts){
-        .sample = { .ci_target = s->ci_target, .budget_s = s->budget_s, .min_samples = (int)s->min_samples,
+        .sample = { .ci_target = s->ci_target, .budget_s = s->budget_s,
+                    .min_samples = (int)s->min_samples,
                     .max_samples = (int)s->max_samples, .min_sample_s = HB_MIN_SAMPLE_S },
         .judge_flop = s->judge_flop, .time_limit_s = s->time_limit_s,
         .mem_bytes = s->mem_bytes ? (size_t)s->mem_bytes : hb_default_mem_limit(),
@@ -46,7 +49,8 @@ static struct sweep_item *new_item(struct sweep *s)
     return it;
 }
 
-int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struct sweep_settings *set, int group)
+int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n,
+                 const struct sweep_settings *set, int group)
 {
     struct sweep_item *it = new_item(s);
     if (!it) return HB_ERR_OOM;
@@ -59,7 +63,8 @@ int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n, const struc
         if (!strcmp(s->items[i].name, it->name)) {
             s->items[i].groups |= groups;
             if (set->priority < s->items[i].priority) s->items[i].priority = set->priority;
-            if (set->time_limit_s > s->items[i].opts.time_limit_s) s->items[i].opts.time_limit_s = set->time_limit_s;
+            if (set->time_limit_s > s->items[i].opts.time_limit_s)
+                s->items[i].opts.time_limit_s = set->time_limit_s;
             return (int)i;
         }
     it->n = n;
@@ -97,7 +102,8 @@ static int in_place(const struct sweep *s, const char *kind, const char *id, int
     return hb_fail(code, "%s: %s '%s': %s", s->path, kind, id, text);
 }
 
-static int expand_group(struct sweep *s, int g, const char *glob, const int64_t *lengths, int n_lengths)
+static int expand_group(struct sweep *s, int g, const char *glob, const int64_t *lengths,
+                        int n_lengths)
 {
     const struct sweep_group *gr = &s->file.groups[g];
     for (int l = 0; l < n_lengths; l++)
@@ -112,7 +118,8 @@ static int expand_group(struct sweep *s, int g, const char *glob, const int64_t 
     return 0;
 }
 
-static int expand_pair(struct sweep *s, const struct sweep_pair *pr, const int64_t *lengths, int n_lengths)
+static int expand_pair(struct sweep *s, const struct sweep_pair *pr, const int64_t *lengths,
+                       int n_lengths)
 {
     for (int l = 0; l < n_lengths; l++)
         for (int p = 0; p < HB_PASS_COUNT; p++) {
@@ -145,18 +152,22 @@ int hb_sweep_expand(struct sweep *s, const char *glob, const int64_t *lengths, i
     int rc = 0;
     for (int g = 0; !rc && g < s->file.n_groups; g++) {
         const struct sweep_settings *set = &s->file.groups[g].set;
-        rc = expand_group(s, g, glob, n_lengths ? lengths : set->lengths, n_lengths ? n_lengths : set->n_lengths);
+        rc = expand_group(s, g, glob, n_lengths ? lengths : set->lengths,
+                          n_lengths ? n_lengths : set->n_lengths);
     }
     for (int p = 0; !rc && p < s->file.n_pairs; p++) {
         const struct sweep_pair *pr = &s->file.pairs[p];
         if (!wanted(glob, pr->a) && !wanted(glob, pr->b)) continue;
-        rc = expand_pair(s, pr, n_lengths ? lengths : pr->set.lengths, n_lengths ? n_lengths : pr->set.n_lengths);
+        rc = expand_pair(s, pr, n_lengths ? lengths : pr->set.lengths,
+                         n_lengths ? n_lengths : pr->set.n_lengths);
     }
     if (!rc && !s->n)
-        return hb_fail(HB_ERR_INPUT, "%s: no point is left: --impl '%s' matches none of its implementations", s->path,
-                       glob ? glob : "*");
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: no point is left: --impl '%s' matches none of its implementations",
+                       s->path, glob ? glob : "*");
     for (int r = 0; !rc && s->refine && r < s->file.n_refines; r++)
-        if (wanted(glob, s->file.refines[r].a) && wanted(glob, s->file.refines[r].b)) rc = expand_refine(s, r);
+        if (wanted(glob, s->file.refines[r].a) && wanted(glob, s->file.refines[r].b))
+            rc = expand_refine(s, r);
     return rc;
 }
 
@@ -174,15 +185,16 @@ void hb_sweep_sort(struct sweep *s)
     if (s->n) qsort(s->items, s->n, sizeof *s->items, by_order);
 }
 
-// --- how long ------------------------------------------------------------------------------------------------------
+// --- how long ------------------------------------------------------------------------------------
 
 static double flop_of(const struct hb_point *pt) { return fmax(hb_point_work(pt).flop, 1e3); }
 
-// How unlike two points are: near amounts of work are alike; another pass, another number of threads are not.
+// How unlike two points are: near amounts of work are alike; another pass, other threads are not.
 static double distance(const struct hb_point *a, const struct hb_point *b)
 {
     if (strcmp(a->impl, b->impl)) return INFINITY;
-    return fabs(log(flop_of(a) / flop_of(b))) + (a->pass == b->pass ? 0 : 20) + (a->p.threads == b->p.threads ? 0 : 40);
+    return fabs(log(flop_of(a) / flop_of(b))) + (a->pass == b->pass ? 0 : 20)
+         + (a->p.threads == b->p.threads ? 0 : 40);
 }
 
 // The measured point most like pt, of this run or, failing that, of an earlier one.
@@ -194,7 +206,10 @@ static enum source nearest(const struct sweep *s, const struct hb_point *pt, str
         const struct sweep_item *it = &s->items[i];
         if (it->n != 1 || it->state != ITEM_DONE || !(it->median_ns > 0)) continue;
         double d = distance(&it->pt[0], pt);
-        if (d < best) { best = d; *out = (struct sweep_past){ it->pt[0], it->median_ns, it->setup_s }; }
+        if (d < best) {
+            best = d;
+            *out = (struct sweep_past){ it->pt[0], it->median_ns, it->setup_s };
+        }
     }
     if (best < INFINITY) return FROM_THIS_RUN;
     for (size_t i = 0; i < s->n_past; i++) {
@@ -210,7 +225,8 @@ static double exec_of(const struct sweep *s, const struct hb_point *pt, bool *kn
     struct sweep_past like;
     enum source from = nearest(s, pt, &like);
     *known = *known && from == FROM_THIS_RUN;
-    return from ? like.median_ns * 1e-9 * flop_of(pt) / flop_of(&like.pt) : flop_of(pt) / TYPICAL_FLOP_S;
+    return from ? like.median_ns * 1e-9 * flop_of(pt) / flop_of(&like.pt)
+                : flop_of(pt) / TYPICAL_FLOP_S;
 }
 
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known)
@@ -221,12 +237,14 @@ double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it,
     return sum;
 }
 
-// Planning and judge. References are cached, so a second implementation of the same operator may pay less.
+// Planning and judge. References are cached, so a second implementation of the same operator
+// may pay less.
 static double setup_of(const struct sweep *s, const struct hb_point *pt)
 {
     struct sweep_past like;
     double flop = flop_of(pt);
-    if (nearest(s, pt, &like) && like.setup_s > 0) return like.setup_s * fmin(fmax(flop / flop_of(&like.pt), 0.5), 8);
+    if (nearest(s, pt, &like) && like.setup_s > 0)
+        return like.setup_s * fmin(fmax(flop / flop_of(&like.pt), 0.5), 8);
     return fmin(flop, HB_JUDGE_FLOP) / TYPICAL_JUDGE_FLOP_S;
 }
 
@@ -239,7 +257,8 @@ double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it)
         setup += setup_of(s, &it->pt[i]);
         warm += WARM_S;
     }
-    double sampling = fmax(it->opts.sample.min_samples * exec, it->opts.sample.budget_s * s->sample_share);
+    double sampling = fmax(it->opts.sample.min_samples * exec,
+                           it->opts.sample.budget_s * s->sample_share);
     return START_S + setup + fmax(warm, WARM_RUNS * exec) + sampling;
 }
 
@@ -248,7 +267,7 @@ bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it)
     bool known;
     if (it->refine >= 0) return false;
     double least = (it->opts.sample.min_samples + WARM_RUNS) * hb_sweep_predict_exec(s, it, &known);
-    return least > (known ? 1.1 : 20) * it->opts.time_limit_s;     // 20: a guess is wrong by as much
+    return least > (known ? 1.1 : 20) * it->opts.time_limit_s;   // 20: a guess is that wrong
 }
 
 double hb_sweep_remaining(const struct sweep *s)
@@ -257,22 +276,27 @@ double hb_sweep_remaining(const struct sweep *s)
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
         if (it->state != ITEM_PENDING) continue;
-        sum += hb_sweep_hopeless(s, it) ? START_S : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
+        sum += hb_sweep_hopeless(s, it) ? START_S
+                                        : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
     }
     return sum;
 }
 
-// --- what came out -------------------------------------------------------------------------------------------------
+// --- what came out -------------------------------------------------------------------------------
 
 static const char *constant_status(const char *s)
 {
-    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed", "dropped" };
+    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
+                                       "dropped" };
     for (size_t i = 0; s && i < sizeof all / sizeof *all; i++)
         if (!strcmp(all[i], s)) return all[i];
     return "crashed";
 }
 
-static double field(const json_t *e, const char *key) { return json_number_value(json_object_get(e, key)); }
+static double field(const json_t *e, const char *key)
+{
+    return json_number_value(json_object_get(e, key));
+}
 static double end_of(const json_t *e, const char *key, size_t i)
 {
     return json_number_value(json_array_get(json_object_get(e, key), i));
@@ -283,7 +307,8 @@ bool hb_sweep_restore(struct sweep_item *it, const json_t *doc)
     const json_t *e = json_array_get(json_object_get(doc, "benchmarks"), 0);
     const json_t *p = json_array_get(json_object_get(doc, "hb_pairs"), 0);
     const json_t *skip = json_array_get(json_object_get(doc, "hb_skips"), 0);
-    it->status = e || p ? "ok" : constant_status(json_string_value(json_object_get(skip, "status")));
+    it->status = e || p ? "ok"
+                        : constant_status(json_string_value(json_object_get(skip, "status")));
     if (!strcmp(it->status, "dropped")) { it->status = NULL; return false; }
     it->state = ITEM_DONE;
     it->median_ns = field(e, "hb_median_ns");
@@ -306,7 +331,8 @@ void hb_sweep_learn(struct sweep *s, struct sweep_item *it, const struct hb_meas
     hb_sweep_restore(it, m->doc);
     it->elapsed_s = m->elapsed_s;
     double exec = it->median_ns * 1e-9, budget = it->opts.sample.budget_s;
-    if (strcmp(it->status, "ok") || it->n != 1 || it->opts.sample.min_samples * exec > budget) return;
+    if (strcmp(it->status, "ok") || it->n != 1 || it->opts.sample.min_samples * exec > budget)
+        return;
     double share = (it->sampling_s - fmax(WARM_S, WARM_RUNS * exec)) / budget;
     s->sample_share += 0.1 * (fmin(fmax(share, 0), 1.5) - s->sample_share);
 }

@@ -11,12 +11,14 @@ enum { CHART_WIDTH = 64, MAX_CURVES = 26 };
 static int flush(struct hb_text *out)
 {
     int rc = hb_text_done(out);
-    if (!rc && (fputs(out->s, stdout) < 0 || fflush(stdout))) rc = hb_fail(HB_ERR_RUN, "cannot write to stdout");
+    if (!rc && (fputs(out->s, stdout) < 0 || fflush(stdout)))
+        rc = hb_fail(HB_ERR_RUN, "cannot write to stdout");
     hb_text_free(out);
     return rc;
 }
 
-static const struct sweep_item *at(const struct sweep *s, int group, const char *impl, int64_t L, enum hb_pass pass)
+static const struct sweep_item *at(const struct sweep *s, int group, const char *impl, int64_t L,
+                                   enum hb_pass pass)
 {
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
@@ -32,17 +34,20 @@ static int ascending(const void *x, const void *y)
     return a < b ? -1 : a > b;
 }
 
-// Dropped points are counted in the last line and stand in the file; here they would only fill the screen.
+// Dropped points are counted in the last line and stand in the file; here they would
+// only fill the screen.
 static bool shown(const struct sweep_item *it) { return it && it->state == ITEM_DONE; }
 
-// The lengths of a group and pass for which there is an answer. Owned by the caller; NULL: none or no memory.
+// The lengths of a group and pass for which there is an answer. Owned by the caller; NULL: none or
+// no memory.
 static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, size_t *n)
 {
     int64_t *L = malloc((s->n + 1) * sizeof *L);
     size_t m = 0;
     for (size_t i = 0; L && i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && shown(it)) L[m++] = it->pt[0].p.L;
+        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && shown(it))
+            L[m++] = it->pt[0].p.L;
     }
     if (L) qsort(L, m, sizeof *L, ascending);
     *n = 0;
@@ -51,12 +56,15 @@ static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, 
     return L;
 }
 
-// --- the curve -----------------------------------------------------------------------------------------------------
+// --- the curve -----------------------------------------------------------------------------------
 
-static bool timed(const struct sweep_item *it) { return it && it->status && !strcmp(it->status, "ok"); }
+static bool timed(const struct sweep_item *it)
+{
+    return it && it->status && !strcmp(it->status, "ok");
+}
 
-static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo, double hi,
-                      struct hb_text *out)
+static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo,
+                      double hi, struct hb_text *out)
 {
     const struct sweep_group *g = &s->file.groups[group];
     char row[CHART_WIDTH + 1], note[200] = "";
@@ -65,10 +73,13 @@ static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass 
     for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) {
         const struct sweep_item *it = at(s, group, g->impls[k], L, pass);
         if (!timed(it)) {
-            if (it) snprintf(note + strlen(note), sizeof note - strlen(note), "  %c: %s", 'a' + k, it->status);
+            if (it)
+                snprintf(note + strlen(note), sizeof note - strlen(note), "  %c: %s", 'a' + k,
+                         it->status);
             continue;
         }
-        int x = hi > lo ? (int)lround(log(it->median_ns / lo) / log(hi / lo) * (CHART_WIDTH - 1)) : 0;
+        int x = hi > lo ? (int)lround(log(it->median_ns / lo) / log(hi / lo) * (CHART_WIDTH - 1))
+                        : 0;
         row[x] = row[x] == ' ' ? (char)('a' + k) : '*';
     }
     hb_text_add(out, "%8lld |%s|%s\n", (long long)L, row, note);
@@ -83,15 +94,18 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
     while (pass < HB_PASS_COUNT && !g->set.pass[pass]) pass++;
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n != 1 || !(it->groups >> group & 1) || it->pt[0].pass != pass || !timed(it)) continue;
+        if (it->n != 1 || !(it->groups >> group & 1) || it->pt[0].pass != pass || !timed(it))
+            continue;
         lo = fmin(lo, it->median_ns);
         hi = fmax(hi, it->median_ns);
     }
     if (!(hi > 0)) return;
-    hb_text_add(&out, "\n%s: time, growing to the right (log scale), against length L, growing downwards\n", g->title);
-    for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) hb_text_add(&out, "   %c %s\n", 'a' + k, g->impls[k]);
-    hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1, hb_str_time(lo).s,
-                hb_str_time(hi).s);
+    hb_text_add(&out, "\n%s: time, growing to the right (log scale), against length L, "
+                      "growing downwards\n", g->title);
+    for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++)
+        hb_text_add(&out, "   %c %s\n", 'a' + k, g->impls[k]);
+    hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1,
+                hb_str_time(lo).s, hb_str_time(hi).s);
     size_t n = 0;
     int64_t *L = lengths_of(s, group, pass, &n);
     for (size_t i = 0; L && i < n; i++) chart_row(s, group, L[i], pass, lo, hi, &out);
@@ -100,7 +114,7 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
     if (flush(&out)) hb_error_clear();       // a picture on the way is no reason to stop measuring
 }
 
-// --- the tables ----------------------------------------------------------------------------------------------------
+// --- the tables ----------------------------------------------------------------------------------
 
 static void group_table(const struct sweep *s, int group, enum hb_pass pass, struct hb_text *out)
 {
@@ -111,8 +125,10 @@ static void group_table(const struct sweep *s, int group, enum hb_pass pass, str
     int64_t *L = lengths_of(s, group, pass, &n);
     bool used[SWEEP_MAX_IMPLS] = { 0 };
     for (int k = 0; k < g->n_impls; k++) {
-        for (size_t i = 0; i < n; i++) used[k] = used[k] || shown(at(s, group, g->impls[k], L[i], pass));
-        if (used[k]) snprintf(heads + strlen(heads), sizeof heads - strlen(heads), "|>%s", g->impls[k]);
+        for (size_t i = 0; i < n; i++)
+            used[k] = used[k] || shown(at(s, group, g->impls[k], L[i], pass));
+        if (used[k])
+            snprintf(heads + strlen(heads), sizeof heads - strlen(heads), "|>%s", g->impls[k]);
     }
     if (n) {
         hb_text_add(out, "\n%s, pass %s: median time\n", g->title, hb_pass_str(pass));
@@ -121,7 +137,9 @@ static void group_table(const struct sweep *s, int group, enum hb_pass pass, str
             hb_table_cell(&t, "%lld", (long long)L[i]);
             for (int k = 0; k < g->n_impls; k++) {
                 const struct sweep_item *it = at(s, group, g->impls[k], L[i], pass);
-                if (used[k]) hb_table_cell(&t, "%s", timed(it) ? hb_str_time(it->median_ns).s : it ? it->status : "");
+                if (used[k])
+                    hb_table_cell(&t, "%s", timed(it) ? hb_str_time(it->median_ns).s
+                                          : it ? it->status : "");
             }
         }
         hb_table_print(&t, out);
@@ -160,15 +178,20 @@ static void crossings(const struct sweep *s, struct hb_text *out)
         hb_text_add(out, "%s%s against %s, %s: ", i ? "" : "\n", r->a, r->b, what);
         if (n < 2) hb_text_add(out, "fewer than two common lengths\n");
         else if (x.kind == HB_CROSS_TIE) hb_text_add(out, "a tie everywhere\n");
-        else if (x.kind == HB_CROSS_NONE_A) hb_text_add(out, "the first is better at every length\n");
-        else if (x.kind == HB_CROSS_NONE_B) hb_text_add(out, "the second is better at every length\n");
-        else hb_text_add(out, "L* = %s %s over %d lengths\n", hb_str_len(x.L_star).s, hb_str_interval(x.ci95).s, n);
+        else if (x.kind == HB_CROSS_NONE_A)
+            hb_text_add(out, "the first is better at every length\n");
+        else if (x.kind == HB_CROSS_NONE_B)
+            hb_text_add(out, "the second is better at every length\n");
+        else
+            hb_text_add(out, "L* = %s %s over %d lengths\n", hb_str_len(x.L_star).s,
+                        hb_str_interval(x.ci95).s, n);
     }
 }
 
 static void sums(const struct sweep *s, struct hb_text *out)
 {
-    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed", "dropped" };
+    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
+                                       "dropped" };
     hb_text_add(out, "\n");
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         int n = 0;
@@ -200,18 +223,20 @@ int hb_sweep_print_plan(const struct sweep *s)
     hb_text_add(&out, "%8s %8s  %s\n", "priority", "seconds", "point");
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        double t = hb_sweep_hopeless(s, it) ? 1 : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
+        double t = hb_sweep_hopeless(s, it) ? 1
+                                            : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
         if (it->refine >= 0) {
             const struct sweep_refine *r = &s->file.refines[it->refine];
-            hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "", it->name,
-                        (long long)r->steps);
+            hb_text_add(&out, "%8lld %8s  %s: at most %lld lengths\n", (long long)it->priority, "",
+                        it->name, (long long)r->steps);
             refine += 2 * (double)r->steps;
         } else {
             hb_text_add(&out, "%8lld %8.1f  %s\n", (long long)it->priority, t, it->name);
         }
         total += t;
     }
-    hb_text_add(&out, "%zu points and pairs, about %.1f minutes%s", s->n, total / 60, refine > 0 ? "" : "\n");
+    hb_text_add(&out, "%zu points and pairs, about %.1f minutes%s", s->n, total / 60,
+                refine > 0 ? "" : "\n");
     if (refine > 0) hb_text_add(&out, ", and at most %.0f points around crossovers\n", refine);
     return flush(&out);
 }
