@@ -9,14 +9,15 @@ enum hb_input { HB_IN_NORMAL, HB_IN_IMPULSE, HB_IN_CONSTANT, HB_IN_LARGE, HB_IN_
 struct hb_check_opts {
     enum hb_input input;         // distribution of the inputs; the gate uses NORMAL
     bool backward;
-    double judge_flop;           // above this the judge samples rows plus the first and the last (0: never)
+    double judge_flop;           // above this the judge samples rows, ends included (0: never)
     const char *cache_dir;       // judged references by the hash of their input; NULL = no cache
-    const struct hb_impl *impl;  // judge this one instead of looking pt->impl up (tests: wrong implementations)
+    const struct hb_impl *impl;  // judge this one, not pt->impl (tests: wrong implementations)
 };
 
-struct hb_check_err { char what[64]; double rel_l2, max_abs, tol; };   // what: "y", "du", "dh", "d:<param>"
+// what: "y", "du", "dh", "d:<param>"
+struct hb_check_err { char what[64]; double rel_l2, max_abs, tol; };
 struct hb_check_result {
-    bool ok;                     // every err finite and <= tol, guard zones untouched, no allocation in forward
+    bool ok;                     // err finite, <= tol; guard zones whole; no allocation in forward
     int n;
     struct hb_check_err err[64];
     double worst_rel_l2;         // largest rel_l2 over all outputs
@@ -25,12 +26,14 @@ struct hb_check_result {
     char detail[256];            // what was wrong, for people; "" if ok
 };
 
-// Relative L2 tolerance for this point: longconv and attention f32 2e-6, hyena and mha 1e-5 (design, issue).
+// Relative L2 tolerance for this point: longconv and attention f32 2e-6, hyena, mha 1e-5 (design).
 double hb_check_tol(const struct hb_point *pt, const char *what);
 // 0 (look at res->ok) or HB_ERR_* if the implementation refused, ran out of memory or failed.
-int hb_check_point(const struct hb_point *pt, const struct hb_check_opts *o, struct hb_check_result *res);
+int hb_check_point(const struct hb_point *pt, const struct hb_check_opts *o,
+                   struct hb_check_result *res);
 
-// Inputs of a point, drawn from its seed: shared by check, sampler and tests so that all see the same numbers.
+// Inputs of a point, drawn from its seed: shared by check, sampler and tests so that all see
+// the same numbers.
 struct hb_inputs {
     struct hb_io io;             // ready for forward and backward; all tensors inside guard zones
     int n_params;                // operators
@@ -39,8 +42,9 @@ struct hb_inputs {
     size_t bytes;                // of the io tensors
     void *priv;
 };
-int hb_inputs_make(const struct hb_point *pt, const struct hb_impl *impl, enum hb_input kind, struct hb_inputs *in);
-void hb_inputs_poison(struct hb_inputs *in);                 // outputs to NaN, accumulated ones to 0
+int hb_inputs_make(const struct hb_point *pt, const struct hb_impl *impl, enum hb_input kind,
+                   struct hb_inputs *in);
+void hb_inputs_poison(struct hb_inputs *in);     // outputs to NaN, accumulated ones to 0
 bool hb_inputs_guards_ok(const struct hb_inputs *in);
 void hb_inputs_free(struct hb_inputs *in);
 

@@ -1,12 +1,15 @@
-// child.c: run this program again in a process of its own, watch it, limit it, and say how it ended.
+// child.c: run this program again in a process of its own, watch it, limit it, say how it ended.
 //
-// Method    fork and exec of /proc/self/exe (OpenMP, OpenBLAS and CUDA do not survive a bare fork); between fork
-//           and exec only async-signal-safe calls. In the child: 0 the request (a memfd: no pipe to fill, no
-//           SIGPIPE), 1 and 2 a pipe whose last lines become `detail`, 3 the reply pipe; everything else closed.
-// Watching  resident pages in /proc/PID/statm every 50 ms: about 20 us of one core, while page faults bring in
-//           at most some 200 MB. smaps_rollup would walk the page tables of the child that is being timed.
-// Killing   the child has its own process group, so a terminal's Ctrl-C reaches only us; PR_SET_PDEATHSIG ends
-//           it when the thread that started it dies, so call this from a thread that lives as long as we do.
+// Method    fork and exec of /proc/self/exe (OpenMP, OpenBLAS and CUDA do not survive a bare fork);
+//           between fork and exec only async-signal-safe calls. In the child: 0 the request (a
+//           memfd: no pipe to fill, no SIGPIPE), 1 and 2 a pipe whose last lines become `detail`, 3
+//           the reply pipe; everything else closed.
+// Watching  resident pages in /proc/PID/statm every 50 ms: about 20 us of one core, while page
+//           faults bring in at most some 200 MB. smaps_rollup would walk the page tables of the
+//           child that is being timed.
+// Killing   the child has its own process group, so a terminal's Ctrl-C reaches only us;
+//           PR_SET_PDEATHSIG ends it when the thread that started it dies, so call this from a
+//           thread that lives as long as we do.
 #include "child.h"
 
 #include <errno.h>
@@ -26,7 +29,8 @@
 #define REPLY_FD 3
 #define REPLY_ENV "HYENA_BENCH_REPLY_FD"
 enum { EXEC_FD = 4, TICK_MS = 50, TAIL = 4096, REPLY_CAP = 256 << 20, GRACE_S = 3 };
-// Resident memory that no allocator counts: program, libraries, OpenBLAS's buffers, the judge's float64 copies.
+// Resident memory that no allocator counts: program, libraries, OpenBLAS's buffers, the
+// judge's float64 copies.
 static const size_t RSS_SLACK = (size_t)512 << 20;
 
 extern char **environ;
@@ -42,24 +46,31 @@ struct child {
 
 static double seconds(void) { return (double)hb_now_ns() * 1e-9; }
 
-// --- the new process ---------------------------------------------------------------------------------------
+// --- the new process -----------------------------------------------------------------------------
 
-struct spawn { pid_t parent; int request, err, reply, exec_err; char **argv, **env; struct rlimit as; };
+struct spawn {
+    pid_t parent;
+    int request, err, reply, exec_err;
+    char **argv, **env;
+    struct rlimit as;
+};
 
-// After fork, before exec: async-signal-safe calls only. Failures are told through exec_err, which exec closes.
+// After fork, before exec: async-signal-safe calls only. Failures are told through exec_err,
+// which exec closes.
 __attribute__((noreturn)) static void become(const struct spawn *s)
 {
     setpgid(0, 0);
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != s->parent) _exit(127);   // it may have died already
+    // The parent may have died already.
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != s->parent) _exit(127);
     int oom = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (oom >= 0) {
         if (write(oom, "1000", 4) != 4) { /* a kernel without it: the other limits remain */ }
         close(oom);
     }
     if (s->as.rlim_cur != RLIM_INFINITY) setrlimit(RLIMIT_AS, &s->as);
-    if (dup2(s->request, 0) >= 0 && dup2(s->err, 1) >= 0 && dup2(s->err, 2) >= 0 && dup2(s->reply, REPLY_FD) >= 0
-        && dup3(s->exec_err, EXEC_FD, O_CLOEXEC) >= 0) {
-        close_range(EXEC_FD + 1, ~0u, 0);        // what a library left open; our own are O_CLOEXEC anyway
+    if (dup2(s->request, 0) >= 0 && dup2(s->err, 1) >= 0 && dup2(s->err, 2) >= 0
+        && dup2(s->reply, REPLY_FD) >= 0 && dup3(s->exec_err, EXEC_FD, O_CLOEXEC) >= 0) {
+        close_range(EXEC_FD + 1, ~0u, 0);   // what a library left open; our own are O_CLOEXEC
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
@@ -92,7 +103,10 @@ static int request_fd(const json_t *request)
 {
     int fd = lift(memfd_create("request", MFD_CLOEXEC));
     if (fd < 0) return -1;
-    if (request && json_dumpfd(request, fd, JSON_COMPACT | JSON_REAL_PRECISION(17)) < 0) { close(fd); return -1; }
+    if (request && json_dumpfd(request, fd, JSON_COMPACT | JSON_REAL_PRECISION(17)) < 0) {
+        close(fd);
+        return -1;
+    }
     if (lseek(fd, 0, SEEK_SET) < 0) { close(fd); return -1; }
     return fd;
 }
@@ -113,8 +127,8 @@ static char **child_env(void)
     return env;
 }
 
-// A backstop only, far above the budget: OpenBLAS hangs when its buffers do not fit, thread stacks and malloc's
-// arenas count as address space, ASan reserves terabytes.
+// A backstop only, far above the budget: OpenBLAS hangs when its buffers do not fit, thread stacks
+// and malloc's arenas count as address space, ASan reserves terabytes.
 static struct rlimit address_space(size_t mem_bytes)
 {
     struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };
@@ -153,19 +167,21 @@ static int reap(pid_t pid, int *wstatus)
 static int start(struct child *c, char *const argv[], const json_t *request, size_t mem_bytes)
 {
     int err[2] = { -1, -1 }, reply[2] = { -1, -1 }, ex[2] = { -1, -1 }, e = 0;
-    struct spawn s = { .parent = getpid(), .env = child_env(), .argv = NULL, .as = address_space(mem_bytes) };
+    struct spawn s = { .parent = getpid(), .env = child_env(), .argv = NULL,
+                       .as = address_space(mem_bytes) };
     size_t argc = 0;
     while (argv[argc]) argc++;
     s.argv = malloc((argc + 1) * sizeof *s.argv);
     s.request = request_fd(request);
-    if (!s.env || !s.argv || s.request < 0 || make_pipe(err) < 0 || make_pipe(reply) < 0 || make_pipe(ex) < 0)
+    if (!s.env || !s.argv || s.request < 0 || make_pipe(err) < 0 || make_pipe(reply) < 0
+        || make_pipe(ex) < 0)
         e = errno ? errno : ENOMEM;
     else {
         memcpy(s.argv, argv, (argc + 1) * sizeof *s.argv);
         static char self[] = "hyena-bench";
         s.argv[0] = self;
         s.err = err[1]; s.reply = reply[1]; s.exec_err = ex[1];
-        signal(SIGCHLD, SIG_DFL);        // ignored, as some callers leave it, the kernel would reap the child
+        signal(SIGCHLD, SIG_DFL);        // if ignored, the kernel would reap the child
         c->pid = fork();
         if (c->pid == 0) become(&s);
         if (c->pid < 0) e = errno;
@@ -173,7 +189,8 @@ static int start(struct child *c, char *const argv[], const json_t *request, siz
         if (!e && (e = exec_result(ex[0])) != 0) reap(c->pid, &(int){ 0 });
     }
     free(s.env); free(s.argv);
-    close_fd(&s.request); close_fd(&err[1]); close_fd(&reply[1]); close_fd(&ex[0]); close_fd(&ex[1]);
+    close_fd(&s.request); close_fd(&err[1]); close_fd(&reply[1]);
+    close_fd(&ex[0]); close_fd(&ex[1]);
     if (e) {
         close_fd(&err[0]); close_fd(&reply[0]);
         return hb_fail(HB_ERR_RUN, "cannot start a child process: %s", strerror(e));
@@ -184,7 +201,7 @@ static int start(struct child *c, char *const argv[], const json_t *request, siz
     return 0;
 }
 
-// --- watching it -------------------------------------------------------------------------------------------
+// --- watching it ---------------------------------------------------------------------------------
 
 static void keep_tail(struct child *c, const char *p, size_t n)
 {
@@ -195,7 +212,7 @@ static void keep_tail(struct child *c, const char *p, size_t n)
     c->n_tail += n - over;
 }
 
-// Reads all that is there from one of the two pipes; closes it at end of file. 0 or HB_ERR_RUN (memory).
+// Reads all that is there from one of the two pipes; closes it at end of file. HB_ERR_RUN: memory.
 static int drain(struct child *c, int *fd, bool is_reply)
 {
     char part[16384];
@@ -212,7 +229,9 @@ static int drain(struct child *c, int *fd, bool is_reply)
         if (c->n + (size_t)n > c->cap) {
             size_t cap = 2 * c->cap + sizeof part;
             char *p = cap <= REPLY_CAP ? realloc(c->buf, cap) : NULL;
-            if (!p) return hb_fail(HB_ERR_RUN, "a child's reply does not fit into memory (%zu bytes)", cap);
+            if (!p)
+                return hb_fail(HB_ERR_RUN, "a child's reply does not fit into memory (%zu bytes)",
+                               cap);
             c->buf = p; c->cap = cap;
         }
         memcpy(c->buf + c->n, part, (size_t)n);
@@ -232,13 +251,15 @@ static size_t resident_bytes(pid_t pid)
     if (n <= 0) return 0;
     text[n] = 0;
     unsigned long long size, resident;
-    return sscanf(text, "%llu %llu", &size, &resident) == 2 ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
+    return sscanf(text, "%llu %llu", &size, &resident) == 2
+         ? (size_t)resident * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static bool has_ended(pid_t pid)
 {
     siginfo_t info = { 0 };
-    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0) return errno != EINTR;   // somebody reaped it
+    if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+        return errno != EINTR;                   // somebody reaped it
     return info.si_pid == pid;
 }
 
@@ -258,8 +279,8 @@ static void enforce(struct child *c, const struct hb_child_limits *lim, double t
     double now = seconds();
     if (lim->mem_bytes && rss > lim->mem_bytes + RSS_SLACK) {
         stop(c, "oom");
-        snprintf(out->detail, sizeof out->detail, "resident memory %zu MiB, limit %zu MiB", rss >> 20,
-                 lim->mem_bytes >> 20);
+        snprintf(out->detail, sizeof out->detail, "resident memory %zu MiB, limit %zu MiB",
+                 rss >> 20, lim->mem_bytes >> 20);
     } else if (lim->time_s > 0 && now - t0 > lim->time_s) {
         stop(c, "timeout");
         snprintf(out->detail, sizeof out->detail, "not done after %.3g s", lim->time_s);
@@ -271,27 +292,28 @@ static void enforce(struct child *c, const struct hb_child_limits *lim, double t
     }
 }
 
-static int watch(struct child *c, const struct hb_child_limits *lim, double t0, struct hb_child_result *out,
-                 bool *asked_to_end)
+static int watch(struct child *c, const struct hb_child_limits *lim, double t0,
+                 struct hb_child_result *out, bool *asked_to_end)
 {
     double asked = 0;
     int rc = 0;
     for (;;) {
-        struct pollfd p[2] = { { .fd = c->reply, .events = POLLIN }, { .fd = c->err, .events = POLLIN } };
+        struct pollfd p[2] = { { .fd = c->reply, .events = POLLIN },
+                               { .fd = c->err, .events = POLLIN } };
         // Both pipes closed: it is about to exit, look again soon.
         poll(p, 2, c->reply < 0 && c->err < 0 ? 1 : TICK_MS);
-        bool ended = has_ended(c->pid);          // before the last drain, so that nothing it wrote is missed
+        bool ended = has_ended(c->pid);          // before the last drain: nothing is missed
         int e = drain(c, &c->reply, true), f = drain(c, &c->err, false);
         if (!rc && (e || f)) { rc = e ? e : f; stop(c, "crashed"); close_fd(&c->reply); }
         if (ended) break;
         if (!c->killed) enforce(c, lim, t0, &asked, out);
     }
     *asked_to_end = asked > 0;
-    kill(-c->pid, SIGKILL);                      // whatever it may have started itself; we have not reaped it yet
+    kill(-c->pid, SIGKILL);                      // with what it started itself; not reaped yet
     return rc;
 }
 
-// --- how it ended ------------------------------------------------------------------------------------------
+// --- how it ended --------------------------------------------------------------------------------
 
 // The last lines of what it said, as one line of printable ASCII (it goes into JSON).
 static void last_lines(const struct child *c, char *dst, size_t cap)
@@ -312,7 +334,8 @@ static void last_lines(const struct child *c, char *dst, size_t cap)
 
 static const char *known_status(const char *s)
 {
-    static const char *const known[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted" };
+    static const char *const known[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
+                                         "interrupted" };
     for (size_t i = 0; s && i < sizeof known / sizeof *known; i++)
         if (!strcmp(s, known[i])) return known[i];
     return NULL;
@@ -324,8 +347,11 @@ static void by_signal(const struct child *c, int sig, struct hb_child_result *ou
     last_lines(c, said, sizeof said);
     out->exit_signal = sig;
     out->status = sig == SIGKILL ? "oom" : "crashed";
-    if (sig == SIGKILL) snprintf(out->detail, sizeof out->detail, "killed by the system: out of memory");
-    else snprintf(out->detail, sizeof out->detail, "signal %d (%s)%s%s", sig, strsignal(sig), *said ? ": " : "", said);
+    if (sig == SIGKILL)
+        snprintf(out->detail, sizeof out->detail, "killed by the system: out of memory");
+    else
+        snprintf(out->detail, sizeof out->detail, "signal %d (%s)%s%s", sig, strsignal(sig),
+                 *said ? ": " : "", said);
 }
 
 static void by_exit(const struct child *c, int code, struct hb_child_result *out)
@@ -340,8 +366,8 @@ static void by_exit(const struct child *c, int code, struct hb_child_result *out
     char said[256];
     last_lines(c, said, sizeof said);
     out->status = "crashed";
-    snprintf(out->detail, sizeof out->detail, "exit code %d%s%s%s", code, out->reply ? "" : " without a reply",
-             *said ? ": " : "", said);
+    snprintf(out->detail, sizeof out->detail, "exit code %d%s%s%s", code,
+             out->reply ? "" : " without a reply", *said ? ": " : "", said);
 }
 
 int hb_child_run(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
@@ -356,14 +382,17 @@ int hb_child_run(char *const argv[], const json_t *request, const struct hb_chil
     bool asked = false;
     rc = watch(&c, lim, t0, out, &asked);
     int ws = 0;
-    if (reap(c.pid, &ws) < 0 && !rc) rc = hb_fail(HB_ERR_RUN, "lost a child process: %s", strerror(errno));
+    if (reap(c.pid, &ws) < 0 && !rc)
+        rc = hb_fail(HB_ERR_RUN, "lost a child process: %s", strerror(errno));
     out->elapsed_s = seconds() - t0;
     if (c.n) out->reply = json_loadb(c.buf, c.n, JSON_REJECT_DUPLICATES, NULL);
-    if (asked && !c.killed && !(out->reply && WIFEXITED(ws) && WEXITSTATUS(ws) == 0)) c.killed = "interrupted";
+    if (asked && !c.killed && !(out->reply && WIFEXITED(ws) && WEXITSTATUS(ws) == 0))
+        c.killed = "interrupted";
     if (c.killed) {
         out->status = c.killed;
         out->exit_signal = WIFSIGNALED(ws) ? WTERMSIG(ws) : 0;
-        if (!strcmp(c.killed, "interrupted")) snprintf(out->detail, sizeof out->detail, "interrupted");
+        if (!strcmp(c.killed, "interrupted"))
+            snprintf(out->detail, sizeof out->detail, "interrupted");
     } else if (WIFSIGNALED(ws)) {
         by_signal(&c, WTERMSIG(ws), out);
     } else {
@@ -379,7 +408,9 @@ int hb_child_reply(const json_t *doc)
 {
     const char *text = getenv(REPLY_ENV);
     int64_t fd;
-    if (!text) return hb_fail(HB_ERR_INPUT, "%s is not set: this command is run by hyena-bench itself", REPLY_ENV);
+    if (!text)
+        return hb_fail(HB_ERR_INPUT, "%s is not set: this command is run by hyena-bench itself",
+                       REPLY_ENV);
     int rc = hb_parse_int(REPLY_ENV, text, 0, 1 << 20, &fd);
     if (rc) return rc;
     if (json_dumpfd(doc, (int)fd, JSON_COMPACT | JSON_REAL_PRECISION(17)) < 0)

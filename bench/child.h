@@ -7,20 +7,21 @@
 
 struct hb_child_limits {
     double time_s;           // wall; then SIGKILL and status timeout. 0: none
-    size_t mem_bytes;        // budget of the child's allocator and of its RSS as watched by the parent. 0: none
-    bool echo_stderr;        // what the child says also goes to our stderr as it comes (progress of a training run)
+    size_t mem_bytes;        // of its allocator and of its RSS as the parent sees it; 0: none
+    bool echo_stderr;        // what the child says also goes to our stderr (a training's progress)
 };
 struct hb_child_result {
     const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted"
     char detail[512];
-    json_t *reply;           // what the child wrote to its reply pipe; NULL if it wrote none. New reference
+    json_t *reply;           // what it wrote to its reply pipe, NULL: nothing. New reference
     int exit_signal;
     double elapsed_s;
     size_t rss_peak_bytes;   // as seen by the parent
 };
-// Runs `<this executable> argv[1] ...` (argv[0] ignored). request (may be NULL) is written to the child's stdin
-// as JSON; the child writes one JSON document to the file descriptor in $HYENA_BENCH_REPLY_FD. PR_SET_PDEATHSIG:
-// a killed parent leaves no child. 0 also when the child failed (look at status); HB_ERR_RUN if it could not start.
+// Runs `<this executable> argv[1] ...` (argv[0] ignored). request (may be NULL) is written to the
+// child's stdin as JSON; the child writes one JSON document to the file descriptor in
+// $HYENA_BENCH_REPLY_FD. PR_SET_PDEATHSIG: a killed parent leaves no child. 0 also when the child
+// failed (look at status); HB_ERR_RUN if it could not start.
 int hb_child_run(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
                  struct hb_child_result *out);
 // For the child: writes the reply to $HYENA_BENCH_REPLY_FD.

@@ -14,7 +14,7 @@ enum hb_opt_kind {
     HB_OPT_DOUBLE,    // double *        --time-limit 2.5; checked against lo..hi
 };
 struct hb_opt {
-    const char *name;                // "mem-limit" for --mem-limit, a single letter "L" gives --L and -L
+    const char *name;                // "mem-limit": --mem-limit; one letter "L": --L and -L
     enum hb_opt_kind kind;
     void *dst;                       // left alone if the option is not given
     const char *metavar, *help;
@@ -26,13 +26,15 @@ struct hb_cli {
     const struct hb_opt *opts; size_t n_opts;
     int min_pos, max_pos;                    // positional arguments; max_pos < 0: any number
 };
-// Fills the table's targets. Returns 0 and *n_pos positionals in pos[] (pointing into argv), or HB_ERR_INPUT with
-// the message set, or HB_CLI_HELP after printing the help to stdout. An empty or unknown option, a number
-// that is not one, a value out of range: one line that names option, value and what was expected.
+// Fills the table's targets. Returns 0 and *n_pos positionals in pos[] (pointing into argv), or
+// HB_ERR_INPUT with the message set, or HB_CLI_HELP after printing the help to stdout. An empty or
+// unknown option, a number that is not one, a value out of range: one line that names option, value
+// and what was expected.
 #define HB_CLI_HELP 1
 int hb_cli_parse(const struct hb_cli *c, int argc, char **argv, const char **pos, int *n_pos);
 
-// "128,1k,4097" or "128..4096" (doubling) or mixed, ascending unique out[0..*n), values 1..2^31. 0 or HB_ERR_INPUT.
+// "128,1k,4097" or "128..4096" (doubling) or mixed, ascending unique out[0..*n), values 1..2^31.
+// 0 or HB_ERR_INPUT.
 int hb_parse_lengths(const char *text, int64_t *out, int cap, int *n);
 int hb_parse_int(const char *what, const char *text, int64_t lo, int64_t hi, int64_t *out);
 int hb_parse_size(const char *what, const char *text, int64_t *out);
@@ -44,13 +46,14 @@ const char *hb_closest(const char *word, const char *const *list, size_t n);
 // 0 ok and HB_CLI_HELP, 2 input, 3 missing, 4 run (also OOM, refused outside of measuring).
 int hb_exit_code(const char *command, int code);
 
-// Progress on stderr: one rewritten line on a terminal, plain lines elsewhere (at most one per second).
-// `left_s` < 0: unknown.
+// Progress on stderr: one rewritten line on a terminal, plain lines elsewhere (at most one per
+// second). `left_s` < 0: unknown.
 void hb_progress(const char *what, size_t done, size_t total, double left_s);
 void hb_progress_end(void);
 bool hb_interrupted(void);       // SIGINT or SIGTERM arrived (handler installed by main)
-// Installs those handlers: the first signal only sets the flag (calls like read and waitpid return EINTR), the
-// second ends the process as if nobody had asked. SIGPIPE is ignored: a closed pipe is a write error.
+// Installs those handlers: the first signal only sets the flag (calls like read and waitpid return
+// EINTR), the second ends the process as if nobody had asked. SIGPIPE is ignored: a closed pipe is
+// a write error.
 void hb_signals_install(void);
 int hb_signal_number(void);      // which one arrived, 0 if none
 

@@ -1,6 +1,6 @@
-// commands.h: the subcommands; each is one file bench/<name>.c (train: bench/lm/train.c). argv[0] is the
-// command's own name. Returns the exit code: 0 done, 1 the answer is "no", 2 bad usage or input,
-// 3 the machine lacks what was asked for, 4 failure at run time.
+// commands.h: the subcommands; each is one file bench/<name>.c (train: bench/lm/train.c). argv[0]
+// is the command's own name. Returns the exit code: 0 done, 1 the answer is "no", 2 bad usage or
+// input, 3 the machine lacks what was asked for, 4 failure at run time.
 #ifndef HB_COMMANDS_H
 #define HB_COMMANDS_H
 

@@ -225,8 +225,8 @@ static void look_at_libraries(struct doctor *d)
     if (old_core && has_isa(d, "avx512f")) {
         bool forced = json_object_get(variables, "OPENBLAS_CORETYPE") != NULL;
         say(d, forced ? "problem" : "note", "OpenBLAS kernels", core,
-            "the CPU has AVX-512, these kernels do not use it: GEMM at about half speed, so attention and projections "
-            "look slower than they are",
+            "the CPU has AVX-512, these kernels do not use it: GEMM at about half speed, "
+            "so attention and projections look slower than they are",
             forced ? "unset OPENBLAS_CORETYPE, if it is not wanted"
                    : "OPENBLAS_CORETYPE=SkylakeX, if wanted");
     }

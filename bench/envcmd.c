@@ -122,8 +122,8 @@ int hb_cmd_env(int argc, char **argv)
     const struct hb_cli cli = {
         .command = "env",
         .args = "[diff A.json B.json | doctor]",
-        .about =
-            "Shows this machine, compares two (result files or saved env), or says what disturbs measuring.",
+        .about = "Shows this machine, compares two (result files or saved env), or says what "
+                 "disturbs measuring.",
         .example = "hyena-bench env --json > env.json\nhyena-bench env doctor",
         .opts = opts,
         .n_opts = 1,

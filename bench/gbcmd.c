@@ -302,10 +302,10 @@ int hb_cmd_gbench(int argc, char **argv)
     const struct hb_cli cli = {
         .command = "gbench",
         .args = "[--points X] [--benchmark_...]",
-        .about =
-            "Google Benchmark's own command line over the points (its options begin with --benchmark_).",
-        .example =
-            "hyena-bench gbench --benchmark_filter=longconv_fftw/ --benchmark_repetitions=9 --benchmark_format=json",
+        .about = "Google Benchmark's own command line over the points (its options begin with "
+                 "--benchmark_).",
+        .example = "hyena-bench gbench --benchmark_filter=longconv_fftw/ --benchmark_repetitions=9 "
+                   "--benchmark_format=json",
         .opts = opts,
         .n_opts = 1,
     };

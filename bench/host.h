@@ -1,4 +1,4 @@
-// host.h: the process's services: counted memory, the error message, the plug-in registry, the device.
+// host.h: the process's services: counted memory, error message, plug-in registry, device.
 #ifndef HB_HOST_H
 #define HB_HOST_H
 
@@ -14,7 +14,7 @@ const struct hb_host *hb_host(void);
 void hb_host_set_limit(size_t mem_limit);
 int hb_available_threads(void);                   // affinity mask and cgroup quota, at least 1
 
-// Memory handed out by hb_host.alloc: now, at most since the last reset, number of allocations so far.
+// Memory handed out by hb_host.alloc: now, at most since the last reset, allocations so far.
 struct hb_mem { size_t now, peak; uint64_t count; };
 struct hb_mem hb_host_mem(void);
 void hb_host_reset_peak(void);
@@ -25,7 +25,8 @@ const char *hb_error(void);                       // "" if none
 int hb_error_code(void);                          // the code the message was set with; 0 if none
 void hb_error_clear(void);
 
-// Registry: every *.so in <dir of the executable>/impls and in $HYENA_BENCH_IMPLS (colon-separated folders).
+// Registry: every *.so in <dir of the executable>/impls and in the colon-separated folders of
+// $HYENA_BENCH_IMPLS.
 struct hb_plugin {
     char path[4096];
     const struct hb_impl *impl;                   // NULL if it could not be used
@@ -35,7 +36,7 @@ struct hb_plugin {
 int hb_registry_load(void);                                   // idempotent
 int hb_registry_count(void);
 const struct hb_plugin *hb_registry_at(int i);                // sorted by operator, then name
-// NAME or OPERATOR:INNER ("hyena:longconv_fftw"): the outer implementation; the inner must exist, too.
+// NAME or OPERATOR:INNER ("hyena:longconv_fftw"): the outer one; the inner must exist, too.
 const struct hb_impl *hb_registry_find(const char *name);     // NULL with the message set
 const struct hb_plugin *hb_registry_plugin(const char *name);
 
@@ -44,9 +45,9 @@ const char *hb_build_dir(void);      // folder of the executable (build/), or $H
 const char *hb_root_dir(void);       // the project's root: parent of the executable's build folder
 const char *hb_impls_dir(void);      // impls/ in the executable's folder, or in its parent (tests)
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
-const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, judged references
+const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, references
 int hb_mkdirs(const char *path);
-// Whole-file write through a temporary in the same folder, fsync and rename. Returns 0 or HB_ERR_RUN.
+// Whole-file write: a temporary in the same folder, fsync, rename. Returns 0 or HB_ERR_RUN.
 int hb_write_file(const char *path, const void *data, size_t bytes);
 int hb_sha256_file(const char *path, char hex[65]);
 void hb_sha256(const void *data, size_t bytes, char hex[65]);

@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o, const char *task)
+static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                          const char *task)
 {
     json_t *names = json_array();
     for (int i = 0; i < n; i++) {
@@ -15,14 +16,14 @@ static json_t *request_of(const struct hb_point *pts, int n, const struct hb_mea
                           "seed", (json_int_t)pts[0].seed, "mem_bytes", (json_int_t)o->mem_bytes,
                           "judge_flop", o->judge_flop, "ci_target", o->sample.ci_target,
                           "budget_s", o->sample.budget_s, "min_samples", o->sample.min_samples,
-                          "max_samples", o->sample.max_samples, "min_sample_s", o->sample.min_sample_s,
-                          "task", task);
+                          "max_samples", o->sample.max_samples,
+                          "min_sample_s", o->sample.min_sample_s, "task", task);
     if (!r) hb_fail(HB_ERR_RUN, "out of memory for a request");
     return r;
 }
 
-static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o, const char *task,
-                    struct hb_child_result *res)
+static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                    const char *task, struct hb_child_result *res)
 {
     char arg0[] = "hyena-bench", arg1[] = "__point";
     char *const argv[] = { arg0, arg1, NULL };
@@ -41,7 +42,10 @@ void hb_point_fit_op(struct hb_point *pt, int64_t H, int order)
     pt->p.oper.order = !strncmp(pt->impl, "hyena", 5) ? order : 0;
 }
 
-static double field(const json_t *e, const char *key) { return json_number_value(json_object_get(e, key)); }
+static double field(const json_t *e, const char *key)
+{
+    return json_number_value(json_object_get(e, key));
+}
 static double item(const json_t *e, const char *key, size_t i)
 {
     return json_number_value(json_array_get(json_object_get(e, key), i));
@@ -66,13 +70,15 @@ static json_t *failed_doc(const struct hb_point *pts, int n, const struct hb_mea
 {
     json_t *row = hb_skip_row(pts, n, res->status, res->detail);
     if (!row) return NULL;
-    if (o->mem_bytes) json_object_set_new(row, "limit_bytes", json_integer((json_int_t)o->mem_bytes));
+    if (o->mem_bytes)
+        json_object_set_new(row, "limit_bytes", json_integer((json_int_t)o->mem_bytes));
     if (res->exit_signal) json_object_set_new(row, "exit_signal", json_integer(res->exit_signal));
     json_object_set_new(row, "elapsed_s", json_real(res->elapsed_s));
     return json_pack("{s:[],s:[o],s:[]}", "benchmarks", "hb_skips", row, "hb_pairs");
 }
 
-int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out)
+int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+               struct hb_measured *out)
 {
     struct hb_child_result res;
     memset(out, 0, sizeof *out);
@@ -88,12 +94,15 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
     out->elapsed_s = res.elapsed_s;
     out->doc = !strcmp(res.status, "ok") ? json_incref(doc) : failed_doc(pts, n, o, &res);
     json_decref(res.reply);
-    if (!out->doc) return hb_error_code() ? hb_error_code() : hb_fail(HB_ERR_RUN, "out of memory for a record");
+    if (!out->doc)
+        return hb_error_code() ? hb_error_code()
+                               : hb_fail(HB_ERR_RUN, "out of memory for a record");
     read_numbers(out);
     return 0;
 }
 
-int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o, double *took_s)
+int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                   double *took_s)
 {
     struct hb_child_result res;
     int rc = in_child(pts, n, o, "plan", &res);
@@ -103,7 +112,8 @@ int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_op
     return 0;
 }
 
-int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out)
+int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+             struct hb_measured *out)
 {
     struct hb_child_result res;
     memset(out, 0, sizeof *out);

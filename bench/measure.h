@@ -1,5 +1,6 @@
-// measure.h: measuring one point, or two side by side, in a child process: what is asked for, and the rows that
-// come back. run and sweep ask (measure.c), the hidden command __point answers (pointcmd.c, pointdoc.c).
+// measure.h: measuring one point, or two side by side, in a child process: what is asked for, and
+// the rows that come back. run and sweep ask (measure.c), the hidden command __point answers
+// (pointcmd.c, pointdoc.c).
 #ifndef HB_MEASURE_H
 #define HB_MEASURE_H
 
@@ -9,7 +10,7 @@
 
 #define HB_PAIR_NAME_MAX (2 * HB_POINT_NAME_MAX + 8)
 
-// Defaults. The judge looks at sampled rows above 2 GFLOP; a sample lasts 20 us or more (timer: about 50 ns).
+// Defaults. The judge samples rows above 2 GFLOP; a sample lasts 20 us or more (timer: 50 ns).
 #define HB_JUDGE_FLOP   2e9
 #define HB_MIN_SAMPLE_S 20e-6
 enum { HB_MIN_SAMPLES = 9, HB_MAX_SAMPLES = 400 };
@@ -27,27 +28,32 @@ struct hb_measured {
     double alloc_peak_bytes;
     double ratio, ratio_lo, ratio_hi;                // a pair and status ok, else 0
     double elapsed_s;                                // of the child
-    json_t *doc;                     // {benchmarks, hb_skips, hb_pairs} for hb_run_add; owned by the caller
+    json_t *doc;                     // {benchmarks, hb_skips, hb_pairs} for hb_run_add; owned
 };
-// n = 1: a point; n = 2: a pair, alternated in one process, ratio = time of pts[0] / time of pts[1]. Every
-// outcome is a row in doc. 0 also when the child failed; HB_ERR_RUN if none could be started.
-int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out);
-// The planning step: an implementation plans these problems, measuring, and so leaves its wisdom on this machine.
-// One child for all of pts[n] (n <= HB_PLAN_POINTS); a problem that cannot be planned is passed over, what the time
-// limit cuts off is planned with its point. *took: seconds.
+// n = 1: a point; n = 2: a pair, alternated in one process, ratio = time of pts[0] / time of
+// pts[1]. Every outcome is a row in doc. 0 also if the child failed; HB_ERR_RUN if none started.
+int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+               struct hb_measured *out);
+// The planning step: an implementation plans these problems, measuring, and so leaves its wisdom on
+// this machine. One child for all of pts[n] (n <= HB_PLAN_POINTS); a problem that cannot be planned
+// is passed over, what the time limit cuts off is planned with its point. *took: seconds.
 enum { HB_PLAN_POINTS = 512 };
-int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o, double *took_s);
-// Only plans the real problem, to learn whether it is refused or does not fit. Status ok says no more than that.
-int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o, struct hb_measured *out);
-// Heads (attention, mha; 0: one per 64 channels, or one) and order (hyena; 0: the default) where impl has them.
+int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                   double *took_s);
+// Only plans the real problem, to learn whether it is refused or does not fit. Status ok says
+// no more than that.
+int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+             struct hb_measured *out);
+// Heads (attention, mha; 0: one per 64 channels, or one) and order (hyena; 0: the default)
+// where impl has them.
 void hb_point_fit_op(struct hb_point *pt, int64_t H, int order);
 // "A vs B": key of a pair in a run and its name in hb_pairs.
 void hb_pair_name(const struct hb_point *a, const struct hb_point *b, char *buf, size_t cap);
-// A row of hb_skips for a point (n 1) or a pair (n 2): name, axes, status, detail; the caller adds what else it knows.
-// NULL with the message set.
+// A row of hb_skips for a point (n 1) or a pair (n 2): name, axes, status, detail; the caller adds
+// what else it knows. NULL with the message set.
 json_t *hb_skip_row(const struct hb_point *pts, int n, const char *status, const char *detail);
 
-// --- inside the child ------------------------------------------------------------------------------------------
+// --- inside the child ----------------------------------------------------------------------------
 
 // What one point's measurement left behind.
 struct hb_taken {
@@ -57,10 +63,10 @@ struct hb_taken {
     const struct hb_check_result *check;
     const char *plan_text;                           // "" if the implementation says nothing
     int64_t plan_ns, wall_ns, t_start_ns;
-    size_t alloc_peak_bytes, rss_peak_bytes, io_bytes;   // alloc_peak: io tensors, plan and guards together
+    size_t alloc_peak_bytes, rss_peak_bytes, io_bytes;   // alloc_peak: with plan and guards
     double steal_frac;                               // of all cores while sampling; < 0: unknown
     int64_t ctx_invol, pagefaults_major;
-    double setup_s;                                  // planning trial, judge and planning, before the warm-up
+    double setup_s;                                  // planning trial, judge, plan; no warm-up
 };
 // The axes of a point: hb_impl, hb_op, hb_scope, ... into obj. 0 or HB_ERR_RUN.
 int hb_doc_axes(json_t *obj, const struct hb_point *pt);

@@ -37,7 +37,8 @@ static size_t room(const char *dir, const char *max, const char *now)
     return limit == SIZE_MAX ? SIZE_MAX : limit > used ? limit - used : 0;
 }
 
-// What the control groups leave: version 2, this group and every one above it; version 1, the memory controller.
+// What the control groups leave: version 2, this group and every one above it; version 1, the
+// memory controller.
 static size_t cgroup_room(void)
 {
     char line[4200], dir[4300];

@@ -1,7 +1,7 @@
 // point.c: the name of a point and back, and what a point must satisfy (contract: point.h).
 //
-//     IMPL/dev:cpu0/dt:f32/B:1/D:256[/H:4][/N:2][options]/L:1024/pass:fwd/plan:measure/T:2/mode:warm
-//     /scope:core/manual_time
+//     IMPL/dev:cpu0/dt:f32/B:1/D:256[/H:4][/N:2][options]/L:1024/pass:fwd/plan:measure/T:2/
+//         mode:warm/scope:core/manual_time
 // H is there for attention and mha, N for hyena. An operator's options follow only where they
 // differ from the default (zero in struct hb_oper_opts): /E: /W: /lmax: /w: /shift: /window:off
 // /layout:package /z:trained /long:off /taps: /rope:on.

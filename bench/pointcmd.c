@@ -1,12 +1,13 @@
-// pointcmd.c: the hidden command __point: measures one point, or two side by side, in this process. The request
-// comes on stdin, the answer goes to $HYENA_BENCH_REPLY_FD (child.h).
+// pointcmd.c: the hidden command __point: measures one point, or two side by side, in this process.
+// The request comes on stdin, the answer goes to $HYENA_BENCH_REPLY_FD (child.h).
 //
-// Order     refuse -> plan the real problem (so that what does not fit says `oom` before any judge runs) -> let go
-//           of it -> judge (no time without a right answer) -> reset the peaks -> plan afresh, timed -> samples.
-// Planning  the name says plan:measure; FFT planners are asked for what the planning step has left on this machine
-//           (wisdom only) and measure only if there is none.
-// Backward  timed alone: one forward before the timer, then backward as often as wanted. Accumulated gradients
-//           grow linearly with the calls and stay finite.
+// Order     refuse -> plan the real problem (so that what does not fit says `oom` before any judge
+//           runs) -> let go of it -> judge (no time without a right answer) -> reset the peaks ->
+//           plan afresh, timed -> samples.
+// Planning  the name says plan:measure; FFT planners are asked for what the planning step has left
+//           on this machine (wisdom only) and measure only if there is none.
+// Backward  timed alone: one forward before the timer, then backward as often as wanted.
+//           Accumulated gradients grow linearly with the calls and stay finite.
 #include <errno.h>
 #include <malloc.h>
 #include <signal.h>
@@ -18,8 +19,8 @@
 #include "commands.h"
 #include "measure.h"
 
-// What to do with the points: measure one or two; only plan one or two and say whether they fit; leave the wisdom of
-// as many as there are.
+// What to do with the points: measure one or two; only plan one or two and say whether they fit;
+// leave the wisdom of as many as there are.
 enum task { TASK_MEASURE, TASK_PROBE, TASK_PLAN };
 struct request {
     enum task task;
@@ -44,11 +45,12 @@ struct side {
     struct hb_samples samples;       // owned
 };
 
-// --- request and answer ------------------------------------------------------------------------------------------
+// --- request and answer --------------------------------------------------------------------------
 
 static int read_task(const char *word, enum task *t)
 {
-    static const char *const tasks[] = { [TASK_MEASURE] = "measure", [TASK_PROBE] = "probe", [TASK_PLAN] = "plan" };
+    static const char *const tasks[] = { [TASK_MEASURE] = "measure", [TASK_PROBE] = "probe",
+                                         [TASK_PLAN] = "plan" };
     for (int i = 0; i <= TASK_PLAN; i++)
         if (!strcmp(tasks[i], word)) { *t = (enum task)i; return 0; }
     return hb_fail(HB_ERR_INPUT, "request: 'task': '%.60s' is none of measure, probe, plan", word);
@@ -75,10 +77,12 @@ static int read_request(json_t **doc, struct request *r)
     struct hb_sample_opts *s = &r->sample;
     if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
-    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}", "points", &names,
-                       "seed", &seed, "mem_bytes", &mem, "judge_flop", &r->judge_flop, "ci_target", &s->ci_target, "budget_s",
-                       &s->budget_s, "min_samples", &s->min_samples, "max_samples", &s->max_samples, "min_sample_s",
-                       &s->min_sample_s, "task", &task))
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}",
+                       "points", &names, "seed", &seed, "mem_bytes", &mem,
+                       "judge_flop", &r->judge_flop, "ci_target", &s->ci_target,
+                       "budget_s", &s->budget_s, "min_samples", &s->min_samples,
+                       "max_samples", &s->max_samples, "min_sample_s", &s->min_sample_s,
+                       "task", &task))
         return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
     if (mem < 0 || s->min_samples < 1 || s->max_samples < s->min_samples)
         return hb_fail(HB_ERR_INPUT, "request: limits and numbers of samples must be positive");
@@ -108,7 +112,7 @@ static int reply_error(int rc)
     return reply(rc == HB_ERR_OOM ? "oom" : "refused", text, NULL);
 }
 
-// --- planning ----------------------------------------------------------------------------------------------------
+// --- planning ------------------------------------------------------------------------------------
 
 static void unplan(struct side *s)
 {
@@ -173,7 +177,7 @@ static int probe(struct side *side, int n)
     return reply("ok", "", NULL);
 }
 
-// --- one side, step by step --------------------------------------------------------------------------------------
+// --- one side, step by step ----------------------------------------------------------------------
 
 // Plans the real problem and lets go of it again; then the judge. *ok false: the answer is wrong.
 static int try_and_judge(struct side *s, const struct request *r, bool *ok)
@@ -185,20 +189,20 @@ static int try_and_judge(struct side *s, const struct request *r, bool *ok)
     snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
     rc = hb_mkdirs(cache);
     if (rc) return rc;
-    struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward, .judge_flop = r->judge_flop,
-                               .cache_dir = cache };
+    struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward,
+                               .judge_flop = r->judge_flop, .cache_dir = cache };
     rc = hb_check_point(&s->pt, &o, &s->check);
     *ok = s->check.ok;
     return rc;
 }
 
-// From now on memory counts: freed pages go back, the kernel's high-water mark and our own start again.
+// From now on memory counts: freed pages go back, the kernel's high-water mark and our own restart.
 static void reset_peaks(void)
 {
     malloc_trim(0);
     FILE *f = fopen("/proc/self/clear_refs", "we");
     if (f) {
-        fputs("5", f);            // 5: reset VmHWM (proc(5)); without it RSS peaks include the judge
+        fputs("5", f);            // 5: reset VmHWM (proc(5)), or RSS peaks include the judge
         fclose(f);
     }
     hb_host_reset_peak();
@@ -212,7 +216,9 @@ static int prepare(struct side *s)
     hb_inputs_poison(&s->in);
     rc = plan(s);
     if (rc) return rc;
-    if (s->pt.p.filter == HB_FILTER_FIXED && (rc = s->impl->set_filter(s->st, s->in.io.conv.h)) != 0) return rc;
+    if (s->pt.p.filter == HB_FILTER_FIXED
+        && (rc = s->impl->set_filter(s->st, s->in.io.conv.h)) != 0)
+        return rc;
     if (s->pt.pass == HB_PASS_BWD && (rc = s->impl->forward(s->st, &s->in.io)) != 0) return rc;
     if (s->impl->describe) s->impl->describe(s->st, s->plan_text, sizeof s->plan_text);
     return 0;
@@ -226,10 +232,11 @@ static int body_fwdbwd(void *ctx)
     return rc ? rc : body_bwd(ctx);
 }
 static const hb_body body_of[HB_PASS_COUNT] = {
-    [HB_PASS_FWD] = body_fwd, [HB_PASS_FWD_CACHED] = body_fwd, [HB_PASS_BWD] = body_bwd, [HB_PASS_FWDBWD] = body_fwdbwd,
+    [HB_PASS_FWD] = body_fwd, [HB_PASS_FWD_CACHED] = body_fwd, [HB_PASS_BWD] = body_bwd,
+    [HB_PASS_FWDBWD] = body_fwdbwd,
 };
 
-// --- the machine while sampling ----------------------------------------------------------------------------------
+// --- the machine while sampling ------------------------------------------------------------------
 
 struct state { double steal, all; int64_t invol, faults, t_ns; };
 
@@ -239,8 +246,9 @@ static struct state state_now(void)
     struct rusage u;
     if (getrusage(RUSAGE_SELF, &u) == 0) { s.invol = u.ru_nivcsw; s.faults = u.ru_majflt; }
     FILE *f = fopen("/proc/stat", "re");
-    double v[8] = { 0 };          // user nice system idle iowait irq softirq steal, in ticks of all cores
-    if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5, v + 6, v + 7) == 8)
+    double v[8] = { 0 };          // user nice system idle iowait irq softirq steal: ticks
+    if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5,
+                    v + 6, v + 7) == 8)
         for (int i = 0; i < 8; i++) s.all += v[i];
     if (f) fclose(f);
     s.steal = v[7];
@@ -258,15 +266,18 @@ static size_t rss_peak(void)
     return (size_t)kib << 10;
 }
 
-// --- all of it ---------------------------------------------------------------------------------------------------
+// --- all of it -----------------------------------------------------------------------------------
 
-static struct hb_taken taken_of(const struct side *s, struct state a, struct state b, double setup_s)
+static struct hb_taken taken_of(const struct side *s, struct state a, struct state b,
+                                double setup_s)
 {
     double all = b.all - a.all;
     return (struct hb_taken){
-        .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check, .plan_text = s->plan_text,
+        .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check,
+        .plan_text = s->plan_text,
         .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
-        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(), .io_bytes = s->in.bytes,
+        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(),
+        .io_bytes = s->in.bytes,
         .setup_s = setup_s,
         .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1, .ctx_invol = b.invol - a.invol,
         .pagefaults_major = b.faults - a.faults,
@@ -280,8 +291,9 @@ static int answer(struct side *side, int n, struct state a, double setup_s)
     for (int i = 0; i < n; i++) t[i] = taken_of(&side[i], a, b, setup_s);
     json_t *rows = n == 1 ? hb_doc_entries(&t[0]) : hb_doc_pair(&t[0], &t[1]);
     if (!rows) return HB_ERR_RUN;
-    json_t *doc = n == 1 ? json_pack("{s:o,s:[],s:[]}", "benchmarks", rows, "hb_skips", "hb_pairs")
-                         : json_pack("{s:[],s:[],s:[o]}", "benchmarks", "hb_skips", "hb_pairs", rows);
+    json_t *doc =
+        n == 1 ? json_pack("{s:o,s:[],s:[]}", "benchmarks", rows, "hb_skips", "hb_pairs")
+               : json_pack("{s:[],s:[],s:[o]}", "benchmarks", "hb_skips", "hb_pairs", rows);
     return doc ? reply("ok", "", doc) : hb_fail(HB_ERR_RUN, "out of memory for the reply");
 }
 
@@ -314,17 +326,19 @@ static int measure(struct side *side, const struct request *r)
     for (int i = 0; i < r->n; i++) side[i].samples = s[i];
     if (rc) return rc;
     for (int i = 0; i < r->n; i++)
-        if (!hb_inputs_guards_ok(&side[i].in)) return reply("wrong", "it wrote outside its tensors while timed", NULL);
+        if (!hb_inputs_guards_ok(&side[i].in))
+            return reply("wrong", "it wrote outside its tensors while timed", NULL);
     return answer(side, r->n, a, setup_s);
 }
 
 static int serve(const struct request *r)
 {
-    static struct side side[2];      // static: half a megabyte of check results does not belong on a stack
+    static struct side side[2];      // static: half a megabyte does not belong on a stack
     struct hb_point first;
     int rc = hb_point_parse(r->name[0], &first);
     if (rc) return rc;
-    if ((rc = hb_host_init(first.p.threads, r->mem_bytes)) != 0 || (rc = hb_registry_load()) != 0) return rc;
+    if ((rc = hb_host_init(first.p.threads, r->mem_bytes)) != 0 || (rc = hb_registry_load()) != 0)
+        return rc;
     if (r->task == TASK_PLAN) return plan_all(r);
     for (int i = 0; !rc && i < r->n; i++) rc = open_side(&side[i], r->name[i], r);
     if (!rc) rc = r->task == TASK_PROBE ? probe(side, r->n) : measure(side, r);
@@ -345,7 +359,7 @@ int hb_cmd_point(int argc, char **argv)
     int n_pos = 0;
     int rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
     if (rc) return rc == HB_CLI_HELP ? 0 : hb_exit_code("__point", rc);
-    signal(SIGINT, SIG_DFL);         // the parent keeps what is measured; a point in flight just ends
+    signal(SIGINT, SIG_DFL);         // the parent keeps what is measured; this point just ends
     signal(SIGTERM, SIG_DFL);
     json_t *doc = NULL;
     static struct request r;

@@ -1,8 +1,8 @@
 // pointdoc.c: a measured point or pair as rows of the record (fields: record.h, measuring.md 7.1).
 //
-// The samples of a point are cut, in the order they were taken, into 9 to 10 repetitions (compare.py wants at
-// least 9 for its U test). What is said of the whole point is the same in each of its entries. A number that is
-// not finite is left out: NaN is not JSON.
+// The samples of a point are cut, in the order they were taken, into 9 to 10 repetitions
+// (compare.py wants at least 9 for its U test). What is said of the whole point is the same in each
+// of its entries. A number that is not finite is left out: NaN is not JSON.
 #include "measure.h"
 
 #include <math.h>
@@ -15,7 +15,8 @@ enum { REPETITIONS = 10, KEPT_SAMPLES = 64 };    // 64: raw samples kept per rep
 
 static int put(json_t *obj, const char *key, json_t *v)
 {
-    return json_object_set_new(obj, key, v) == 0 ? 0 : hb_fail(HB_ERR_RUN, "out of memory while writing '%s'", key);
+    return json_object_set_new(obj, key, v) == 0
+         ? 0 : hb_fail(HB_ERR_RUN, "out of memory while writing '%s'", key);
 }
 
 static int put_real(json_t *obj, const char *key, double v)
@@ -23,8 +24,14 @@ static int put_real(json_t *obj, const char *key, double v)
     return isfinite(v) ? put(obj, key, json_real(v)) : 0;
 }
 
-static int put_int(json_t *obj, const char *key, int64_t v) { return put(obj, key, json_integer((json_int_t)v)); }
-static int put_str(json_t *obj, const char *key, const char *v) { return put(obj, key, json_string(v)); }
+static int put_int(json_t *obj, const char *key, int64_t v)
+{
+    return put(obj, key, json_integer((json_int_t)v));
+}
+static int put_str(json_t *obj, const char *key, const char *v)
+{
+    return put(obj, key, json_string(v));
+}
 
 static int put_interval(json_t *obj, const char *key, struct hb_interval i)
 {
@@ -36,19 +43,21 @@ int hb_doc_axes(json_t *obj, const struct hb_point *pt)
 {
     const struct hb_problem *p = &pt->p;
     int rc = put_str(obj, "hb_impl", pt->impl) || put_str(obj, "hb_op", hb_op_str(p->op))
-          || put_str(obj, "hb_scope", hb_scope_str(pt->scope)) || put_str(obj, "hb_pass", hb_pass_str(pt->pass))
+          || put_str(obj, "hb_scope", hb_scope_str(pt->scope))
+          || put_str(obj, "hb_pass", hb_pass_str(pt->pass))
           || put_str(obj, "hb_mode", hb_mode_str(pt->mode)) || put_str(obj, "hb_device", pt->device)
           || put_str(obj, "hb_dtype", hb_dtype_str(p->dtype))
           || put_str(obj, "hb_filter", p->filter == HB_FILTER_FIXED ? "fixed" : "fresh")
-          || put_int(obj, "hb_batch", p->B) || put_int(obj, "hb_width", p->D) || put_int(obj, "hb_seq_len", p->L)
-          || put_int(obj, "hb_threads", p->threads) || put(obj, "hb_causal", json_true());
+          || put_int(obj, "hb_batch", p->B) || put_int(obj, "hb_width", p->D)
+          || put_int(obj, "hb_seq_len", p->L) || put_int(obj, "hb_threads", p->threads)
+          || put(obj, "hb_causal", json_true());
     if (!rc && p->H) rc = put_int(obj, "hb_heads", p->H);
     if (!rc && p->op == HB_HYENA) rc = put_int(obj, "hb_order", p->oper.order ? p->oper.order : 2);
     if (!rc && pt->seed < (uint64_t)1 << 53) rc = put_int(obj, "hb_seed", (int64_t)pt->seed);
     return rc ? HB_ERR_RUN : 0;
 }
 
-// --- one point -------------------------------------------------------------------------------------------------
+// --- one point -----------------------------------------------------------------------------------
 
 static int put_identity(json_t *e, const struct hb_taken *t)
 {
@@ -57,9 +66,10 @@ static int put_identity(json_t *e, const struct hb_taken *t)
     if (rc) return rc;
     const struct hb_plugin *outer = hb_registry_plugin(t->impl->name);
     const struct hb_plugin *inner = *t->pt->p.inner ? hb_registry_plugin(t->pt->p.inner) : NULL;
-    rc = put_str(e, "name", name) || put_str(e, "run_name", name) || put_str(e, "run_type", "iteration")
-      || put_int(e, "threads", 1) || put_str(e, "time_unit", "ns") || put_str(e, "hb_status", "ok")
-      || hb_doc_axes(e, t->pt) || put_str(e, "hb_source", t->impl->source)
+    rc = put_str(e, "name", name) || put_str(e, "run_name", name)
+      || put_str(e, "run_type", "iteration") || put_int(e, "threads", 1)
+      || put_str(e, "time_unit", "ns") || put_str(e, "hb_status", "ok") || hb_doc_axes(e, t->pt)
+      || put_str(e, "hb_source", t->impl->source)
       || put_str(e, "hb_complexity", t->impl->complexity);
     if (!rc && outer) rc = put_str(e, "hb_impl_sha256", outer->sha256);
     if (!rc && inner) rc = put_str(e, "hb_inner_sha256", inner->sha256);
@@ -71,12 +81,12 @@ static int put_times(json_t *e, const struct hb_taken *t)
 {
     const struct hb_summary *s = &t->s->s;
     return put_real(e, "hb_median_ns", s->median) || put_interval(e, "hb_ci95_ns", s->ci95)
-        || put_real(e, "hb_min_ns", s->min) || put_real(e, "hb_max_ns", s->max) || put_real(e, "hb_q1_ns", s->q1)
-        || put_real(e, "hb_q3_ns", s->q3) || put_real(e, "hb_mad_ns", s->mad)
-        || put_int(e, "hb_samples", (int64_t)t->s->n) || put_str(e, "hb_stop", t->s->stop)
-        || put_str(e, "hb_steady", t->s->steady) || put_int(e, "hb_plan_ns", t->plan_ns)
-        || put_int(e, "hb_wall_ns", t->wall_ns) || put_int(e, "hb_t_start_ns", t->t_start_ns)
-        || put_real(e, "hb_setup_s", t->setup_s);
+        || put_real(e, "hb_min_ns", s->min) || put_real(e, "hb_max_ns", s->max)
+        || put_real(e, "hb_q1_ns", s->q1) || put_real(e, "hb_q3_ns", s->q3)
+        || put_real(e, "hb_mad_ns", s->mad) || put_int(e, "hb_samples", (int64_t)t->s->n)
+        || put_str(e, "hb_stop", t->s->stop) || put_str(e, "hb_steady", t->s->steady)
+        || put_int(e, "hb_plan_ns", t->plan_ns) || put_int(e, "hb_wall_ns", t->wall_ns)
+        || put_int(e, "hb_t_start_ns", t->t_start_ns) || put_real(e, "hb_setup_s", t->setup_s);
 }
 
 static int put_work(json_t *e, const struct hb_taken *t)
@@ -87,7 +97,8 @@ static int put_work(json_t *e, const struct hb_taken *t)
           || put_real(e, "hb_flop_min", w.flop_min)
           || put_real(e, "bytes_per_second", w.bytes_min / (median * 1e-9))
           || put_real(e, "items_per_second", (double)(t->pt->p.B * t->pt->p.L) / (median * 1e-9));
-    if (!rc && roof > 0) rc = put_real(e, "hb_roof_ns", roof) || put_real(e, "hb_roof_frac", roof / median);
+    if (!rc && roof > 0)
+        rc = put_real(e, "hb_roof_ns", roof) || put_real(e, "hb_roof_frac", roof / median);
     return rc;
 }
 
@@ -97,44 +108,54 @@ static int put_quality(json_t *e, const struct hb_taken *t)
           || put_int(e, "hb_io_bytes", (int64_t)t->io_bytes)
           || put_int(e, "max_bytes_used", (int64_t)t->alloc_peak_bytes)
           || put_int(e, "hb_rss_peak_bytes", (int64_t)t->rss_peak_bytes)
-          || put_real(e, "hb_err_rel_l2", t->check->worst_rel_l2) || put_real(e, "hb_err_tol", t->check->tol)
-          || put_str(e, "hb_ref", t->check->sampled ? "float64 judge, sampled rows" : "float64 judge")
-          || put_int(e, "hb_ctx_invol", t->ctx_invol) || put_int(e, "hb_pagefaults_major", t->pagefaults_major);
+          || put_real(e, "hb_err_rel_l2", t->check->worst_rel_l2)
+          || put_real(e, "hb_err_tol", t->check->tol)
+          || put_str(e, "hb_ref", t->check->sampled ? "float64 judge, sampled rows"
+                                                    : "float64 judge")
+          || put_int(e, "hb_ctx_invol", t->ctx_invol)
+          || put_int(e, "hb_pagefaults_major", t->pagefaults_major);
     if (!rc && t->steal_frac >= 0) rc = put_real(e, "hb_steal_frac", t->steal_frac);
     return rc;
 }
 
 // Samples [from,to) as repetition r of n.
-static int put_repetition(json_t *e, const struct hb_samples *s, size_t from, size_t to, int r, int n)
+static int put_repetition(json_t *e, const struct hb_samples *s, size_t from, size_t to, int r,
+                          int n)
 {
     double wall = 0, cpu = 0;
     json_t *raw = json_array();
     for (size_t i = from; i < to; i++) { wall += s->ns[i]; cpu += s->cpu_ns[i]; }
-    for (size_t i = from; i < to && i - from < KEPT_SAMPLES; i++) json_array_append_new(raw, json_real(s->ns[i]));
+    for (size_t i = from; i < to && i - from < KEPT_SAMPLES; i++)
+        json_array_append_new(raw, json_real(s->ns[i]));
     double count = (double)(to - from);
     return put_int(e, "repetitions", n) || put_int(e, "repetition_index", r)
-        || put_int(e, "iterations", (int64_t)(to - from) * s->iterations) || put_real(e, "real_time", wall / count)
-        || put_real(e, "cpu_time", cpu > 0 ? cpu / count : wall / count) || put(e, "hb_samples_ns", raw);
+        || put_int(e, "iterations", (int64_t)(to - from) * s->iterations)
+        || put_real(e, "real_time", wall / count)
+        || put_real(e, "cpu_time", cpu > 0 ? cpu / count : wall / count)
+        || put(e, "hb_samples_ns", raw);
 }
 
 json_t *hb_doc_entries(const struct hb_taken *t)
 {
     json_t *all = json_array(), *common = json_object();
     int rc = !all || !common ? hb_fail(HB_ERR_RUN, "out of memory for a record") : 0;
-    if (!rc) rc = put_identity(common, t) || put_times(common, t) || put_work(common, t) || put_quality(common, t);
+    if (!rc)
+        rc = put_identity(common, t) || put_times(common, t) || put_work(common, t)
+          || put_quality(common, t);
     int n = t->s->n < REPETITIONS ? (int)t->s->n : REPETITIONS;
     for (int r = 0; !rc && r < n; r++) {
         json_t *e = json_copy(common);
         size_t from = t->s->n * (size_t)r / (size_t)n, to = t->s->n * (size_t)(r + 1) / (size_t)n;
-        rc = !e || json_array_append_new(all, e) < 0 ? hb_fail(HB_ERR_RUN, "out of memory for a record")
-                                                      : put_repetition(e, t->s, from, to, r, n);
+        rc = !e || json_array_append_new(all, e) < 0
+               ? hb_fail(HB_ERR_RUN, "out of memory for a record")
+               : put_repetition(e, t->s, from, to, r, n);
     }
     json_decref(common);
     if (rc) { json_decref(all); return NULL; }
     return all;
 }
 
-// --- pairs and rows without a time -----------------------------------------------------------------------------
+// --- pairs and rows without a time ---------------------------------------------------------------
 
 // Two implementations: hb_impl_a and hb_impl_b instead of hb_impl, by which readers know a point.
 static int pair_axes(json_t *e, const struct hb_point *a, const struct hb_point *b)
@@ -152,12 +173,15 @@ json_t *hb_doc_pair(const struct hb_taken *a, const struct hb_taken *b)
     struct hb_ratio r = hb_ratio_of(a->s->ns, n, b->s->ns, n, 1, a->pt->seed);
     json_t *e = json_object();
     int rc = !e || put_str(e, "name", name) || put_str(e, "a", na) || put_str(e, "b", nb)
-          || hb_doc_axes(e, b->pt) || pair_axes(e, a->pt, b->pt)
-          || put_real(e, "ratio", r.r) || put_interval(e, "ratio_ci95", r.ci95)
-          || put_int(e, "n", (int64_t)n) || put_real(e, "a_median_ns", a->s->s.median)
-          || put_real(e, "b_median_ns", b->s->s.median) || put_interval(e, "a_ci95_ns", a->s->s.ci95)
-          || put_interval(e, "b_ci95_ns", b->s->s.ci95) || put_real(e, "a_err_rel_l2", a->check->worst_rel_l2)
-          || put_real(e, "b_err_rel_l2", b->check->worst_rel_l2) || put_str(e, "hb_stop", a->s->stop);
+          || hb_doc_axes(e, b->pt) || pair_axes(e, a->pt, b->pt) || put_real(e, "ratio", r.r)
+          || put_interval(e, "ratio_ci95", r.ci95) || put_int(e, "n", (int64_t)n)
+          || put_real(e, "a_median_ns", a->s->s.median)
+          || put_real(e, "b_median_ns", b->s->s.median)
+          || put_interval(e, "a_ci95_ns", a->s->s.ci95)
+          || put_interval(e, "b_ci95_ns", b->s->s.ci95)
+          || put_real(e, "a_err_rel_l2", a->check->worst_rel_l2)
+          || put_real(e, "b_err_rel_l2", b->check->worst_rel_l2)
+          || put_str(e, "hb_stop", a->s->stop);
     if (rc) { json_decref(e); return NULL; }
     return e;
 }
@@ -175,8 +199,9 @@ json_t *hb_skip_row(const struct hb_point *pts, int n, const char *status, const
     json_t *e = json_object();
     int rc = n == 1 ? hb_point_name(&pts[0], name, sizeof name) : 0;
     if (n == 2) hb_pair_name(&pts[0], &pts[1], name, sizeof name);
-    if (!rc) rc = !e || put_str(e, "name", name) || hb_doc_axes(e, &pts[n - 1]) || put_str(e, "status", status)
-               || put_str(e, "detail", detail);
+    if (!rc)
+        rc = !e || put_str(e, "name", name) || hb_doc_axes(e, &pts[n - 1])
+          || put_str(e, "status", status) || put_str(e, "detail", detail);
     if (!rc && n == 2) rc = pair_axes(e, &pts[0], &pts[1]) || put(e, "hb_pair", json_true());
     if (rc) { json_decref(e); return NULL; }
     return e;

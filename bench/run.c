@@ -1,4 +1,4 @@
-// run.c: the command `run`: one point, or two side by side, measured in a child and shown as a table.
+// run.c: the command `run`: one point, or two side by side, measured in a child, shown as a table.
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +25,8 @@ static const struct run_args defaults = {
 static int parse(int argc, char **argv, struct run_args *a)
 {
     const struct hb_opt opts[] = {
-        { "impl", HB_OPT_STR, &a->impl, "NAME", "implementation, e.g. longconv_fftw, hyena:longconv_fftw", 0, 0 },
+        { "impl", HB_OPT_STR, &a->impl, "NAME",
+          "implementation, e.g. longconv_fftw, hyena:longconv_fftw", 0, 0 },
         { "L", HB_OPT_INT, &a->L, "N", "sequence length", 1, 2147483648.0 },
         { "B", HB_OPT_INT, &a->B, "N", "batch (1)", 1, 2147483648.0 },
         { "D", HB_OPT_INT, &a->D, "N", "channels (256)", 1, 1 << 24 },
@@ -33,24 +34,34 @@ static int parse(int argc, char **argv, struct run_args *a)
         { "order", HB_OPT_INT, &a->order, "N", "Hyena order (2)", 2, 16 },
         { "dtype", HB_OPT_STR, &a->dtype, "T", "f32, f64, f16, bf16 (f32)", 0, 0 },
         { "pass", HB_OPT_STR, &a->pass, "P", "fwd, fwd_cached, bwd, fwdbwd (fwd)", 0, 0 },
-        { "filter", HB_OPT_STR, &a->filter, "F", "fresh, or fixed: transformed outside the timer (fresh)", 0, 0 },
-        { "mode", HB_OPT_STR, &a->mode, "M", "warm, or cold: caches flushed before each execution (warm)", 0, 0 },
+        { "filter", HB_OPT_STR, &a->filter, "F",
+          "fresh, or fixed: transformed outside the timer (fresh)", 0, 0 },
+        { "mode", HB_OPT_STR, &a->mode, "M",
+          "warm, or cold: caches flushed before each execution (warm)", 0, 0 },
         { "planning", HB_OPT_STR, &a->planning, "P", "estimate, measure (measure)", 0, 0 },
-        { "threads", HB_OPT_INT, &a->threads, "N", "worker threads; default all there are", 1, 1024 },
+        { "threads", HB_OPT_INT, &a->threads, "N",
+          "worker threads; default all there are", 1, 1024 },
         { "device", HB_OPT_STR, &a->device, "D", "cpu0; default the implementation's own", 0, 0 },
-        { "scope", HB_OPT_STR, &a->scope, "S", "core or operator; follows from the name, checked if given", 0, 0 },
+        { "scope", HB_OPT_STR, &a->scope, "S",
+          "core or operator; follows from the name, checked if given", 0, 0 },
         { "seed", HB_OPT_INT, &a->seed, "N", "seed of the inputs (1)", 0, 9007199254740992.0 },
-        { "mem-limit", HB_OPT_SIZE, &a->mem_bytes, "X", "bytes, e.g. 4G; default 70 % of what is available", 1, 9e18 },
+        { "mem-limit", HB_OPT_SIZE, &a->mem_bytes, "X",
+          "bytes, e.g. 4G; default 70 % of what is available", 1, 9e18 },
         { "time-limit", HB_OPT_DOUBLE, &a->time_s, "S", "seconds for all of it (600)", 1e-3, 1e9 },
-        { "ci-target", HB_OPT_DOUBLE, &a->ci_target, "X", "stop at this relative half-width (0.01)", 1e-6, 1 },
-        { "budget-s", HB_OPT_DOUBLE, &a->budget_s, "S", "or after this much sampling (5)", 1e-3, 1e6 },
-        { "against", HB_OPT_STR, &a->against, "NAME2", "measure both, alternating, and print the ratio", 0, 0 },
+        { "ci-target", HB_OPT_DOUBLE, &a->ci_target, "X",
+          "stop at this relative half-width (0.01)", 1e-6, 1 },
+        { "budget-s", HB_OPT_DOUBLE, &a->budget_s, "S",
+          "or after this much sampling (5)", 1e-3, 1e6 },
+        { "against", HB_OPT_STR, &a->against, "NAME2",
+          "measure both, alternating, and print the ratio", 0, 0 },
         { "json", HB_OPT_FLAG, &a->json, NULL, "print the record instead of the table", 0, 0 },
     };
     const struct hb_cli cli = {
-        .command = "run", .args = "--impl NAME --L N", .about = "Measures one point in a process of its own.",
+        .command = "run", .args = "--impl NAME --L N",
+        .about = "Measures one point in a process of its own.",
         .example = "hyena-bench run --impl longconv_fftw --L 8192\n"
-                   "hyena-bench run --impl hyena:longconv_fftw --L 4096 --against mha:attention_flash",
+                   "hyena-bench run --impl hyena:longconv_fftw --L 4096 "
+                   "--against mha:attention_flash",
         .opts = opts, .n_opts = sizeof opts / sizeof *opts,
     };
     int n_pos = 0, rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
@@ -74,15 +85,16 @@ static int set_filter(const struct run_args *a, struct hb_point *pt)
 static int make_point(const struct run_args *a, const char *impl, struct hb_point *pt)
 {
     memset(pt, 0, sizeof *pt);
-    if (strlen(impl) >= sizeof pt->impl) return hb_fail(HB_ERR_INPUT, "--impl: '%.60s...' is too long", impl);
+    if (strlen(impl) >= sizeof pt->impl)
+        return hb_fail(HB_ERR_INPUT, "--impl: '%.60s...' is too long", impl);
     if (a->device && strlen(a->device) >= sizeof pt->device)
         return hb_fail(HB_ERR_INPUT, "--device: '%.60s' is too long", a->device);
     snprintf(pt->impl, sizeof pt->impl, "%s", impl);
     snprintf(pt->device, sizeof pt->device, "%s", a->device ? a->device : "");
     enum hb_scope scope = HB_SCOPE_CORE;
-    if (hb_dtype_parse(a->dtype, &pt->p.dtype) || hb_pass_parse(a->pass, &pt->pass) || hb_mode_parse(a->mode, &pt->mode)
-        || hb_planning_parse(a->planning, &pt->p.planning) || set_filter(a, pt)
-        || (a->scope && hb_scope_parse(a->scope, &scope)))
+    if (hb_dtype_parse(a->dtype, &pt->p.dtype) || hb_pass_parse(a->pass, &pt->pass)
+        || hb_mode_parse(a->mode, &pt->mode) || hb_planning_parse(a->planning, &pt->p.planning)
+        || set_filter(a, pt) || (a->scope && hb_scope_parse(a->scope, &scope)))
         return HB_ERR_INPUT;
     pt->p.B = a->B; pt->p.L = a->L; pt->p.D = a->D;
     pt->p.threads = (int)a->threads;
@@ -90,11 +102,12 @@ static int make_point(const struct run_args *a, const char *impl, struct hb_poin
     hb_point_fit_op(pt, a->H, (int)a->order);
     int rc = hb_point_resolve(pt);
     if (!rc && a->scope && scope != pt->scope)
-        rc = hb_fail(HB_ERR_INPUT, "--scope %s: %s is measured at scope %s", a->scope, impl, hb_scope_str(pt->scope));
+        rc = hb_fail(HB_ERR_INPUT, "--scope %s: %s is measured at scope %s", a->scope, impl,
+                     hb_scope_str(pt->scope));
     return rc;
 }
 
-// --- what is printed -----------------------------------------------------------------------------------------
+// --- what is printed -----------------------------------------------------------------------------
 
 static void print_point(const struct hb_measured *m, struct hb_text *out)
 {
@@ -108,16 +121,18 @@ static void print_point(const struct hb_measured *m, struct hb_text *out)
     double share = json_number_value(json_object_get(e, "hb_roof_frac"));
     double rate = json_number_value(json_object_get(e, "hb_flop")) / m->median_ns;
     struct hb_interval ci = { m->ci_lo_ns, m->ci_hi_ns };
-    hb_text_add(out, "median     %s   95 %% interval %s .. %s\n", hb_str_time(m->median_ns).s, hb_str_time(ci.lo).s,
-                hb_str_time(ci.hi).s);
+    hb_text_add(out, "median     %s   95 %% interval %s .. %s\n", hb_str_time(m->median_ns).s,
+                hb_str_time(ci.lo).s, hb_str_time(ci.hi).s);
     hb_text_add(out, "samples    %" JSON_INTEGER_FORMAT " (stopped by %s, %s)\n",
-                json_integer_value(json_object_get(e, "hb_samples")), stop ? stop : "?", steady ? steady : "?");
+                json_integer_value(json_object_get(e, "hb_samples")), stop ? stop : "?",
+                steady ? steady : "?");
     hb_text_add(out, "rate       %s GFLOP/s", hb_str_num(rate).s);
     if (share > 0) hb_text_add(out, ", %s of the bound\n", hb_str_pct(share).s);
     else hb_text_add(out, " (no bound: 'hyena-bench roofline' has not run here)\n");
-    hb_text_add(out, "error      %s relative L2 (at most %s)\n", hb_str_num(err).s, hb_str_num(tol).s);
-    hb_text_add(out, "memory     %s allocated at most, %s resident\n", hb_str_bytes(m->alloc_peak_bytes).s,
-                hb_str_bytes(rss).s);
+    hb_text_add(out, "error      %s relative L2 (at most %s)\n", hb_str_num(err).s,
+                hb_str_num(tol).s);
+    hb_text_add(out, "memory     %s allocated at most, %s resident\n",
+                hb_str_bytes(m->alloc_peak_bytes).s, hb_str_bytes(rss).s);
     hb_text_add(out, "planning   %s\n", hb_str_time(plan).s);
 }
 
@@ -127,10 +142,11 @@ static void print_pair(const struct hb_measured *m, struct hb_text *out)
     double a = json_number_value(json_object_get(p, "a_median_ns"));
     double b = json_number_value(json_object_get(p, "b_median_ns"));
     struct hb_ratio r = { m->ratio, { m->ratio_lo, m->ratio_hi } };
-    const char *word = r.ci95.lo > 1 ? "the second is faster" : r.ci95.hi < 1 ? "the first is faster" : "a tie";
+    const char *word = r.ci95.lo > 1 ? "the second is faster"
+                     : r.ci95.hi < 1 ? "the first is faster" : "a tie";
     hb_text_add(out, "times      %s and %s\n", hb_str_time(a).s, hb_str_time(b).s);
-    hb_text_add(out, "ratio      %s (first / second; %s, %" JSON_INTEGER_FORMAT " pairs)\n", hb_str_ratio(r).s, word,
-                json_integer_value(json_object_get(p, "n")));
+    hb_text_add(out, "ratio      %s (first / second; %s, %" JSON_INTEGER_FORMAT " pairs)\n",
+                hb_str_ratio(r).s, word, json_integer_value(json_object_get(p, "n")));
 }
 
 static int print_table(const struct hb_point *pts, int n, const struct hb_measured *m)
@@ -153,18 +169,20 @@ static int print_table(const struct hb_point *pts, int n, const struct hb_measur
 static int print_json(const struct hb_measured *m)
 {
     json_t *doc = json_object(), *context = hb_context_json();
-    int rc = !doc || !context || json_object_set(doc, "context", context) || json_object_update(doc, m->doc)
+    int rc = !doc || !context || json_object_set(doc, "context", context)
+                   || json_object_update(doc, m->doc)
            ? hb_fail(HB_ERR_RUN, "out of memory for the record") : 0;
-    if (!rc && (json_dumpf(doc, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) < 0 || putchar('\n') == EOF))
+    if (!rc && (json_dumpf(doc, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) < 0
+                || putchar('\n') == EOF))
         rc = hb_fail(HB_ERR_RUN, "cannot write to stdout");
     json_decref(doc);
     json_decref(context);
     return rc;
 }
 
-// --- all of it -----------------------------------------------------------------------------------------------
+// --- all of it -----------------------------------------------------------------------------------
 
-// *answer: 1 if the implementation is wrong, 4 if it crashed; out of memory, refused and timeout are results.
+// *answer: 1 if the implementation is wrong, 4 if it crashed; oom, refused, timeout: results.
 static int run(const struct run_args *a, int *answer)
 {
     struct hb_point pts[2];
@@ -175,7 +193,8 @@ static int run(const struct run_args *a, int *answer)
     if (!rc && n == 2) rc = make_point(a, a->against, &pts[1]);
     if (rc) return rc;
     struct hb_measure_opts o = {
-        .sample = { .ci_target = a->ci_target, .budget_s = a->budget_s, .min_samples = HB_MIN_SAMPLES,
+        .sample = { .ci_target = a->ci_target, .budget_s = a->budget_s,
+                    .min_samples = HB_MIN_SAMPLES,
                     .max_samples = HB_MAX_SAMPLES, .min_sample_s = HB_MIN_SAMPLE_S },
         .judge_flop = HB_JUDGE_FLOP, .time_limit_s = a->time_s,
         .mem_bytes = a->mem_bytes ? (size_t)a->mem_bytes : hb_default_mem_limit(),
@@ -184,7 +203,8 @@ static int run(const struct run_args *a, int *answer)
     rc = hb_measure(pts, n, &o, &m);
     if (rc) return rc;
     rc = a->json ? print_json(&m) : print_table(pts, n, &m);
-    *answer = !strcmp(m.status, "wrong") ? 1 : !strcmp(m.status, "crashed") || !strcmp(m.status, "interrupted") ? 4 : 0;
+    *answer = !strcmp(m.status, "wrong") ? 1
+            : !strcmp(m.status, "crashed") || !strcmp(m.status, "interrupted") ? 4 : 0;
     json_decref(m.doc);
     return rc;
 }

@@ -1,18 +1,19 @@
-// sample.h: taking samples. Google Benchmark (through gbench.h) runs them, this decides how many and keeps all.
+// sample.h: taking samples. Google Benchmark (through gbench.h) runs them; how many is decided
+// here, and all are kept.
 #ifndef HB_SAMPLE_H
 #define HB_SAMPLE_H
 
 #include "stats.h"
 
 struct hb_sample_opts {
-    double ci_target;        // stop when the half-width of the median's 95 % interval is below this share (0.01)
+    double ci_target;        // stop at this relative half-width of the 95 % interval (0.01)
     double budget_s;         // or when this much wall time is spent (after min_samples)
     int min_samples;         // >= 9
     int max_samples;
-    double min_sample_s;     // a sample repeats the body until it lasts this long (timer resolution): 20 us
+    double min_sample_s;     // a sample repeats the body for as long (timer resolution): 20 us
     uint64_t seed;
-    void (*before)(void *);  // outside the timer, before every sample: cold cache; NULL: warm. Gets the body's
-                             // ctx; with it a sample is exactly one execution
+    void (*before)(void *);  // outside the timer, before every sample: cold cache; NULL: warm.
+                             // Gets the body's ctx; with it a sample is exactly one execution
 };
 struct hb_samples {
     size_t n;                // samples; ns[i], cpu_ns[i] are per execution of the body
@@ -24,14 +25,14 @@ struct hb_samples {
 };
 // Body: runs once, returns 0 or HB_ERR_* (which ends the sampling and is returned).
 typedef int (*hb_body)(void *ctx);
-// n_bodies 1, or 2 for an alternated pair (A B B A ...; both get the same number of samples, sample i of
-// each belongs to round i). Warm-up: at least 2 executions and 50 ms each before the first sample.
+// n_bodies 1, or 2 for an alternated pair (A B B A ...; both get the same number of samples, sample
+// i of each belongs to round i). Warm-up: at least 2 executions and 50 ms each.
 int hb_sample(const char *const *names, const hb_body *bodies, void *const *ctx, int n_bodies,
               const struct hb_sample_opts *o, struct hb_samples *out);
 void hb_samples_free(struct hb_samples *s);
 
-// Cold cache: init once (memory of twice the last-level cache, until exit), then hb_flush_cache as `before`,
-// or called from one.
+// Cold cache: init once (memory of twice the last-level cache, until exit), then hb_flush_cache as
+// `before`, or called from one.
 int hb_flush_cache_init(void);
 void hb_flush_cache(void *unused);
 
