@@ -13,7 +13,7 @@
 
 #define HB_ABI_VERSION 1
 #define HB_EXPORT __attribute__((visibility("default")))
-#define HB_ALIGN 64          // bytes; every hb_host.alloc and every io tensor is aligned so (cache line, AVX-512)
+#define HB_ALIGN 64          // bytes; of hb_host.alloc and of every io tensor (cache line, AVX-512)
 #define HB_NAME_MAX 128      // longest implementation name, "hyena:" and NUL included
 
 // Errors are values: 0 or one of these. The text is set once, by hb_host.fail, where it is known.
@@ -28,22 +28,22 @@ enum hb_status {
 
 enum hb_op { HB_LONGCONV, HB_ATTENTION, HB_HYENA, HB_MHA, HB_OP_COUNT };
 enum hb_dtype { HB_F32, HB_F64, HB_F16, HB_BF16, HB_DTYPE_COUNT };
-enum hb_filter { HB_FILTER_FRESH, HB_FILTER_FIXED };   // FIXED: h is transformed in plan, pass `fwd_cached`
+enum hb_filter { HB_FILTER_FRESH, HB_FILTER_FIXED };   // FIXED: h transformed in plan, `fwd_cached`
 enum hb_planning { HB_PLAN_ESTIMATE, HB_PLAN_MEASURE, HB_PLAN_WISDOM_ONLY };
 
-// What the operators `hyena` and `mha` need beyond the shape. All zero = the published defaults below.
+// What the operators `hyena` and `mha` need beyond the shape. All zero = the defaults below.
 struct hb_oper_opts {
-    int order;            // hyena: order N >= 2, N-1 long convolutions                     default 2
-    int emb_dim;          // hyena: positional features E, odd >= 3                         default 33
-    int filter_width;     // hyena: filter MLP width                                        default 64
-    int64_t lmax;         // hyena: length of the positional table, >= L                    default L
-    float w;              // hyena: initial sine frequency                                  default 14
-    float shift;          // hyena: added to the decay window                               default 0
+    int order;            // hyena: order N >= 2, N-1 long convolutions              default 2
+    int emb_dim;          // hyena: positional features E, odd >= 3                  default 33
+    int filter_width;     // hyena: filter MLP width                                 default 64
+    int64_t lmax;         // hyena: length of the positional table, >= L             default L
+    float w;              // hyena: initial sine frequency                           default 14
+    float shift;          // hyena: added to the decay window                        default 0
     bool no_window;       // hyena: h = g, no decay window (the paper's timing script)
     bool package_layout;  // hyena: filter channel c*(order-1)+o instead of o*D+c (order > 2)
     bool train_z;         // hyena: the positional table has a gradient
     bool no_long;         // hyena: control, the long convolution is replaced by the identity
-    int short_taps;       // taps of the depthwise causal filter on q,k,v: hyena 3, mha 0   default those
+    int short_taps;       // taps of the depthwise causal filter on q,k,v     default hyena 3, mha 0
     bool rope;            // mha: rotary positions on q and k (theta 10000)
 };
 
@@ -95,8 +95,9 @@ struct hb_oper_io {
     void *const *grads;                     // += ...   NULL entries are skipped (constant tensors)
 };
 
-// No tensor of one io overlaps another. Contract of backward: it follows a forward of the same state with
-// the same inputs (which are still in place, y too), so a state may save what its backward needs.
+// No tensor of one io overlaps another. Contract of backward: it follows a forward of the same
+// state with the same inputs (which are still in place, y too), so a state may save what its
+// backward needs.
 struct hb_io {
     void *stream;                           // device stream; NULL on cpu
     union {
@@ -106,16 +107,19 @@ struct hb_io {
     };
 };
 
-// One parameter tensor of an operator: the single place its name, shape and initialisation are written.
-enum hb_init { HB_INIT_ZERO, HB_INIT_ONE, HB_INIT_CONST, HB_INIT_NORMAL, HB_INIT_UNIFORM, HB_INIT_POSEMB };
+// One parameter tensor of an operator: the single place its name, shape and initialisation
+// are written.
+enum hb_init {
+    HB_INIT_ZERO, HB_INIT_ONE, HB_INIT_CONST, HB_INIT_NORMAL, HB_INIT_UNIFORM, HB_INIT_POSEMB
+};
 struct hb_tensor {
-    char name[64];           // the official checkpoint's name, e.g. "filter_fn.implicit_filter.0.weight"
+    char name[64];           // the checkpoint's name, e.g. "filter_fn.implicit_filter.0.weight"
     int64_t shape[3];
     int rank;
-    enum hb_init init;       // standalone initialisation: UNIFORM(-init_arg, init_arg), NORMAL(0, init_arg), CONST
+    enum hb_init init;       // standalone: UNIFORM(-init_arg, init_arg), NORMAL(0, init_arg), CONST
     float init_arg;
     enum hb_init lm_init;    // initialisation inside the language model (hyena_spec section 5)
-    float lm_init_arg;       // residual projections: scaled again by 1/sqrt(2 n_layer) if `residual_out`
+    float lm_init_arg;       // if `residual_out`: scaled again by 1/sqrt(2 n_layer)
     bool residual_out;
     bool trainable;
     bool filter_group;       // filter MLP: its own optimiser group, weight decay 0
@@ -129,8 +133,9 @@ struct hb_host {
     int abi;
     int threads;                             // worker threads of this process
     const struct hb_device *device;          // the device interface (device.h); operators use it
-    const char *cache_dir;                   // per-machine folder for things like FFT wisdom, "" = none
-    // HB_ALIGN-aligned, counted and limited, contents undefined; NULL after setting the message (HB_ERR_OOM)
+    const char *cache_dir;                   // per-machine folder, e.g. FFT wisdom; "" = none
+    // HB_ALIGN-aligned, counted and limited, contents undefined; NULL after setting the message
+    // (HB_ERR_OOM)
     void *(*alloc)(const struct hb_host *self, size_t bytes);
     void (*free)(const struct hb_host *self, void *p);                 // NULL is fine
     // Sets the message of this process (first one wins until taken) and returns `code`.
@@ -143,18 +148,20 @@ struct hb_host {
 
 struct hb_impl {
     int abi;                                 // HB_ABI_VERSION
-    const char *name;                        // = file stem, <operator>_<method>[_device]; operators: "hyena", "mha"
+    const char *name;                        // file stem <operator>_<method>[_device]; hyena, mha
     enum hb_op op;
     const char *device;                      // "cpu", "cuda"
     unsigned dtypes;                         // bit set of 1u << enum hb_dtype
     const char *source;                      // paper or library with version
     const char *complexity;                  // e.g. "O(L log L)": for people, printed by list
-    // NULL = yes; else the reason, static storage. Memory is never a reason. May be NULL: takes everything.
+    // NULL = yes; else the reason, static storage, never memory. May be NULL: takes everything.
     const char *(*refuses)(const struct hb_problem *p);
-    int  (*plan)(const struct hb_host *host, const struct hb_problem *p, void **st);  // allocates everything
-    int  (*forward)(void *st, const struct hb_io *io);                                // allocates nothing
-    int  (*backward)(void *st, const struct hb_io *io);                               // NULL: there is none
-    void (*destroy)(void *st);                                                        // NULL, half-built: fine
+    // plan allocates everything, forward nothing; backward NULL: there is none; destroy takes NULL
+    // and half-built states.
+    int  (*plan)(const struct hb_host *host, const struct hb_problem *p, void **st);
+    int  (*forward)(void *st, const struct hb_io *io);
+    int  (*backward)(void *st, const struct hb_io *io);
+    void (*destroy)(void *st);
     // FIXED filters only: transform h (D,L) once, before the timer. NULL: fixed is refused.
     int  (*set_filter)(void *st, const void *h);
     // hyena, mha only: fills out[0..cap) and returns how many tensors there are (may exceed cap).

@@ -1,5 +1,5 @@
-// rng.h: one counter-based generator for everything that is random: the same (seed, stream, index) gives the
-// same number on every machine, in any order, with any number of threads.
+// rng.h: one counter-based generator for everything that is random: the same (seed, stream, index)
+// gives the same number on every machine, in any order, with any number of threads.
 #ifndef HB_RNG_H
 #define HB_RNG_H
 
@@ -29,7 +29,8 @@ static inline double hb_rng_uniform(uint64_t seed, uint64_t stream, uint64_t i)
 // Standard normal (Box-Muller, the cosine branch; one number from two uniforms).
 static inline double hb_rng_normal(uint64_t seed, uint64_t stream, uint64_t i)
 {
-    double a = 1.0 - hb_rng_uniform(seed, stream, 2 * i), b = hb_rng_uniform(seed, stream, 2 * i + 1);
+    double a = 1.0 - hb_rng_uniform(seed, stream, 2 * i);
+    double b = hb_rng_uniform(seed, stream, 2 * i + 1);
     return sqrt(-2.0 * log(a)) * cos(6.283185307179586476925 * b);
 }
 
