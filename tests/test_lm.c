@@ -1,4 +1,4 @@
-// test_lm.c: the language model: parameter counts, gradients, repeatability, interchangeable implementations.
+// test_lm.c: the language model: parameter counts, gradients, repeatability, exchange of parts.
 #include "../bench/lm/model.h"
 #include "../impls/core/rng.h"
 #include "tests.h"
@@ -27,7 +27,10 @@ static int64_t count(struct hb_lm_config c, int64_t V)
 Test(lm, parameter_counts)
 {
     start();
-    static const struct { const char *D, *layers, *ffn, *order, *E, *W, *lmax; int64_t V, constant, trained; } rows[] = {
+    static const struct {
+        const char *D, *layers, *ffn, *order, *E, *W, *lmax;
+        int64_t V, constant, trained;
+    } rows[] = {
         {"864", "18", "1728", "2", "33", "64", "2048", 50264, 152483904, 153700416},
         {"1024", "36", "2048", "2", "33", "64", "2048", 50264, 357086464, 359519488},
         {"2048", "36", "4096", "2", "33", "64", "2048", 50264, 1317772544, 1320205568},
@@ -46,17 +49,22 @@ Test(lm, parameter_counts)
             if (!want)
                 continue;
             char w[9][64];
-            snprintf(w[0], 64, "D=%s", rows[i].D), snprintf(w[1], 64, "layers=%s", rows[i].layers);
-            snprintf(w[2], 64, "ffn=%s", rows[i].ffn), snprintf(w[3], 64, "order=%s", rows[i].order);
-            snprintf(w[4], 64, "emb_dim=%s", rows[i].E), snprintf(w[5], 64, "filter_width=%s", rows[i].W);
-            snprintf(w[6], 64, "L=%s", rows[i].lmax), snprintf(w[7], 64, "batch_tokens=%s", rows[i].lmax);
+            snprintf(w[0], 64, "D=%s", rows[i].D);
+            snprintf(w[1], 64, "layers=%s", rows[i].layers);
+            snprintf(w[2], 64, "ffn=%s", rows[i].ffn);
+            snprintf(w[3], 64, "order=%s", rows[i].order);
+            snprintf(w[4], 64, "emb_dim=%s", rows[i].E);
+            snprintf(w[5], 64, "filter_width=%s", rows[i].W);
+            snprintf(w[6], 64, "L=%s", rows[i].lmax);
+            snprintf(w[7], 64, "batch_tokens=%s", rows[i].lmax);
             snprintf(w[8], 64, "train_z=%s", z ? "true" : "false");
-            struct hb_lm_config c = CONFIG("pattern=H", w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8]);
+            struct hb_lm_config c = CONFIG("pattern=H", w[0], w[1], w[2], w[3], w[4], w[5], w[6],
+                                           w[7], w[8]);
             cr_expect_eq(count(c, rows[i].V), want, "row %zu: %lld, specification %lld", i,
                          (long long)count(c, rows[i].V), (long long)want);
         }
-    struct hb_lm_config gpt = CONFIG("pattern=A", "positions=learned", "D=768", "layers=12", "heads=12", "ffn=3072",
-                                     "L=1024", "batch_tokens=1024");
+    struct hb_lm_config gpt = CONFIG("pattern=A", "positions=learned", "D=768", "layers=12",
+                                     "heads=12", "ffn=3072", "L=1024", "batch_tokens=1024");
     cr_expect_eq(count(gpt, 50257), 124439808, "GPT 125M: %lld", (long long)count(gpt, 50257));
 }
 
@@ -70,12 +78,14 @@ static void tokens(int32_t *in, int32_t *target)
     }
 }
 
-// Directional derivative over all parameters against a central difference of the float32 loss. Step 1e-2 along a unit
-// direction scaled by 1: the difference carries rounding of about 1e-7 / 2e-2 and curvature of about 1e-4.
+// Directional derivative over all parameters against a central difference of the float32 loss.
+// Step 1e-2 along a unit direction scaled by 1: the difference carries rounding of about
+// 1e-7 / 2e-2 and curvature of about 1e-4.
 static void gradient(const char *pattern, const char *more)
 {
-    struct hb_lm_config c = CONFIG(pattern, more, "D=16", "layers=2", "heads=2", "L=24", "batch_tokens=48", "emb_dim=5",
-                                   "filter_width=8", "positions=auto", "eval_tokens=48", "valid_tokens=48");
+    struct hb_lm_config c = CONFIG(pattern, more, "D=16", "layers=2", "heads=2", "L=24",
+                                   "batch_tokens=48", "emb_dim=5", "filter_width=8",
+                                   "positions=auto", "eval_tokens=48", "valid_tokens=48");
     struct hb_lm *m;
     cr_assert_eq(hb_lm_create(&c, V, &m, NULL), HB_OK, "%s", hb_error());
     int64_t n = hb_lm_table_of(m)->floats;
@@ -92,7 +102,7 @@ static void gradient(const char *pattern, const char *more)
         cr_assert_eq(hb_lm_forward(m, in, target, true, &nll), HB_OK);
         cr_assert_eq(hb_lm_backward(m), HB_OK);
         const float *g = hb_lm_grads(m);
-        for (int64_t i = 0; i < n; i++) {        // along the gradient plus noise: a direction in which the loss moves
+        for (int64_t i = 0; i < n; i++) {        // along the gradient plus noise: the loss moves
             expect += g[i] * (g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i));
             norm += pow(g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i), 2);
         }
@@ -107,7 +117,8 @@ static void gradient(const char *pattern, const char *more)
             cr_assert_eq(hb_lm_forward(m, in, target, false, &loss[side]), HB_OK);
         }
         double got = (loss[1] - loss[0]) / 2e-2, want = expect / norm;
-        cr_expect(fabs(got - want) <= 3e-3 * fabs(want), "%s: difference %.8g, gradient %.8g", pattern, got, want);
+        cr_expect(fabs(got - want) <= 3e-3 * fabs(want), "%s: difference %.8g, gradient %.8g",
+                  pattern, got, want);
         memcpy(w, keep, (size_t)n * sizeof *keep);
         free(dir);
     }
@@ -147,22 +158,27 @@ Test(lm, same_seed_same_losses_and_implementations_agree, .timeout = 120)
     enum { STEPS = 50 };
     double first[STEPS], again[STEPS], other[STEPS];
     static const struct { const char *pattern, *impl[3]; } ops[] = {
-        {"pattern=H", {"longconv=longconv_fftw", "longconv=longconv_direct", "longconv=longconv_fftw_plain"}},
-        {"pattern=A", {"attention=attention_flash", "attention=attention_naive", "attention=attention_naive"}}};
+        {"pattern=H",
+         {"longconv=longconv_fftw", "longconv=longconv_direct", "longconv=longconv_fftw_plain"}},
+        {"pattern=A",
+         {"attention=attention_flash", "attention=attention_naive", "attention=attention_naive"}}};
     for (int k = 0; k < 2; k++) {
-#define CASE(i) CONFIG(ops[k].pattern, ops[k].impl[i], "D=32", "layers=2", "heads=2", "L=24", "batch_tokens=48", \
-                       "tokens=2400", "lr=0.0006", "planning=estimate", "eval_tokens=48", "valid_tokens=48")
+#define CASE(i) CONFIG(ops[k].pattern, ops[k].impl[i], "D=32", "layers=2", "heads=2", "L=24", \
+                       "batch_tokens=48", "tokens=2400", "lr=0.0006", "planning=estimate", \
+                       "eval_tokens=48", "valid_tokens=48")
         losses(CASE(0), STEPS, first);
         losses(CASE(0), STEPS, again);
         for (int s = 0; s < STEPS; s++)
-            cr_expect(first[s] == again[s], "%s step %d: %.17g then %.17g", ops[k].impl[0], s, first[s], again[s]);
+            cr_expect(first[s] == again[s], "%s step %d: %.17g then %.17g", ops[k].impl[0], s,
+                      first[s], again[s]);
         for (int i = 1; i < 3; i++) {
             losses(CASE(i), STEPS, other);
             for (int s = 0; s < STEPS; s++)
-                cr_expect(fabs(first[s] - other[s]) <= 1e-4, "%s step %d: %.8g, %s: %.8g", ops[k].impl[0], s, first[s],
-                          ops[k].impl[i], other[s]);
+                cr_expect(fabs(first[s] - other[s]) <= 1e-4, "%s step %d: %.8g, %s: %.8g",
+                          ops[k].impl[0], s, first[s], ops[k].impl[i], other[s]);
         }
-        cr_expect(first[STEPS - 1] < first[0] - 0.1, "%s learns: %.4f to %.4f", ops[k].impl[0], first[0], first[STEPS - 1]);
+        cr_expect(first[STEPS - 1] < first[0] - 0.1, "%s learns: %.4f to %.4f", ops[k].impl[0],
+                  first[0], first[STEPS - 1]);
     }
 }
 

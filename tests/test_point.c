@@ -1,4 +1,4 @@
-// test_point.c: a point's name is its key: it can be read back exactly, and nonsense is refused in one line.
+// test_point.c: a point's name is its key: it can be read back exactly; nonsense is refused.
 #include "../bench/cli.h"
 #include "../bench/work.h"
 #include "tests.h"
@@ -7,12 +7,14 @@ Test(point, name_and_back)
 {
     start();
     static const struct { const char *impl; int64_t B, D, H, L; } some[] = {
-        {"longconv_fftw", 1, 256, 0, 8192}, {"longconv_direct", 4, 3, 0, 1}, {"attention_flash", 2, 96, 3, 1000},
+        {"longconv_fftw", 1, 256, 0, 8192}, {"longconv_direct", 4, 3, 0, 1},
+        {"attention_flash", 2, 96, 3, 1000},
         {"hyena:longconv_fftw", 1, 64, 0, 4097}, {"mha:attention_naive", 3, 64, 4, 100}};
     for (size_t i = 0; i < sizeof some / sizeof *some; i++)
         for (int pass = 0; pass < HB_PASS_COUNT; pass++)
             for (int mode = 0; mode < HB_MODE_COUNT; mode++) {
-                struct hb_point pt = point(some[i].impl, some[i].B, some[i].D, some[i].H, some[i].L), back;
+                struct hb_point back, pt = point(some[i].impl, some[i].B, some[i].D, some[i].H,
+                                                 some[i].L);
                 pt.pass = (enum hb_pass)pass;
                 pt.mode = (enum hb_mode)mode;
                 pt.p.filter = pass == HB_PASS_FWD_CACHED ? HB_FILTER_FIXED : HB_FILTER_FRESH;
@@ -21,19 +23,25 @@ Test(point, name_and_back)
                 cr_assert_eq(hb_point_parse(name, &back), HB_OK, "%s: %s", name, hb_error());
                 cr_assert_eq(hb_point_name(&back, again, sizeof again), HB_OK);
                 cr_expect_str_eq(name, again);
-                cr_expect(back.p.L == pt.p.L && back.p.B == pt.p.B && back.p.D == pt.p.D && back.p.op == pt.p.op
-                          && back.scope == pt.scope && back.pass == pt.pass && back.mode == pt.mode, "%s", name);
-                cr_expect(strncmp(name, pt.impl, strlen(pt.impl)) == 0, "the implementation comes first: %s", name);
+                cr_expect(back.p.L == pt.p.L && back.p.B == pt.p.B && back.p.D == pt.p.D
+                              && back.p.op == pt.p.op && back.scope == pt.scope
+                              && back.pass == pt.pass && back.mode == pt.mode,
+                          "%s", name);
+                cr_expect(strncmp(name, pt.impl, strlen(pt.impl)) == 0,
+                          "the implementation comes first: %s", name);
             }
 }
 
 Test(point, bad_names)
 {
     start();
-    static const char *const bad[] = {"", "x", "longconv_fftw", "longconv_fftw/L:0", "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:-8/pass:fwd/plan:estimate/T:2/mode:warm/scope:core/manual_time",
-        "longconv_fftw/dev:cpu0/dt:f99/B:1/D:4/L:8/pass:fwd/plan:estimate/T:2/mode:warm/scope:core/manual_time",
-        "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:8/pass:sideways/plan:estimate/T:2/mode:warm/scope:core/manual_time",
-        "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:8x/pass:fwd/plan:estimate/T:2/mode:warm/scope:core/manual_time"};
+#define TAIL "plan:estimate/T:2/mode:warm/scope:core/manual_time"
+    static const char *const bad[] = {
+        "", "x", "longconv_fftw", "longconv_fftw/L:0",
+        "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:-8/pass:fwd/" TAIL,
+        "longconv_fftw/dev:cpu0/dt:f99/B:1/D:4/L:8/pass:fwd/" TAIL,
+        "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:8/pass:sideways/" TAIL,
+        "longconv_fftw/dev:cpu0/dt:f32/B:1/D:4/L:8x/pass:fwd/" TAIL};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct hb_point pt;
         hb_error_clear();
@@ -46,10 +54,14 @@ Test(point, bad_names)
 Test(point, work_model)
 {
     start();
-    struct hb_point at = point("attention_flash", 2, 192, 3, 100), di = point("longconv_direct", 2, 5, 0, 100);
-    cr_expect_float_eq(hb_point_work(&at).flop, 2. * 64 * 100 * 101 * 2 * 3, 1, "%.17g", hb_point_work(&at).flop);
-    cr_expect_float_eq(hb_point_work(&di).flop, 100. * 101 * 2 * 5, 1, "%.17g", hb_point_work(&di).flop);
-    cr_expect_float_eq(hb_point_work(&at).bytes_min, 4. * 4 * 2 * 192 * 100, 1, "q, k, v in and y out");
+    struct hb_point at = point("attention_flash", 2, 192, 3, 100);
+    struct hb_point di = point("longconv_direct", 2, 5, 0, 100);
+    cr_expect_float_eq(hb_point_work(&at).flop, 2. * 64 * 100 * 101 * 2 * 3, 1, "%.17g",
+                       hb_point_work(&at).flop);
+    cr_expect_float_eq(hb_point_work(&di).flop, 100. * 101 * 2 * 5, 1, "%.17g",
+                       hb_point_work(&di).flop);
+    cr_expect_float_eq(hb_point_work(&at).bytes_min, 4. * 4 * 2 * 192 * 100, 1,
+                       "q, k, v in and y out");
     cr_expect_float_eq(hb_flop_bound_ratio(65536, 768, false), 1 + 65536 / 1536., 1e-9);
     cr_expect_float_eq(hb_flop_bound_ratio(65536, 768, true), 1 + 65536 / 3072., 1e-9);
 }
@@ -63,7 +75,8 @@ Test(point, lengths_and_sizes)
     cr_expect_eq(n, 5);
     for (int i = 0; i < 5 && i < n; i++)
         cr_expect_eq(L[i], want[i]);
-    static const char *const bad[] = {"", ",", "0", "-1", "1,,2", "8..4", "x", "1e3", "99999999999999999999", "1..", "4k k"};
+    static const char *const bad[] = {"", ",", "0", "-1", "1,,2", "8..4", "x", "1e3",
+                                      "99999999999999999999", "1..", "4k k"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         cr_expect_eq(hb_parse_lengths(bad[i], L, 64, &n), HB_ERR_INPUT, "accepted \"%s\"", bad[i]);
     int64_t v;

@@ -26,16 +26,19 @@ static void done(void)
 static const char *name_of(int L)
 {
     static char name[256];
-    snprintf(name, sizeof name, "longconv_x/dev:cpu0/dt:f32/B:1/D:4/L:%d/pass:fwd/plan:estimate/T:2/mode:warm/scope:core/manual_time", L);
+    snprintf(name, sizeof name, "longconv_x/dev:cpu0/dt:f32/B:1/D:4/L:%d/pass:fwd/plan:estimate/"
+                                "T:2/mode:warm/scope:core/manual_time", L);
     return name;
 }
 
 static json_t *row(int L, double ns)
 {
-    return json_pack("{s:[{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}],s:[],s:[]}", "benchmarks", "name", name_of(L),
-                     "run_name", name_of(L), "hb_impl", "longconv_x", "run_type", "iteration", "repetitions", 1, "repetition_index", 0, "iterations", 1,
-                     "real_time", ns, "cpu_time", ns, "time_unit", "ns", "hb_median_ns", ns, "hb_ci95_ns", ns * 0.9,
-                     ns * 1.1, "hb_status", "ok", "hb_skips", "hb_pairs");
+    return json_pack("{s:[{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}],s:[],s:[]}",
+                     "benchmarks", "name", name_of(L), "run_name", name_of(L),
+                     "hb_impl", "longconv_x", "run_type", "iteration", "repetitions", 1,
+                     "repetition_index", 0, "iterations", 1, "real_time", ns, "cpu_time", ns,
+                     "time_unit", "ns", "hb_median_ns", ns, "hb_ci95_ns", ns * 0.9, ns * 1.1,
+                     "hb_status", "ok", "hb_skips", "hb_pairs");
 }
 
 static void add(struct hb_run *r, int L, double ns)
@@ -65,7 +68,8 @@ Test(record, interrupted_and_resumed)
 
     cr_assert_eq(hb_run_open(NULL, true, plan, &r), HB_OK, "%s", hb_error());
     cr_expect_str_eq(hb_run_id(r), id);
-    cr_expect(hb_run_has(r, name_of(64)) && hb_run_has(r, name_of(128)) && !hb_run_has(r, name_of(256)));
+    cr_expect(hb_run_has(r, name_of(64)) && hb_run_has(r, name_of(128))
+              && !hb_run_has(r, name_of(256)));
     add(r, 256, 400.5);
     char path[4096];
     cr_assert_eq(hb_run_assemble(r, path), HB_OK, "%s", hb_error());
@@ -91,7 +95,9 @@ Test(record, later_files_replace_earlier_ones)
     char path[2][4096];
     for (int k = 0; k < 2; k++) {
         struct hb_run *r;
-        cr_assert_eq(hb_run_open(k ? "20260102T000000Z-bbbbbbbb" : "20260101T000000Z-aaaaaaaa", false, plan, &r), HB_OK, "%s", hb_error());
+        cr_assert_eq(hb_run_open(k ? "20260102T000000Z-bbbbbbbb" : "20260101T000000Z-aaaaaaaa",
+                                 false, plan, &r),
+                     HB_OK, "%s", hb_error());
         add(r, 64, k ? 7 : 5);
         if (!k)
             add(r, 128, 9);
@@ -105,7 +111,8 @@ Test(record, later_files_replace_earlier_ones)
     cr_assert_eq(hb_results_load(paths, &res), HB_OK, "%s", hb_error());
     cr_assert_eq(res.n, 2, "%zu cells", res.n);
     for (size_t i = 0; i < 2; i++)
-        cr_expect(res.cells[i].median_ns == (res.cells[i].pt.p.L == 64 ? 7 : 9), "%s: %g", res.cells[i].name, res.cells[i].median_ns);
+        cr_expect(res.cells[i].median_ns == (res.cells[i].pt.p.L == 64 ? 7 : 9), "%s: %g",
+                  res.cells[i].name, res.cells[i].median_ns);
     hb_results_free(&res);
     json_decref(plan);
     done();
@@ -114,7 +121,8 @@ Test(record, later_files_replace_earlier_ones)
 Test(record, strict_reading)
 {
     start_in_tmp();
-    static const char *const bad[] = {"", "{", "[1", "{\"a\":1,\"a\":2}", "{\"a\":NaN}", "{\"a\":1e999}", "{} x", "{\"a\":\"\xff\"}"};
+    static const char *const bad[] = {"", "{", "[1", "{\"a\":1,\"a\":2}", "{\"a\":NaN}",
+                                      "{\"a\":1e999}", "{} x", "{\"a\":\"\xff\"}"};
     char path[4200];
     snprintf(path, sizeof path, "%s/t.json", folder);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

@@ -1,4 +1,4 @@
-// test_stats.c: the statistics against values from SciPy 1.10.1 and against cases with a known answer.
+// test_stats.c: the statistics against values from SciPy 1.10.1 and cases with a known answer.
 #include "../bench/stats.h"
 #include "../impls/core/rng.h"
 #include "tests.h"
@@ -9,7 +9,8 @@ enum { NA = 8, NB = 7 };
 
 static void near(const char *what, double got, double want, double tol)
 {
-    cr_expect(fabs(got - want) <= tol * fmax(1, fabs(want)), "%s: got %.15g, expected %.15g", what, got, want);
+    cr_expect(fabs(got - want) <= tol * fmax(1, fabs(want)), "%s: got %.15g, expected %.15g", what,
+              got, want);
 }
 
 Test(stats, quantiles)
@@ -43,8 +44,9 @@ Test(stats, mann_whitney)
 Test(stats, student_t)
 {
     static const double df[] = {1, 2, 3, 5, 10, 30, 100};
-    static const double want[] = {12.706204736432095, 4.302652729911275, 3.182446305284263, 2.5705818366147395,
-                                  2.2281388519649385, 2.0422724563012373, 1.9839715184496334};
+    static const double want[] = {12.706204736432095, 4.302652729911275,  3.182446305284263,
+                                  2.5705818366147395, 2.2281388519649385, 2.0422724563012373,
+                                  1.9839715184496334};
     for (int i = 0; i < 7; i++)
         near("t quantile", hb_t975(df[i]), want[i], 1e-6);
 }
@@ -62,8 +64,8 @@ Test(stats, power_fit)
     cr_expect(hb_powerfit(L, t, 2, &f) != 0, "two points fix no interval");
 }
 
-// The 95 % interval of the median covers the true median in about 95 of 100 samples (binomial: 400 trials,
-// standard error 1.1 points; the percentile bootstrap at n = 30 is known to be a little narrow).
+// The 95 % interval of the median covers the true median in about 95 of 100 samples (binomial: 400
+// trials, standard error 1.1 points; the percentile bootstrap at n = 30 is a little narrow).
 Test(stats, bootstrap_covers)
 {
     int covered = 0;
@@ -90,10 +92,13 @@ Test(stats, ratio)
         x[i] = 2 * drift * (1 + 0.01 * hb_rng_normal(5, 1, (uint64_t)i));
         y[i] = 1 * drift * (1 + 0.01 * hb_rng_normal(5, 2, (uint64_t)i));
     }
-    struct hb_ratio paired = hb_ratio_of(x, 40, y, 40, 1, 1), apart = hb_ratio_of(x, 40, y, 40, 0, 1);
+    struct hb_ratio paired = hb_ratio_of(x, 40, y, 40, 1, 1);
+    struct hb_ratio apart = hb_ratio_of(x, 40, y, 40, 0, 1);
     near("paired", paired.r, 2, 0.01);
-    cr_expect(paired.ci95.lo <= 2 && 2 <= paired.ci95.hi, "[%g, %g]", paired.ci95.lo, paired.ci95.hi);
-    cr_expect(paired.ci95.hi - paired.ci95.lo < 0.2 * (apart.ci95.hi - apart.ci95.lo), "pairs cancel the drift");
+    cr_expect(paired.ci95.lo <= 2 && 2 <= paired.ci95.hi, "[%g, %g]", paired.ci95.lo,
+              paired.ci95.hi);
+    cr_expect(paired.ci95.hi - paired.ci95.lo < 0.2 * (apart.ci95.hi - apart.ci95.lo),
+              "pairs cancel the drift");
 }
 
 static struct hb_crossing cross(double (*fa)(double), double (*fb)(double), double noise)
@@ -119,11 +124,15 @@ Test(stats, crossover)
     struct hb_crossing x = cross(quadratic, linear, 0.02);
     cr_expect_eq(x.kind, HB_CROSS_SINGLE);
     near("L*", x.L_star, 3000, 0.01);
-    cr_expect(x.ci95.lo < 3000 && 3000 < x.ci95.hi && x.ci95.hi - x.ci95.lo < 400, "[%g, %g]", x.ci95.lo, x.ci95.hi);
-    cr_expect(x.b_wins_after && x.bracket_lo == 2048 && x.bracket_hi == 4096, "bracket %g %g", x.bracket_lo, x.bracket_hi);
+    cr_expect(x.ci95.lo < 3000 && 3000 < x.ci95.hi && x.ci95.hi - x.ci95.lo < 400, "[%g, %g]",
+              x.ci95.lo, x.ci95.hi);
+    cr_expect(x.b_wins_after && x.bracket_lo == 2048 && x.bracket_hi == 4096, "bracket %g %g",
+              x.bracket_lo, x.bracket_hi);
     cr_expect_eq(cross(linear, tiny, 0.02).kind, HB_CROSS_NONE_B, "b is always faster");
     cr_expect_eq(cross(tiny, linear, 0.02).kind, HB_CROSS_NONE_A, "a is always faster");
-    cr_expect_eq(cross(quadratic, nearly_quadratic, 0.05).kind, HB_CROSS_TIE, "intervals overlap everywhere");
+    cr_expect_eq(cross(quadratic, nearly_quadratic, 0.05).kind, HB_CROSS_TIE,
+                 "intervals overlap everywhere");
     struct hb_crossing m = cross(quadratic, wavy, 0.001);
-    cr_expect(m.kind == HB_CROSS_MULTIPLE && m.n_crossings == 3, "kind %d, %d crossings", (int)m.kind, m.n_crossings);
+    cr_expect(m.kind == HB_CROSS_MULTIPLE && m.n_crossings == 3, "kind %d, %d crossings",
+              (int)m.kind, m.n_crossings);
 }

@@ -1,5 +1,5 @@
-// test_vectors.c: the specification's test vectors, on the float64 judge and on every implementation; and the
-// device's primitives against their float64 twins.
+// test_vectors.c: the specification's test vectors, on the float64 judge and on every
+// implementation; and the device's primitives against their float64 twins.
 #include "../impls/core/oper.h"
 #include "../impls/reference/judge.h"
 #include "../impls/reference/prims64.h"
@@ -10,12 +10,14 @@ enum { LD = HB_VECTOR_L * HB_VECTOR_D };
 
 static void close_to(const char *who, const char *what, int i, double got, double want, double tol)
 {
-    cr_expect(fabs(got - want) <= tol, "%s %s[%d]: got %.12g, expected %.12g", who, what, i, got, want);
+    cr_expect(fabs(got - want) <= tol, "%s %s[%d]: got %.12g, expected %.12g", who, what, i, got,
+              want);
 }
 
 struct outputs { double y[LD], du[LD], *grads[HB_HY_COUNT]; };
 
-static void compare(const struct hb_vector *v, const char *who, const struct outputs *o, double tol_y, double tol_grad)
+static void compare(const struct hb_vector *v, const char *who, const struct outputs *o,
+                    double tol_y, double tol_grad)
 {
     double dy[LD], loss = 0, scale_y = 0, scale_g = 0;
     hb_vector_dy(v, dy);
@@ -30,7 +32,8 @@ static void compare(const struct hb_vector *v, const char *who, const struct out
     close_to(name, "loss", 0, loss, v->loss, tol_y * fmax(1, fabs(v->loss)));
     for (int i = 0; i < HB_VECTOR_GRADS; i++) {
         const struct hb_vector_grad *g = &v->grad[i];
-        close_to(name, "gradient", i, g->tensor < 0 ? o->du[g->index] : o->grads[g->tensor][g->index], g->value,
+        close_to(name, "gradient", i,
+                 g->tensor < 0 ? o->du[g->index] : o->grads[g->tensor][g->index], g->value,
                  tol_grad * fmax(1, scale_g));
     }
 }
@@ -50,7 +53,8 @@ Test(vectors, judge)
         }
         hb_vector_u(v, u);
         hb_vector_dy(v, dy);
-        cr_assert_eq(hb_judge_hyena(&v->p, u, params, o.y, dy, o.du, o.grads), HB_OK, "%s", hb_error());
+        cr_assert_eq(hb_judge_hyena(&v->p, u, params, o.y, dy, o.du, o.grads), HB_OK, "%s",
+                     hb_error());
         compare(v, "judge", &o, 1e-9, 1e-7);
         for (int i = 0; i < HB_HY_COUNT; i++)
             free(params[i]), free(o.grads[i]);
@@ -60,7 +64,7 @@ Test(vectors, judge)
 static void run_vector(const struct hb_vector *v, const char *longconv)
 {
     const struct hb_impl *impl = hb_registry_find("hyena");
-    if (!impl) {                                  // the registry may want the inner one named as well
+    if (!impl) {                                  // the registry may want the inner one named
         char name[HB_NAME_MAX];
         snprintf(name, sizeof name, "hyena:%.60s", longconv);
         hb_error_clear();
@@ -73,7 +77,8 @@ static void run_vector(const struct hb_vector *v, const char *longconv)
     void *params[HB_HY_COUNT], *grads[HB_HY_COUNT], *st = NULL;
     struct outputs o;
     const struct hb_host *host = hb_host();
-    float *u = host->alloc(host, LD * 4), *dy = host->alloc(host, LD * 4), *y = host->alloc(host, LD * 4), *du = host->alloc(host, LD * 4);
+    float *u = host->alloc(host, LD * 4), *dy = host->alloc(host, LD * 4);
+    float *y = host->alloc(host, LD * 4), *du = host->alloc(host, LD * 4);
     for (int i = 0; i < HB_HY_COUNT; i++) {
         int64_t n = hb_vector_size(v, i);
         double *x = malloc((size_t)n * sizeof *x);
@@ -93,7 +98,8 @@ static void run_vector(const struct hb_vector *v, const char *longconv)
     for (int i = 0; i < LD; i++)
         dy[i] = (float)tmp[i];
     cr_assert_eq(impl->plan(host, &p, &st), HB_OK, "%s", hb_error());
-    struct hb_io io = {.oper = {.u = u, .y = y, .dy = dy, .du = du, .params = params, .grads = grads}};
+    struct hb_io io = {.oper = {.u = u, .y = y, .dy = dy, .du = du,
+                                .params = params, .grads = grads}};
     cr_assert_eq(impl->forward(st, &io), HB_OK, "%s", hb_error());
     cr_assert_eq(impl->backward(st, &io), HB_OK, "%s", hb_error());
     for (int i = 0; i < LD; i++)
@@ -141,7 +147,8 @@ Test(primitives, cpu_against_float64, .timeout = 120)
     cr_assert(r);
     cr_assert_eq(hb_prims_check(dev, r, n), n, "%s", hb_error());
     for (int i = 0; i < n; i++)
-        cr_expect(r[i].ok && r[i].err <= r[i].tol && r[i].shapes > 0, "%s: error %.3g, tolerance %.3g, %d shapes %s",
-                  r[i].name, r[i].err, r[i].tol, r[i].shapes, r[i].detail);
+        cr_expect(r[i].ok && r[i].err <= r[i].tol && r[i].shapes > 0,
+                  "%s: error %.3g, tolerance %.3g, %d shapes %s", r[i].name, r[i].err, r[i].tol,
+                  r[i].shapes, r[i].detail);
     free(r);
 }

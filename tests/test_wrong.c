@@ -1,17 +1,18 @@
-// test_wrong.c: the checker can fail. Every implementation on the shelf has one defect and must be rejected;
-// `right` has none and must be accepted by the very same calls.
+// test_wrong.c: the checker can fail. Every implementation on the shelf has one defect and must be
+// rejected; `right` has none and must be accepted by the very same calls.
 #include <dlfcn.h>
 #include <glob.h>
 #include "tests.h"
 
 static bool accepted(const struct hb_impl *impl, char why[256])
 {
-    static const struct { int64_t B, D, H, L; } shapes[] = {{1, 2, 2, 1}, {2, 4, 2, 31}, {3, 4, 2, 127}};
+    static const struct { int64_t B, D, H, L; } shapes[] = {
+        {1, 2, 2, 1}, {2, 4, 2, 31}, {3, 4, 2, 127}};
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++)
         for (int in = 0; in < HB_IN_COUNT; in++) {
             bool conv = impl->op == HB_LONGCONV;
-            struct hb_point pt = point(conv ? "longconv_direct" : "attention_naive", shapes[k].B, shapes[k].D,
-                                       conv ? 0 : shapes[k].H, shapes[k].L);
+            struct hb_point pt = point(conv ? "longconv_direct" : "attention_naive", shapes[k].B,
+                                       shapes[k].D, conv ? 0 : shapes[k].H, shapes[k].L);
             struct hb_check_opts o = {.input = (enum hb_input)in, .backward = true, .impl = impl};
             struct hb_check_result r = {0};
             int rc = hb_check_point(&pt, &o, &r);
@@ -39,7 +40,8 @@ Test(wrong, every_defect_is_rejected, .timeout = 120)
         char why[256];
         bool ok = accepted(impl, why);
         bool is_right = strstr(impl->name, "_right") != NULL;
-        cr_expect(ok == is_right, "%s was %s%s%s", impl->name, ok ? "accepted" : "rejected", ok ? "" : ": ", ok ? "" : why);
+        cr_expect(ok == is_right, "%s was %s%s%s", impl->name, ok ? "accepted" : "rejected",
+                  ok ? "" : ": ", ok ? "" : why);
         right += is_right;
         rejected += !is_right && !ok;
     }

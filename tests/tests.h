@@ -1,5 +1,5 @@
-// tests.h: what every test file needs. Criterion runs each test in a process of its own, so each test sets
-// the host up itself with `start()`.
+// tests.h: what every test file needs. Criterion runs each test in a process of its own, so each
+// test sets the host up itself with `start()`.
 #ifndef HB_TESTS_H
 #define HB_TESTS_H
 
@@ -40,7 +40,8 @@ static inline struct hb_point point(const char *impl, int64_t B, int64_t D, int6
 static inline const char *repeat(const struct hb_point *pt)
 {
     static char line[512];
-    int n = snprintf(line, sizeof line, "build/hyena-bench run --impl %s --B %lld --D %lld --L %lld --seed %llu",
+    int n = snprintf(line, sizeof line,
+                     "build/hyena-bench run --impl %s --B %lld --D %lld --L %lld --seed %llu",
                      pt->impl, (long long)pt->p.B, (long long)pt->p.D, (long long)pt->p.L,
                      (unsigned long long)pt->seed);
     if (pt->p.H > 0)

@@ -1,4 +1,4 @@
-// attention.c: the shelf of wrong implementations, causal attention. See longconv.c for how it works.
+// attention.c: the shelf of wrong implementations, causal attention. How it works: longconv.c.
 // defects: right zeros not_causal no_scale sees_one_ahead no_max_shift last_row_lost one_nan heads_swapped dq_unscaled dk_missing_softmax dv_zero
 #include <math.h>
 #include <stdlib.h>
@@ -9,11 +9,12 @@
 #define NAME_OF(x) NAME_OF_(x)
 
 enum defect {
-    right, zeros, not_causal, no_scale, sees_one_ahead, no_max_shift, last_row_lost, one_nan, heads_swapped,
-    dq_unscaled, dk_missing_softmax, dv_zero,
+    right, zeros, not_causal, no_scale, sees_one_ahead, no_max_shift, last_row_lost, one_nan,
+    heads_swapped, dq_unscaled, dk_missing_softmax, dv_zero,
 };
 
-struct state { const struct hb_host *host; struct hb_problem p; float *w; };   // w (L): one row of weights, owned
+// w (L): one row of weights, owned
+struct state { const struct hb_host *host; struct hb_problem p; float *w; };
 
 static void destroy(void *st)
 {
@@ -77,7 +78,8 @@ static int forward(void *st, const struct hb_io *io)
                 double x = 0;
                 for (int64_t j = 0; j < n; j++)
                     x += (double)s->w[j] * v[j * P + i];
-                y[t * P + i] = DEFECT == zeros || (DEFECT == last_row_lost && t == L - 1) ? 0 : (float)x;
+                y[t * P + i] =
+                    DEFECT == zeros || (DEFECT == last_row_lost && t == L - 1) ? 0 : (float)x;
             }
         }
         if (DEFECT == one_nan && g == BH - 1)
@@ -98,7 +100,8 @@ static int backward(void *st, const struct hb_io *io)
     double scale = 1 / sqrt((double)P);
     for (int64_t g = 0; g < BH; g++) {
         int64_t o = g * L * P;
-        const float *q = (const float *)a->q + o, *k = (const float *)a->k + o, *v = (const float *)a->v + o;
+        const float *q = (const float *)a->q + o, *k = (const float *)a->k + o;
+        const float *v = (const float *)a->v + o;
         const float *y = (const float *)a->y + o, *dy = (const float *)a->dy + o;
         float *dq = (float *)a->dq + o, *dk = (float *)a->dk + o, *dv = (float *)a->dv + o;
         for (int64_t t = 0; t < L; t++) {
@@ -112,7 +115,8 @@ static int backward(void *st, const struct hb_io *io)
                     dw += (double)dy[t * P + i] * v[j * P + i];
                 double ds = s->w[j] * (DEFECT == dk_missing_softmax ? dw : dw - delta) * scale;
                 for (int64_t i = 0; i < P; i++) {
-                    dq[t * P + i] += (float)(DEFECT == dq_unscaled ? ds / scale * k[j * P + i] : ds * k[j * P + i]);
+                    dq[t * P + i] += (float)(DEFECT == dq_unscaled ? ds / scale * k[j * P + i]
+                                                                   : ds * k[j * P + i]);
                     dk[j * P + i] += (float)(ds * q[t * P + i]);
                     dv[j * P + i] += DEFECT == dv_zero ? 0 : s->w[j] * dy[t * P + i];
                 }
@@ -123,7 +127,8 @@ static int backward(void *st, const struct hb_io *io)
 }
 
 HB_EXPORT const struct hb_impl hb_impl = {
-    .abi = HB_ABI_VERSION, .name = "attention_" NAME_OF(DEFECT), .op = HB_ATTENTION, .device = "cpu",
+    .abi = HB_ABI_VERSION, .name = "attention_" NAME_OF(DEFECT), .op = HB_ATTENTION,
+    .device = "cpu",
     .dtypes = 1u << HB_F32, .source = "tests", .complexity = "O(L^2)",
     .plan = plan, .forward = forward, .backward = backward, .destroy = destroy,
 };

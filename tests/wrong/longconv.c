@@ -1,7 +1,7 @@
 // longconv.c: the shelf of wrong implementations, causal long convolution.
-// A plain, correct loop with one defect switched in by -DDEFECT=name: the build makes one plug-in of each
-// name in the next line. The checker must reject all of them and accept `right`, so that a rejection is
-// due to the defect alone.
+// A plain, correct loop with one defect switched in by -DDEFECT=name: the build makes one plug-in
+// of each name in the next line. The checker must reject all of them and accept `right`, so that a
+// rejection is due to the defect alone.
 // defects: right zeros circular lag_plus_1 future_leak last_tile_lost one_nan missing_scale no_skip ignores_strides half_precision writes_past_end allocates last_sample_unwritten reversed_filter du_without_skip du_causal dh_overwritten dh_first_batch_only dh_lag_plus_1 dd_missing du_nan one_channel_swapped
 #include <math.h>
 #include <stdlib.h>
@@ -11,10 +11,10 @@
 #define NAME_OF(x) NAME_OF_(x)
 
 enum defect {
-    right, zeros, circular, lag_plus_1, future_leak, last_tile_lost, one_nan,
-    missing_scale, no_skip, ignores_strides, half_precision, writes_past_end, allocates, last_sample_unwritten,
-    reversed_filter, du_without_skip, du_causal, dh_overwritten, dh_first_batch_only, dh_lag_plus_1, dd_missing,
-    du_nan, one_channel_swapped,
+    right, zeros, circular, lag_plus_1, future_leak, last_tile_lost, one_nan, missing_scale,
+    no_skip, ignores_strides, half_precision, writes_past_end, allocates, last_sample_unwritten,
+    reversed_filter, du_without_skip, du_causal, dh_overwritten, dh_first_batch_only, dh_lag_plus_1,
+    dd_missing, du_nan, one_channel_swapped,
 };
 
 struct state { const struct hb_host *host; struct hb_problem p; };
@@ -36,7 +36,8 @@ static void destroy(void *st)
         s->host->free(s->host, s);
 }
 
-static double at(const float *x, int64_t t, int64_t L)   // x[t], zero outside (circular if so broken)
+// x[t], zero outside (circular if so broken).
+static double at(const float *x, int64_t t, int64_t L)
 {
     if (DEFECT == circular)
         t = (t % L + L) % L;
@@ -69,7 +70,8 @@ static int forward(void *st, const struct hb_io *io)
             if (DEFECT == ignores_strides)
                 su = (struct hb_strides){s->p.D * L, L};
             int64_t src = DEFECT == one_channel_swapped && ch < 2 && s->p.D > 1 ? 1 - ch : ch;
-            const float *u = (const float *)c->u + b * su.b + src * su.c, *h = (const float *)c->h + ch * L;
+            const float *u = (const float *)c->u + b * su.b + src * su.c;
+            const float *h = (const float *)c->h + ch * L;
             float *y = (float *)c->y + b * c->sy.b + ch * c->sy.c;
             for (int64_t t = 0; t < L; t++) {
                 double v = c->d && DEFECT != no_skip ? ((const float *)c->d)[ch] * (double)u[t] : 0;
@@ -96,15 +98,19 @@ static int backward(void *st, const struct hb_io *io)
     int64_t L = s->p.L;
     for (int64_t ch = 0; ch < s->p.D; ch++)
         for (int64_t b = 0; b < s->p.B; b++) {
-            const float *u = (const float *)c->u + b * c->su.b + ch * c->su.c, *h = (const float *)c->h + ch * L;
+            const float *u = (const float *)c->u + b * c->su.b + ch * c->su.c;
+            const float *h = (const float *)c->h + ch * L;
             const float *dy = (const float *)c->dy + b * c->sdy.b + ch * c->sdy.c;
-            float *du = (float *)c->du + b * c->sdu.b + ch * c->sdu.c, *dh = (float *)c->dh + ch * L;
+            float *du = (float *)c->du + b * c->sdu.b + ch * c->sdu.c;
+            float *dh = (float *)c->dh + ch * L;
             double dd = 0;
             for (int64_t t = 0; t < L; t++) {
-                double x = c->d && DEFECT != du_without_skip ? ((const float *)c->d)[ch] * (double)dy[t] : 0;
+                double x = c->d && DEFECT != du_without_skip
+                         ? ((const float *)c->d)[ch] * (double)dy[t] : 0;
                 double g = 0;
                 for (int64_t q = t; q < L; q++) {
-                    x += DEFECT == du_causal ? h[q - t] * (double)dy[L - 1 - q + t] : h[q - t] * (double)dy[q];
+                    x += DEFECT == du_causal ? h[q - t] * (double)dy[L - 1 - q + t]
+                                             : h[q - t] * (double)dy[q];
                     g += dy[q] * at(u, DEFECT == dh_lag_plus_1 ? q - t - 1 : q - t, L);
                 }
                 du[t] = DEFECT == du_nan && t == L - 1 ? NAN : (float)x;
@@ -121,7 +127,8 @@ static int backward(void *st, const struct hb_io *io)
 }
 
 HB_EXPORT const struct hb_impl hb_impl = {
-    .abi = HB_ABI_VERSION, .name = "longconv_" NAME_OF(DEFECT), .op = HB_LONGCONV, .device = "cpu", .dtypes = 1u << HB_F32,
+    .abi = HB_ABI_VERSION, .name = "longconv_" NAME_OF(DEFECT), .op = HB_LONGCONV, .device = "cpu",
+    .dtypes = 1u << HB_F32,
     .source = "tests", .complexity = "O(L^2)",
     .plan = plan, .forward = forward, .backward = backward, .destroy = destroy,
 };
