@@ -11,6 +11,7 @@
 #include "table.h"
 
 // --- json ----------------------------------------------------------------------------------------
+
 static json_t *axes_json(const struct hb_setting *s)
 {
     return json_pack("{s:s,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:i}", "machine", s->machine, "hb_device",
@@ -35,11 +36,12 @@ static int set_interval(json_t *o, const char *key, struct hb_interval i)
 
 static json_t *crossing_json(const struct hb_crossover *c, json_t *sources)
 {
-    json_t *o = json_pack(
-        "{s:s,s:s,s:s,s:o,s:s,s:i,s:i,s:[f,f],s:O}", "a", c->a->impl, "b", c->b->impl, "metric",
-        c->metric == HB_METRIC_TIME ? "time" : "alloc_peak_bytes", "axes", axes_json(&c->a->set),
-        "kind", hb_cross_kind_str(c->x.kind), "crossings", c->x.n_crossings, "lengths", (int)c->n,
-        "range", c->L_lo, c->L_hi, "sources", sources);
+    const char *metric = c->metric == HB_METRIC_TIME ? "time" : "alloc_peak_bytes";
+    json_t *o = json_pack("{s:s,s:s,s:s,s:o,s:s,s:i,s:i,s:[f,f],s:O}",
+                          "a", c->a->impl, "b", c->b->impl, "metric", metric,
+                          "axes", axes_json(&c->a->set), "kind", hb_cross_kind_str(c->x.kind),
+                          "crossings", c->x.n_crossings, "lengths", (int)c->n,
+                          "range", c->L_lo, c->L_hi, "sources", sources);
     const bool crosses = c->x.kind == HB_CROSS_SINGLE || c->x.kind == HB_CROSS_MULTIPLE;
     int bad = !o;
     if (!bad && crosses) {
@@ -133,6 +135,7 @@ json_t *hb_crossovers_json(const struct hb_results *r, const struct hb_series_se
 }
 
 // --- the table -----------------------------------------------------------------------------------
+
 static void where(char *buf, size_t cap, const struct hb_setting *s)
 {
     snprintf(buf, cap, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope),
@@ -226,6 +229,7 @@ void hb_fits_table(const struct hb_series_set *set, const char *machine, struct 
 }
 
 // --- the command ---------------------------------------------------------------------------------
+
 static int write_json(const json_t *doc)
 {
     char dir[4096], path[4160];
@@ -291,21 +295,17 @@ int hb_cmd_crossover(int argc, char **argv)
     const char *a = NULL, *b = NULL, *pos[257] = {0};
     bool as_json = false;
     const struct hb_opt opts[] = {
-        {"a", HB_OPT_STR, &a, "IMPL", "first of the pair (default: every pair worth comparing)", 0,
-         0},
+        {"a", HB_OPT_STR, &a, "IMPL",
+         "first of the pair (default: every pair worth comparing)", 0, 0},
         {"b", HB_OPT_STR, &b, "IMPL", "second of the pair", 0, 0},
         {"json", HB_OPT_FLAG, &as_json, NULL, "print the derived records instead of a table", 0, 0},
     };
-    const struct hb_cli cli = {"crossover",
-                               "[RESULTS...] [--a IMPL --b IMPL] [--json]",
-                               "Where two curves cross, in time and in memory, with intervals. "
-                               "Reads result files or folders.",
-                               "hyena-bench crossover --a mha:attention_flash --b "
-                               "hyena:longconv_fftw",
-                               opts,
-                               sizeof opts / sizeof *opts,
-                               0,
-                               256};
+    const struct hb_cli cli = {
+        "crossover", "[RESULTS...] [--a IMPL --b IMPL] [--json]",
+        "Where two curves cross, in time and in memory, with intervals. "
+        "Reads result files or folders.",
+        "hyena-bench crossover --a mha:attention_flash --b hyena:longconv_fftw",
+        opts, sizeof opts / sizeof *opts, 0, 256};
     int n = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n);
     if (rc == HB_CLI_HELP) return 0;
     struct hb_results r = {0};

@@ -1,5 +1,4 @@
-// crossover.h: the crossover table and its derived records, shared by the commands crossover and
-// report.
+// crossover.h: the crossover table and its derived records, for the commands crossover and report.
 #ifndef HB_CROSSOVER_H
 #define HB_CROSSOVER_H
 
@@ -13,7 +12,7 @@ json_t *hb_crossovers_json(const struct hb_results *r, const struct hb_series_se
 // One row per pair and metric of this machine (NULL: all).
 void hb_crossovers_table(const struct hb_series_set *set, const struct hb_crossover_set *x,
                          const char *machine, struct hb_text *out);
-// Exponents of time and memory, one row per series of this machine (NULL: all) that has enough
+// Exponents of time and memory, one row per series of this machine (NULL: all) with enough
 // lengths.
 void hb_fits_table(const struct hb_series_set *set, const char *machine, struct hb_text *out);
 // Loads the named files or folders, or those of hb_results_default if there are none (n == 0).

@@ -10,6 +10,7 @@
 #define MAX_SAMPLES 1024  // of one cell; records keep at most 64 of each of 10 repetitions
 
 // --- where a file was measured -------------------------------------------------------------------
+
 static const json_t *context(const json_t *file) { return json_object_get(file, "context"); }
 
 const char *hb_file_machine(const json_t *file)
@@ -44,6 +45,7 @@ const json_t *hb_results_context(const struct hb_results *r, const char *machine
 }
 
 // --- cells ---------------------------------------------------------------------------------------
+
 bool hb_cell_ok(const struct hb_cell *c)
 {
     return c && !strcmp(c->status, "ok") && c->median_ns > 0;
@@ -102,6 +104,7 @@ struct hb_ratio hb_cell_ratio(const struct hb_cell *a, const struct hb_cell *b)
 }
 
 // --- series --------------------------------------------------------------------------------------
+
 #define CMP(x, y) \
     if ((x) != (y)) return (x) < (y) ? -1 : 1
 
@@ -332,6 +335,7 @@ const struct hb_series *hb_series_best(const struct hb_series_set *set, const st
 }
 
 // --- folders -------------------------------------------------------------------------------------
+
 void hb_paths_free(char **paths)
 {
     for (char **p = paths; p && *p; p++) free(*p);

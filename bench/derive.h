@@ -1,5 +1,4 @@
-// derive.h: joins measured cells to curves, compares curves, fits exponents. Reads results, never
-// measures.
+// derive.h: joins measured cells to curves, compares curves, fits exponents. Never measures.
 //
 // A setting is everything two points must share before their times may be divided: machine, device,
 // scope, pass, mode, dtype, B, D, threads. A series is one implementation in one setting, over L.
@@ -30,22 +29,17 @@ struct hb_series {
     const struct hb_cell **cell;  // owned array, ascending L, failed cells included
     size_t n, n_ok;
 };
-struct hb_series_set {
-    struct hb_series *s;
-    size_t n;
-};
+struct hb_series_set { struct hb_series *s; size_t n; };
 
-int hb_series_make(const struct hb_results *r,
-                   struct hb_series_set *out);  // sorted by setting, then name
+// Sorted by setting, then name.
+int hb_series_make(const struct hb_results *r, struct hb_series_set *out);
 void hb_series_free(struct hb_series_set *set);
 // What is inside an operator: "hyena:longconv_fftw" -> "longconv_fftw"; others as they are.
 const char *hb_impl_inner(const char *impl);
 int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b);
 // "longconv_fftw", and "longconv_fftw (plan estimate)" or "(H 8)" where the setting holds more than
 // one of them.
-struct hb_label {
-    char s[HB_NAME_MAX + 48];
-};
+struct hb_label { char s[HB_NAME_MAX + 48]; };
 struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb_series *s);
 // The setting of this scope and pass (and machine, unless NULL) with the most timed cells; NULL if
 // there is none.
@@ -57,25 +51,24 @@ const struct hb_series *hb_series_best(const struct hb_series_set *set, const st
                                        enum hb_op op);
 const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at,
                                        const char *impl);
-const struct hb_cell *hb_series_at(const struct hb_series *s,
-                                   int64_t L);  // NULL if there is no cell
-
-int64_t hb_series_last_common(const struct hb_series *a,
-                              const struct hb_series *b);  // longest L both have timed; 0: none
+// NULL if there is no cell.
+const struct hb_cell *hb_series_at(const struct hb_series *s, int64_t L);
+// The longest L both have timed; 0: none.
+int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series *b);
 
 // Where a file was measured.
 const char *hb_file_machine(const json_t *file);  // machine_id; "unknown" if the file does not say
 const char *hb_file_cpu(const json_t *file);      // "AMD EPYC ...", for people
-const json_t *hb_results_context(const struct hb_results *r,
-                                 const char *machine);  // newest of that machine
+// The newest of that machine.
+const json_t *hb_results_context(const struct hb_results *r, const char *machine);
 
 // What is read off a cell. NAN where it was not measured.
 enum hb_metric { HB_METRIC_TIME, HB_METRIC_MEMORY, HB_METRIC_ERROR };
 double hb_cell_value(const struct hb_cell *c, enum hb_metric m);
 struct hb_interval hb_cell_interval(const struct hb_cell *c, enum hb_metric m);
 bool hb_cell_ok(const struct hb_cell *c);
-size_t hb_cell_samples(const struct hb_cell *c, double *ns,
-                       size_t cap);  // all repetitions' raw samples
+// All repetitions' raw samples.
+size_t hb_cell_samples(const struct hb_cell *c, double *ns, size_t cap);
 
 // time(a)/time(b) of two cells from their samples, as taken in separate processes. NAN if one has
 // no time.
@@ -90,13 +83,10 @@ struct hb_pair {
     double a_ns, b_ns;
     int n;  // rounds; 0: not alternated
 };
-struct hb_pair_set {
-    struct hb_pair *p;
-    size_t n;
-};
+struct hb_pair_set { struct hb_pair *p; size_t n; };
+// Sorted by setting, then L.
 int hb_pairs_make(const struct hb_results *r, const struct hb_series_set *set, const char *a,
-                  const char *b,
-                  struct hb_pair_set *out);  // sorted by setting, then L
+                  const char *b, struct hb_pair_set *out);
 void hb_pairs_free(struct hb_pair_set *p);
 
 // Crossovers: a and b of one setting, over the lengths both have.
@@ -108,11 +98,8 @@ struct hb_crossover {
     double L_lo, L_hi;
     struct hb_ratio first, last;  // a/b at L_lo and at L_hi
 };
+struct hb_crossover_set { struct hb_crossover *c; size_t n; };
 // All pairs worth comparing (attention against hyena at scope operator, one operator's methods at
-struct hb_crossover_set {
-    struct hb_crossover *c;
-    size_t n;
-};
 // scope core), or only those of implementations a and b (NULL: any), in time and in memory.
 int hb_crossovers_make(const struct hb_series_set *set, const char *a, const char *b,
                        struct hb_crossover_set *out);
@@ -120,26 +107,17 @@ void hb_crossovers_free(struct hb_crossover_set *set);
 const char *hb_cross_kind_str(enum hb_cross_kind k);
 // "L* = 3100 [2900, 3300]", "no crossover in range (mha:attention_flash faster everywhere)", "tie".
 // a and b: what to call the two.
-struct hb_words {
-    char s[3 * HB_NAME_MAX];
-};
+struct hb_words { char s[3 * HB_NAME_MAX]; };
 struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b);
 
 // Exponent of a series over its long lengths: L >= 4096 if there are three of them, else the upper
 // half.
-struct hb_fit {
-    struct hb_powerfit f;
-    double L_lo, L_hi;
-    size_t n;
-};
-bool hb_series_fit(const struct hb_series *s, enum hb_metric m,
-                   struct hb_fit *out);  // false: too few points
+struct hb_fit { struct hb_powerfit f; double L_lo, L_hi; size_t n; };
+// False: too few points.
+bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out);
+struct hb_slope { double L, slope; struct hb_interval ci95; };
 // Local slope d log y / d log L between lengths at least 1.4x apart, at their geometric mean.
 // Returns how many.
-struct hb_slope {
-    double L, slope;
-    struct hb_interval ci95;
-};
 size_t hb_series_slopes(const struct hb_series *s, enum hb_metric m, struct hb_slope *out,
                         size_t cap);
 

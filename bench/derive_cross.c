@@ -11,6 +11,7 @@
 #define SLOPE_STEP  1.4     // closer lengths turn 1 % of noise into a slope error above 0.03
 
 // --- which pairs ---------------------------------------------------------------------------------
+
 static bool worth_comparing(const struct hb_series *a, const struct hb_series *b)
 {
     if (hb_setting_cmp(&a->set, &b->set)) return false;
@@ -24,6 +25,7 @@ static bool named(const struct hb_series *s, const char *impl)
 }
 
 // --- one pair ------------------------------------------------------------------------------------
+
 static size_t common_points(const struct hb_series *a, const struct hb_series *b, enum hb_metric m,
                             struct hb_curve_pt *p, size_t cap)
 {
@@ -137,6 +139,7 @@ struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, cons
 }
 
 // --- exponents and slopes ------------------------------------------------------------------------
+
 static size_t finite_points(const struct hb_series *s, enum hb_metric m, double *L, double *v,
                             size_t cap)
 {

@@ -92,6 +92,7 @@ static const struct hb_figure figures[] = {
 #define N_FIGURES (sizeof figures / sizeof *figures)
 
 // --- the study -----------------------------------------------------------------------------------
+
 static void add_machine(struct hb_study *st, const char *id)
 {
     for (size_t i = 0; i < st->n_machines; i++)
@@ -134,6 +135,7 @@ void hb_study_close(struct hb_study *st)
 }
 
 // --- gnuplot -------------------------------------------------------------------------------------
+
 // gnuplot -c SCRIPT DATA OUT; OUT ends with png or svg, or is "-" for text on stdout.
 static int gnuplot(const char *script, const char *data, const char *out)
 {
@@ -173,6 +175,7 @@ static int draw_files(const struct hb_drawn *d, const char *dir, const struct hb
 }
 
 // --- the gallery ---------------------------------------------------------------------------------
+
 static int gallery_push(struct hb_gallery *g, const struct hb_drawn *d)
 {
     struct hb_drawn *p = realloc(g->d, (g->n + 1) * sizeof *p);
@@ -284,6 +287,7 @@ int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only
 }
 
 // --- the command ---------------------------------------------------------------------------------
+
 static int print_gallery(const struct hb_gallery *g, const char *dir, bool term)
 {
     for (size_t i = 0; i < g->n; i++) {
@@ -302,20 +306,16 @@ int hb_cmd_plot(int argc, char **argv)
     bool term = false;
     const struct hb_opt opts[] = {
         {"figure", HB_OPT_STR, &figure, "NAME", "only this one (default: all)", 0, 0},
-        {"out", HB_OPT_STR, &out, "DIR", "where the pictures go (default: build/report/plots)", 0,
-         0},
+        {"out", HB_OPT_STR, &out, "DIR",
+         "where the pictures go (default: build/report/plots)", 0, 0},
         {"term", HB_OPT_FLAG, &term, NULL,
          "draw as text in the terminal (default figure: time_operator_fwd)", 0, 0},
     };
     const struct hb_cli cli = {
-        "plot",
-        "[RESULTS...] [--figure NAME] [--out DIR] [--term]",
+        "plot", "[RESULTS...] [--figure NAME] [--out DIR] [--term]",
         "Draws figures from result files or folders: PNG, SVG and the data beside them.",
         "hyena-bench plot --figure ratio_operator_fwd\nhyena-bench plot --term",
-        opts,
-        sizeof opts / sizeof *opts,
-        0,
-        256};
+        opts, sizeof opts / sizeof *opts, 0, 256};
     int n = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n);
     if (rc == HB_CLI_HELP) return 0;
     struct hb_study st = {0};

@@ -1,11 +1,12 @@
-// plot.h: figures. C writes one data file per figure; gnuplot scripts in plots/ draw it; report
+// plot.h: figures. C writes a data file per figure, gnuplot scripts in plots/ draw it, the report
 // embeds the pictures.
 //
 // A data file holds blocks, separated by two blank lines, each opened by a comment with its name:
 //     meta      key "value" rows: title, sub, axis ranges, counts
 //     series    one row per curve: implementation (gives the look), label (gives the key), spare
-//     look number s01 ..    one block per curve                        others: see the script that
-//     reads them
+//               look number
+//     s01 ..    one block per curve
+//     others    see the script that reads them
 #ifndef HB_PLOT_H
 #define HB_PLOT_H
 
@@ -25,13 +26,13 @@ int hb_study_open(const char *const *paths, int n, struct hb_study *st);
 void hb_study_close(struct hb_study *st);
 
 struct hb_figure;
-// Fills dat; leaves it empty and says why (one line) if the results hold nothing to draw.
 struct hb_fig_in {
     const struct hb_study *st;
     const struct hb_figure *fig;
     const char *machine;
     const struct hb_setting *at;  // NULL for figures of training runs
 };
+// Fills dat; leaves it empty and says why (one line) if the results hold nothing to draw.
 typedef int (*hb_fig_writer)(const struct hb_fig_in *in, struct hb_text *dat, char *why,
                              size_t cap);
 struct hb_figure {
@@ -50,11 +51,8 @@ struct hb_drawn {
     char base[256];  // file name without its end; pictures base.png, base.svg, data base.dat
     char why[256];   // "" if drawn
 };
+struct hb_gallery { struct hb_drawn *d; size_t n; };
 // Draws every figure, or only the one called `only`, into dir; term: one figure as text on stdout,
-struct hb_gallery {
-    struct hb_drawn *d;
-    size_t n;
-};
 // nothing kept.
 int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only, bool term,
                     struct hb_gallery *out);
@@ -73,10 +71,7 @@ int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
 void hb_dat_block(struct hb_text *dat, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void hb_dat_meta(struct hb_text *dat, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-// start with {INFINITY, -INFINITY}
-struct hb_range {
-    double lo, hi;
-};
+struct hb_range { double lo, hi; };               // start with {INFINITY, -INFINITY}
 void hb_range_add(struct hb_range *r, double v);  // ignores what is not finite or not positive
 // The look of implementations that style.gp does not name: their place among all that the results
 // hold, whatever operator they are in.
@@ -85,10 +80,7 @@ int hb_look_spare(const struct hb_study *st, const char *impl);
 struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at);
 
 // The paper's figure (claims.md section 1), from plots/paper_fig43.dat.
-// NAN: out of memory there
-struct hb_paper_row {
-    double L, hyena_ms, attention_ms, flash_ms;
-};
+struct hb_paper_row { double L, hyena_ms, attention_ms, flash_ms; };   // NAN: out of memory there
 int hb_paper_rows(struct hb_paper_row *out, int cap, int *n);
 
 #endif

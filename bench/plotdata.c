@@ -11,6 +11,7 @@
 #define MAX_CURVES 32  // of one figure; more could not be told apart
 
 // --- blocks and ranges ---------------------------------------------------------------------------
+
 void hb_dat_block(struct hb_text *dat, const char *fmt, ...)
 {
     char name[128];
@@ -67,6 +68,7 @@ struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_sett
 }
 
 // --- curves --------------------------------------------------------------------------------------
+
 // Curves with something to draw come first; the others only have points that failed.
 struct curves {
     const struct hb_series *s[MAX_CURVES];
@@ -253,6 +255,7 @@ int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
 }
 
 // --- local slope ---------------------------------------------------------------------------------
+
 int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
 {
     const struct curves c = curves_of(in);

@@ -76,6 +76,7 @@ static int no_runs(char *why, size_t cap)
 }
 
 // --- perplexity over L ---------------------------------------------------------------------------
+
 static void kind_blocks(const struct hb_lm_set *s, const struct hb_lm_budget *b,
                         const struct kinds *k, int kind, struct hb_text *dat, struct hb_range *x,
                         struct hb_range *y)
@@ -217,6 +218,7 @@ int hb_fig_loss_seconds(const struct hb_fig_in *in, struct hb_text *dat, char *w
 }
 
 // --- Pareto --------------------------------------------------------------------------------------
+
 int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
 {
     struct hb_lm_budget b;

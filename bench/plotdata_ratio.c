@@ -11,6 +11,7 @@
 #define MAX_PAIR_CURVES 16
 
 // --- the paper -----------------------------------------------------------------------------------
+
 int hb_paper_rows(struct hb_paper_row *out, int cap, int *n)
 {
     char path[4200], line[512];
@@ -33,6 +34,7 @@ int hb_paper_rows(struct hb_paper_row *out, int cap, int *n)
 }
 
 // --- attention over hyena ------------------------------------------------------------------------
+
 static int ratio_rows(const struct hb_series *a, const struct hb_series *b, struct hb_text *body,
                       struct hb_range *x, struct hb_range *y)
 {
@@ -141,6 +143,7 @@ int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
 }
 
 // --- alternated pairs ----------------------------------------------------------------------------
+
 static void cpu_words(const struct hb_fig_in *in, struct hb_words *w)
 {
     snprintf(w->s, sizeof w->s, "%s", in->machine);

@@ -1,12 +1,11 @@
-// props.h: what must hold for an operator whatever the numbers are, without any judge. For the
-// tests.
+// props.h: what must hold for an operator whatever the numbers are, without a judge. For the tests.
 #ifndef HB_PROPS_H
 #define HB_PROPS_H
 
 #include "check.h"
 
 struct hb_prop_result {
-    bool applies;  // false: the operator does not have this property (or L is too short)
+    bool applies;                // false: the operator has no such property, or L is too short
     bool ok;
     double value, limit;         // ok means value <= limit
     char detail[256];            // "" if ok

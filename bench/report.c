@@ -10,6 +10,7 @@
 #include "crossover.h"
 
 // --- what the sections share ---------------------------------------------------------------------
+
 const char *hb_report_cpu(const struct hb_report *r, const char *machine)
 {
     for (size_t i = 0; i < r->st->r.n_files; i++)
@@ -71,6 +72,7 @@ void hb_report_figure(struct hb_report *r, const char *name, const char *machine
 }
 
 // --- the command ---------------------------------------------------------------------------------
+
 static void sections(struct hb_report *r)
 {
     static void (*const all[])(struct hb_report *) = {

@@ -5,17 +5,17 @@
 #include "plot.h"
 #include "table.h"
 
-// Sections, in the order of the report; each writes its own heading.
 struct hb_report {
     const struct hb_study *st;
     const struct hb_gallery *gallery;
     struct hb_pair_set pairs;  // longconv_fftw_plain over longconv_fftw, owned
     struct hb_text t;          // the text so far, owned
 };
-void hb_report_finding(struct hb_report *r);  // report_finding.c
-void hb_report_machine(struct hb_report *r);  // report_machine.c
+// Sections, in the order of the report; each writes its own heading.
+void hb_report_finding(struct hb_report *r);     // report_finding.c
+void hb_report_machine(struct hb_report *r);     // report_machine.c
 void hb_report_measured(struct hb_report *r);
-void hb_report_crossings(struct hb_report *r);  // report_time.c
+void hb_report_crossings(struct hb_report *r);   // report_time.c
 void hb_report_growth(struct hb_report *r);
 void hb_report_lengths(struct hb_report *r);
 void hb_report_peaks(struct hb_report *r);
@@ -25,19 +25,19 @@ void hb_report_perplexity(struct hb_report *r);  // report_lm.c
 void hb_report_missing(struct hb_report *r);     // report_missing.c
 void hb_report_reading(struct hb_report *r);
 
-// Embeds the figure of this name for this machine, its caption and the command that remakes it; or
-// says why not.
+// Embeds the figure of this name for this machine, its caption and the command that remakes it;
+// or says why not.
 void hb_report_figure(struct hb_report *r, const char *name, const char *machine);
 // "### AMD EPYC ..." if the results are of several machines.
 void hb_report_subhead(struct hb_report *r, const char *machine);
-// The two series the study is about at scope operator: fastest mha and fastest hyena of the main
-// setting. false: one of them is missing. x: their crossover in time, NULL if they share fewer than
-// two lengths.
 struct hb_duel {
     const struct hb_setting *at;
     const struct hb_series *a, *h;
     const struct hb_crossover *time, *mem;
 };
+// The two series the study is about at scope operator: fastest mha and fastest hyena of the main
+// setting. false: one of them is missing. time, mem: their crossovers, NULL if they share fewer
+// than two lengths.
 bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass,
                     struct hb_duel *out);
 const char *hb_report_cpu(const struct hb_report *r, const char *machine);

@@ -53,12 +53,13 @@ static void one_sentence(struct hb_report *r, const char *machine, const struct 
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        hb_text_add(
-            &r->t,
-            "%s is faster than %s at every measured length from %.0f to %.0f, so there is no "
-            "crossover in this range (whole operator, forward, B = %lld, D = %lld, %s); %s ",
-            x->kind == HB_CROSS_NONE_A ? A : H, x->kind == HB_CROSS_NONE_A ? H : A, d->time->L_lo,
-            d->time->L_hi, (long long)d->at->B, (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
+        hb_text_add(&r->t,
+                    "%s is faster than %s at every measured length from %.0f to %.0f, so there is "
+                    "no crossover in this range (whole operator, forward, B = %lld, D = %lld, %s); "
+                    "%s ",
+                    x->kind == HB_CROSS_NONE_A ? A : H, x->kind == HB_CROSS_NONE_A ? H : A,
+                    d->time->L_lo, d->time->L_hi, (long long)d->at->B, (long long)d->at->D,
+                    hb_dtype_str(d->at->dtype), H);
         break;
     case HB_CROSS_TIE:
         hb_text_add(&r->t,

@@ -27,6 +27,7 @@ static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool w
 }
 
 // --- per seed ------------------------------------------------------------------------------------
+
 static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
 {
     const struct hb_lm_set *s = &r->st->lm;
@@ -70,6 +71,7 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
 }
 
 // --- equality ------------------------------------------------------------------------------------
+
 // Largest difference of two loss curves at equal steps; NAN if they have none in common.
 static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b)
 {
@@ -161,6 +163,7 @@ static void equality_table(struct hb_report *r, const char *machine)
 }
 
 // --- the floor -----------------------------------------------------------------------------------
+
 static void floor_table(struct hb_report *r, const char *machine)
 {
     const struct hb_lm_set *s = &r->st->lm;
@@ -206,6 +209,7 @@ static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
 }
 
 // --- the section ---------------------------------------------------------------------------------
+
 void hb_report_perplexity(struct hb_report *r)
 {
     hb_text_add(&r->t,

@@ -80,6 +80,7 @@ void hb_report_machine(struct hb_report *r)
 }
 
 // --- what was measured ---------------------------------------------------------------------------
+
 static void samples_of(const struct hb_series *s, struct hb_range *n)
 {
     for (size_t k = 0; k < s->n; k++) {

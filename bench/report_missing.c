@@ -66,6 +66,7 @@ void hb_report_missing(struct hb_report *r)
 }
 
 // --- reading -------------------------------------------------------------------------------------
+
 void hb_report_reading(struct hb_report *r)
 {
     hb_text_add(

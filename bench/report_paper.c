@@ -183,6 +183,7 @@ static void mechanism(struct hb_report *r, const char *machine, const struct hb_
 }
 
 // --- the section ---------------------------------------------------------------------------------
+
 static void figure_data(struct hb_report *r)
 {
     struct hb_paper_row p[16];

@@ -26,6 +26,7 @@ void hb_report_crossings(struct hb_report *r)
 }
 
 // --- growth --------------------------------------------------------------------------------------
+
 void hb_report_growth(struct hb_report *r)
 {
     hb_text_add(&r->t,
@@ -66,10 +67,10 @@ static void length_row(struct hb_report *r, struct hb_table *t, const struct hb_
 {
     const struct hb_cell *a = hb_series_at(d->a, L), *h = hb_series_at(d->h, L);
     hb_table_cell(t, "%lld", (long long)L);
-    hb_table_cell(
-        t, "%s", a && !hb_cell_ok(a) ? a->status : hb_str_time(hb_cell_value(a, HB_METRIC_TIME)).s);
-    hb_table_cell(
-        t, "%s", h && !hb_cell_ok(h) ? h->status : hb_str_time(hb_cell_value(h, HB_METRIC_TIME)).s);
+    hb_table_cell(t, "%s", a && !hb_cell_ok(a)
+                           ? a->status : hb_str_time(hb_cell_value(a, HB_METRIC_TIME)).s);
+    hb_table_cell(t, "%s", h && !hb_cell_ok(h)
+                           ? h->status : hb_str_time(hb_cell_value(h, HB_METRIC_TIME)).s);
     hb_table_cell(t, "%s", hb_str_ratio(hb_cell_ratio(a, h)).s);
     hb_table_cell(t, "%s", hb_str_bytes(hb_cell_value(a, HB_METRIC_MEMORY)).s);
     hb_table_cell(t, "%s", hb_str_bytes(hb_cell_value(h, HB_METRIC_MEMORY)).s);
@@ -133,6 +134,7 @@ void hb_report_lengths(struct hb_report *r)
 }
 
 // --- shares of peak ------------------------------------------------------------------------------
+
 static void peak_rows(struct hb_report *r, struct hb_table *t, const char *machine,
                       const char *impl, const char *what, double one, double all)
 {
@@ -194,6 +196,7 @@ void hb_report_peaks(struct hb_report *r)
 }
 
 // --- pairs ---------------------------------------------------------------------------------------
+
 void hb_report_pairs(struct hb_report *r)
 {
     hb_text_add(&r->t, "## longconv_fftw against longconv_fftw_plain\n\n"

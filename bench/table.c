@@ -10,6 +10,7 @@
 #include "host.h"
 
 // --- text ----------------------------------------------------------------------------------------
+
 static bool text_room(struct hb_text *t, size_t more)
 {
     if (t->n + more + 1 <= t->cap) return true;
@@ -52,6 +53,7 @@ void hb_text_free(struct hb_text *t)
 }
 
 // --- tables --------------------------------------------------------------------------------------
+
 static void table_push(struct hb_table *t, char *s)
 {
     if (t->n == t->cap) {
@@ -148,6 +150,7 @@ void hb_table_free(struct hb_table *t)
 }
 
 // --- numbers -------------------------------------------------------------------------------------
+
 struct hb_str hb_str_num(double x)
 {
     struct hb_str r;

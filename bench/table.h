@@ -1,5 +1,4 @@
-// table.h: text that grows, markdown tables, and numbers with units, for everything that is written
-// for people.
+// table.h: text that grows, markdown tables, numbers with units: all that is written for people.
 #ifndef HB_TABLE_H
 #define HB_TABLE_H
 
@@ -8,9 +7,8 @@
 #include "stats.h"
 
 // Text that grows. Zeroed = empty. A failed allocation is remembered; hb_text_done reports it once.
-// s owned: hb_text_free
 struct hb_text {
-    char *s;
+    char *s;              // owned: hb_text_free
     size_t n, cap;
     bool failed;
 };
@@ -21,11 +19,10 @@ void hb_text_free(struct hb_text *t);
 // A markdown table: head cells first, then the rows, cell by cell. Columns are padded so that the
 // source reads well; a column whose head starts with '>' is aligned to the right. Printing empties
 // the table.
-// cells owned until printed or freed
 struct hb_table {
     int cols;
     size_t n, cap;
-    char **cell;
+    char **cell;          // owned until printed or freed
     bool failed;
 };
 void hb_table_head(struct hb_table *t, const char *heads);  // "L|>time|>ratio" sets cols
@@ -35,9 +32,7 @@ void hb_table_print(struct hb_table *t, struct hb_text *out);
 void hb_table_free(struct hb_table *t);
 
 // Numbers for people, three significant digits. By value: use .s inside the same expression.
-struct hb_str {
-    char s[64];
-};
+struct hb_str { char s[64]; };
 struct hb_str hb_str_num(double x);                   // 0.00123, 1.23, 123, 1230; "-" if not finite
 struct hb_str hb_str_time(double ns);                 // 1.23 ms
 struct hb_str hb_str_bytes(double bytes);             // 1.5 MiB

@@ -21,6 +21,7 @@
     { .role = TOK, .n = count, .range = (int32_t)(below), .holes = some }
 
 // --- GEMM: m n k, transposes (bit 0: A, bit 1: B), beta in halves --------------------------------
+
 ARGS(gemm, T(IN, s[0] * s[2], 0, 1), T(IN, s[2] * s[1], 0, 1),
      T(s[4] ? ACC : OUT, s[0] * s[1], 0, 1))
 DEV(gemm)
@@ -39,6 +40,7 @@ REF(gemm)
 }
 
 // --- biases: rows R, columns C -------------------------------------------------------------------
+
 ARGS(bias_fwd, T(ACC, s[0] * s[1], 0, 1), T(IN, s[1], 0, 1))
 DEV(bias_fwd) { return d->bias_fwd(x[0], x[1], s[0], s[1], NULL), 0; }
 REF(bias_fwd) { return hb64_bias_fwd(x[0], x[1], s[0], s[1]), 0; }
@@ -53,6 +55,7 @@ DEV(rowbias_bwd) { return d->rowbias_bwd(x[0], x[1], s[1], s[0], NULL), 0; }
 REF(rowbias_bwd) { return hb64_rowbias_bwd(x[0], x[1], s[1], s[0]), 0; }
 
 // --- layer norm: R C -----------------------------------------------------------------------------
+
 ARGS(layernorm_fwd, T(OUT, s[0] * s[1], 0, 0), T(OUT, s[0], 0, 0), T(OUT, s[0], 0, 0),
      T(IN, s[0] * s[1], 0.7, 2), T(IN, s[1], 1, 0.3), T(IN, s[1], 0, 1))
 DEV(layernorm_fwd)
@@ -72,6 +75,7 @@ DEV(layernorm_bwd)
 REF(layernorm_bwd) { return hb64_layernorm_bwd(x[0], x[1], x[2], x[3], x[4], x[5], s[0], s[1]), 0; }
 
 // --- element by element: n -----------------------------------------------------------------------
+
 ARGS(gelu_fwd, T(OUT, s[0], 0, 0), T(IN, s[0], 0, 3))
 DEV(gelu_fwd) { return d->gelu_fwd(x[0], x[1], s[0], NULL), 0; }
 REF(gelu_fwd) { return hb64_gelu_fwd(x[0], x[1], s[0]), 0; }
@@ -142,6 +146,7 @@ DEV(adamw) { return d->adamw(x[0], x[1], x[2], x[3], 0.25f, ADAMW, s[0], NULL), 
 REF(adamw) { return hb64_adamw(x[0], x[1], x[2], x[3], 0.25, ADAMW, s[0]), 0; }
 
 // --- along the sequence: C B L K, bias in front or not -------------------------------------------
+
 ARGS(shortconv_fwd, T(OUT, s[0] * s[1] * s[2], 0, 0), T(IN, s[0] * s[1] * s[2], 0, 1),
      T(IN, s[0], 0, 1), T(IN, s[0] * s[3], 0, 1), T(IN, s[0], 0, 1))
 DEV(shortconv_fwd)
@@ -171,6 +176,7 @@ REF(shortconv_bwd)
 }
 
 // --- heads: B H L P rope -------------------------------------------------------------------------
+
 #define HEADS (s[0] * s[1] * s[2] * s[3])
 ARGS(heads_split, T(OUT, HEADS, 0, 0), T(OUT, HEADS, 0, 0), T(OUT, HEADS, 0, 0),
      T(IN, 3 * HEADS, 0, 1))
@@ -231,6 +237,7 @@ REF(xent_in_place)
 }
 
 // --- implicit filter: L lmax C E W, window, shift in percent, gradient of z or not ---------------
+
 #define FILTER_PARAMS(role)                                                            \
     T(role, s[4] * s[3], 0, 0.4), T(role, s[4], 0, 0.4), T(role, s[4] * s[4], 0, 0.2), \
         T(role, s[4], 0, 0.2), T(role, s[4] * s[4], 0, 0.2), T(role, s[4], 0, 0.2),    \
@@ -288,6 +295,7 @@ REF(filter_bwd)
 }
 
 // --- the table -----------------------------------------------------------------------------------
+
 #define CASE(name, tol, ...) { #name, tol, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name }
 #define LIKE(name, args, tol, ...)                                                               \
     { #name, tol, { __VA_ARGS__ }, args_##args, dev_##name, ref_##name }
