@@ -22,9 +22,8 @@ struct hb_sample {
 int hb_sample_choose(const struct hb_point *pt, double judge_flop, struct hb_sample *s);
 void hb_sample_free(struct hb_sample *s);
 
-struct hb_seg {
-    int64_t at, n, ref;
-};  // elements [at, at + n) against ref[...]; ref < 0: against zeros
+// Elements [at, at + n) against ref[...]; ref < 0: against zeros.
+struct hb_seg { int64_t at, n, ref; };
 struct hb_judged_out {
     struct hb_buf *buf;          // borrowed
     int64_t n_segs, cap_segs;

@@ -15,8 +15,8 @@
 struct command {
     const char *name;
     int (*run)(int argc, char **argv);
-    const char *about;
-};  // about NULL: hidden
+    const char *about;       // NULL: hidden
+};
 
 // In the order in which a newcomer needs them.
 static const struct command commands[] = {

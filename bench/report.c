@@ -114,18 +114,14 @@ int hb_cmd_report(int argc, char **argv)
 {
     const char *out = NULL, *pos[257] = {0};
     const struct hb_opt opts[] = {
-        {"out", HB_OPT_STR, &out, "DIR", "where REPORT.md and plots/ go (default: build/report)", 0,
-         0},
+        {"out", HB_OPT_STR, &out, "DIR",
+         "where REPORT.md and plots/ go (default: build/report)", 0, 0},
     };
-    const struct hb_cli cli = {"report",
-                               "[RESULTS...] [--out DIR]",
-                               "Writes REPORT.md with all figures and tables from result files or "
-                               "folders.",
-                               "hyena-bench report --out /tmp/report",
-                               opts,
-                               sizeof opts / sizeof *opts,
-                               0,
-                               256};
+    const struct hb_cli cli = {
+        "report", "[RESULTS...] [--out DIR]",
+        "Writes REPORT.md with all figures and tables from result files or folders.",
+        "hyena-bench report --out /tmp/report",
+        opts, sizeof opts / sizeof *opts, 0, 256};
     int n = 0, rc = hb_cli_parse(&cli, argc, argv, pos, &n);
     if (rc == HB_CLI_HELP) return 0;
     struct hb_study st = {0};

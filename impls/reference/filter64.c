@@ -13,8 +13,8 @@
 struct work {
     int64_t L, W, E, C;
     int threads;
-    double *x[3], *a[3];
-};  // (L,W) before and after each sine
+    double *x[3], *a[3];     // (L,W) before and after each sine
+};
 
 static void free_work(struct work *k)
 {

@@ -62,10 +62,11 @@ static int64_t channel(const struct judge *j, int o, int64_t c)
     return j->package ? c * (j->N - 1) + o : o * j->D + c;
 }
 
+// x^q, or v_0 for q = N.
 static double *block(const struct judge *j, int q)
 {
     return j->s + q * j->BLD;
-}  // x^q, or v_0 for q = N
+}
 static double *v_at(const struct judge *j, int o)
 {
     return o ? j->v + (o - 1) * j->BLD : block(j, j->N);

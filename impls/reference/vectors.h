@@ -8,10 +8,10 @@
 enum { HB_VECTORS = 3, HB_VECTOR_GRADS = 10, HB_VECTOR_D = 2, HB_VECTOR_L = 4 };
 
 struct hb_vector_grad {
-    int tensor;
+    int tensor;              // -1: du; else HB_HY_*
     int64_t index;
     double value;
-};  // tensor -1: du; else HB_HY_*
+};
 struct hb_vector {
     const char *name;
     struct hb_problem p;                     // inner is empty: the caller chooses the longconv
