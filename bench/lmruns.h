@@ -16,12 +16,9 @@ struct hb_lm_run {
     double seconds, token_s;  // of the whole training; per token, from the median step
     bool ok;
 };
-struct hb_lm_set {
-    struct hb_lm_run *run;
-    size_t n;
-};
-int hb_lm_make(const struct hb_results *r,
-               struct hb_lm_set *out);  // sorted by data set, L, model, impl, seed
+struct hb_lm_set { struct hb_lm_run *run; size_t n; };
+// Sorted by data set, L, model, impl, seed.
+int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out);
 void hb_lm_free(struct hb_lm_set *s);
 
 // Points of the loss curve; x is tokens or seconds. Returns how many (at most cap).
@@ -29,21 +26,18 @@ size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, do
                    size_t cap);
 
 // Runs that differ only in the seed: perplexity as mean and 95 % t interval over seeds.
-// The group that starts at run i (runs are sorted); i + n is the next one's start.
 struct hb_lm_group {
     const struct hb_lm_run *run;
     size_t n;
     double ppl;
     struct hb_interval ci95;
 };
+// The group that starts at run i (runs are sorted); i + n is the next one's start.
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
 // The budget that the study is about: data set and number of steps with the most lengths, then the
 // most runs. Only runs with a length count. false: this machine has no training runs.
-struct hb_lm_budget {
-    const char *machine, *dataset;
-    int64_t steps;
-};
+struct hb_lm_budget { const char *machine, *dataset; int64_t steps; };
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
 bool hb_lm_ngram(const struct hb_lm_run *r);  // counts, not a network
