@@ -65,6 +65,7 @@ struct hb_taken {
     int64_t plan_ns, wall_ns, t_start_ns;
     size_t alloc_peak_bytes, rss_peak_bytes, io_bytes;   // alloc_peak: with plan and guards
     double steal_frac;                               // of all cores while sampling; < 0: unknown
+    double other_frac;                               // used by other processes, likewise
     int64_t ctx_invol, pagefaults_major;
     double setup_s;                                  // planning trial, judge, plan; no warm-up
 };

@@ -10,6 +10,7 @@
 //           Accumulated gradients grow linearly with the calls and stay finite.
 #include <errno.h>
 #include <malloc.h>
+#include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -238,13 +239,19 @@ static const hb_body body_of[HB_PASS_COUNT] = {
 
 // --- the machine while sampling ------------------------------------------------------------------
 
-struct state { double steal, all; int64_t invol, faults, t_ns; };
+struct state { double steal, busy, own, all; int64_t invol, faults, t_ns; };   // doubles: ticks
 
 static struct state state_now(void)
 {
     struct state s = { .t_ns = hb_now_ns() };
     struct rusage u;
-    if (getrusage(RUSAGE_SELF, &u) == 0) { s.invol = u.ru_nivcsw; s.faults = u.ru_majflt; }
+    if (getrusage(RUSAGE_SELF, &u) == 0) {
+        double seconds = (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec)
+                       + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+        s.invol = u.ru_nivcsw;
+        s.faults = u.ru_majflt;
+        s.own = seconds * (double)sysconf(_SC_CLK_TCK);
+    }
     FILE *f = fopen("/proc/stat", "re");
     double v[8] = { 0 };          // user nice system idle iowait irq softirq steal: ticks
     if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5,
@@ -252,6 +259,7 @@ static struct state state_now(void)
         for (int i = 0; i < 8; i++) s.all += v[i];
     if (f) fclose(f);
     s.steal = v[7];
+    s.busy = v[0] + v[1] + v[2] + v[5] + v[6];
     return s;
 }
 
@@ -279,7 +287,9 @@ static struct hb_taken taken_of(const struct side *s, struct state a, struct sta
         .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(),
         .io_bytes = s->in.bytes,
         .setup_s = setup_s,
-        .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1, .ctx_invol = b.invol - a.invol,
+        .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1,
+        .other_frac = all > 0 ? fmax(0, (b.busy - a.busy) - (b.own - a.own)) / all : -1,
+        .ctx_invol = b.invol - a.invol,
         .pagefaults_major = b.faults - a.faults,
     };
 }

@@ -133,6 +133,23 @@ static void versions(struct hb_report *r, const char *machine)
     hb_text_add(&r->t, ".\n\n");
 }
 
+// How many points were taken while other processes had more than 5 % of the machine: short samples
+// count in ticks of 10 ms, so a smaller share is not told from none.
+static void busy_points(struct hb_report *r, const char *machine)
+{
+    size_t timed = 0, busy = 0;
+    for (size_t i = 0; i < r->st->r.n; i++) {
+        const struct hb_cell *c = &r->st->r.cells[i];
+        if (!hb_cell_ok(c) || !c->has_pt || strcmp(hb_file_machine(c->file), machine)) continue;
+        timed++;
+        busy += json_number_value(json_object_get(c->entry, "hb_other_cpu_frac")) > 0.05;
+    }
+    hb_text_add(&r->t, "\nOther processes took more than 5 %% of the processor while %zu of these "
+                       "%zu points were timed.%s\n", busy, timed,
+                busy * 10 > timed ? " **Do not trust the times: measure again on a quiet machine.**"
+                                  : "");
+}
+
 void hb_report_measured(struct hb_report *r)
 {
     hb_text_add(&r->t, "## What was measured\n\n"
@@ -156,6 +173,7 @@ void hb_report_measured(struct hb_report *r)
             hb_text_add(&r->t, "No operator was timed: `hyena-bench sweep` does.\n");
             hb_table_free(&t);
         } else hb_table_print(&t, &r->t);
+        busy_points(r, machine);
         size_t runs = 0;
         for (size_t i = 0; i < r->st->lm.n; i++)
             runs += !strcmp(r->st->lm.run[i].machine, machine) && r->st->lm.run[i].ok;
