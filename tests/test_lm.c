@@ -1,4 +1,5 @@
 // test_lm.c: the language model: parameter counts, gradients, repeatability, exchange of parts.
+#include "../bench/lm/data.h"
 #include "../bench/lm/model.h"
 #include "../impls/core/rng.h"
 #include "tests.h"
@@ -191,4 +192,91 @@ Test(lm, learning_rate)
     for (int64_t s = 1; s < steps; s++)
         cr_assert(hb_lm_rate(&c, s) > 0 && hb_lm_rate(&c, s) <= 1);
     cr_expect(fabs(hb_lm_rate(&c, steps - 1) - 0.1) < 0.02, "%g", hb_lm_rate(&c, steps - 1));
+}
+
+// --- what is read and scored ---------------------------------------------------------------------
+
+enum { HELD = 768 };         // 48 windows of 16, 16 of 48, 8 of 96
+
+// The scored targets of the test split in the order of the windows, and what was read before each.
+static int held_out(struct hb_lm_config c, int32_t *before, int32_t *target, double *floor_nats)
+{
+    struct hb_lm_data d;
+    int32_t in[480], to[480];
+    int n = 0;
+    cr_assert_eq(c.batch_tokens, 480);
+    cr_assert_eq(hb_lm_data_open(&c, &d), HB_OK, "%s", hb_error());
+    for (int64_t i = 0; i < hb_lm_data_held_batches(&d, &c, HB_SPLIT_TEST); i++) {
+        hb_lm_data_held(&d, &c, HB_SPLIT_TEST, i, in, to);
+        for (int k = 0; k < 480; k++) {
+            if (to[k] < 0)
+                continue;
+            cr_assert(n < HELD);
+            before[n] = in[k];
+            target[n++] = to[k];
+        }
+    }
+    cr_expect_eq(n, hb_lm_data_held_tokens(&d, &c, HB_SPLIT_TEST));
+    for (int k = 0; k < n; k++)              // the counts' and the floor's tokens: 1..HELD
+        cr_assert(target[k] == d.split[HB_SPLIT_TEST].tok[k + 1] &&
+                  before[k] == d.split[HB_SPLIT_TEST].tok[k], "token %d", k);
+    *floor_nats = d.floor_nll;
+    hb_lm_data_close(&d);
+    return n;
+}
+
+#define MARKOV(...) CONFIG("data=markov", "batch_tokens=480", "tokens=4800", "eval_tokens=768", \
+                           "valid_tokens=768", __VA_ARGS__)
+
+Test(lm, every_length_scores_the_same_tokens)
+{
+    start();
+    static int32_t before[3][HELD], target[3][HELD];
+    double floor_nats[3];
+    cr_expect_eq(held_out(MARKOV("L=16"), before[0], target[0], &floor_nats[0]), HELD);
+    cr_expect_eq(held_out(MARKOV("L=48"), before[1], target[1], &floor_nats[1]), HELD);
+    cr_expect_eq(held_out(MARKOV("L=96", "pattern=A"), before[2], target[2], &floor_nats[2]), HELD);
+    for (int k = 1; k < 3; k++) {
+        cr_expect_arr_eq(target[k], target[0], sizeof target[0]);
+        cr_expect_arr_eq(before[k], before[0], sizeof before[0]);
+        cr_expect(floor_nats[k] == floor_nats[0]);
+    }
+}
+
+static void batch(struct hb_lm_config c, int64_t step, int32_t *in, int32_t *target)
+{
+    struct hb_lm_data d;
+    cr_assert_eq(hb_lm_data_open(&c, &d), HB_OK, "%s", hb_error());
+    hb_lm_data_train(&d, &c, step, in, target);
+    hb_lm_data_close(&d);
+}
+
+Test(lm, batches_depend_on_the_data_seed_alone)
+{
+    start();
+    int32_t in[4][480], target[480];
+    batch(MARKOV("L=48", "seed=2"), 7, in[0], target);
+    batch(MARKOV("L=48", "seed=2", "pattern=A", "attention=attention_naive"), 7, in[1], target);
+    batch(MARKOV("L=48", "seed=3", "data_seed=2", "longconv=longconv_direct"), 7, in[2], target);
+    batch(MARKOV("L=48", "seed=3"), 7, in[3], target);
+    cr_expect_arr_eq(in[1], in[0], sizeof in[0]);
+    cr_expect_arr_eq(in[2], in[0], sizeof in[0]);
+    cr_expect(memcmp(in[3], in[0], sizeof in[0]), "another seed, another order");
+}
+
+// A record's name is its key: no two trainings share one.
+Test(lm, names_differ)
+{
+    char usual[HB_LM_NAME], name[HB_LM_NAME];
+    struct hb_lm_config c = CONFIG("D=128", "heads=2", "ffn=512", "data_seed=1");
+    hb_lm_name(&c, usual, sizeof usual);
+    cr_expect(!strstr(usual, "heads") && !strstr(usual, "ffn") && !strstr(usual, "data_seed"),
+              "defaults are not spelled out: %s", usual);
+    static const char *const words[] = {"positions=learned", "heads=4", "ffn=256", "data_seed=9",
+                                        "w=1", "window=false", "beta2=0.999", "train_z=true"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        c = CONFIG("D=128", words[i]);
+        hb_lm_name(&c, name, sizeof name);
+        cr_expect(strcmp(name, usual), "%s: %s", words[i], name);
+    }
 }

@@ -286,12 +286,16 @@ static int check_sizes(const struct hb_lm_config *c)
     if (c->lmax && c->lmax < c->L)
         return hb_fail(HB_ERR_INPUT, "%s: lmax is %lld, expected 0 or at least L (%lld)", c->where,
                        (long long)c->lmax, (long long)c->L);
+    if (!strcmp(c->data, "markov") && c->tokens + c->L >= INT64_C(1) << 32)
+        return hb_fail(HB_ERR_INPUT, "%s: tokens is %lld, expected less than 2^32 for markov",
+                       c->where, (long long)c->tokens);
     if (c->lr <= 0)
         return hb_fail(HB_ERR_INPUT, "%s: lr is %g, expected more than 0", c->where, c->lr);
     return 0;
 }
 
-int hb_lm_config_finish(struct hb_lm_config *c)
+// The keys that follow from others where they are 0.
+static void resolve(struct hb_lm_config *c)
 {
     if (!c->heads)
         c->heads = c->D % 64 == 0 ? c->D / 64 : 1;
@@ -299,6 +303,11 @@ int hb_lm_config_finish(struct hb_lm_config *c)
         c->ffn = 4 * c->D;
     if (!c->data_seed)
         c->data_seed = c->seed;
+}
+
+int hb_lm_config_finish(struct hb_lm_config *c)
+{
+    resolve(c);
     if (!c->threads)
         c->threads = omp_get_max_threads();
     int rc = check_words(c);
@@ -327,14 +336,52 @@ void hb_lm_impl(const struct hb_lm_config *c, char *buf, size_t cap)
              h && a ? "+" : "", a ? c->attention : "");
 }
 
+// One key as text, with a slash in front: "/w:1".
+static int key_text(const struct key *k, const struct hb_lm_config *c, char *buf, size_t cap)
+{
+    const char *at = (const char *)c + k->at;
+    switch (k->kind) {
+    case WORD: return snprintf(buf, cap, "/%s:%s", k->name, at);
+    case INT: return snprintf(buf, cap, "/%s:%lld", k->name, (long long)*(const int64_t *)at);
+    case REAL: return snprintf(buf, cap, "/%s:%g", k->name, *(const double *)at);
+    case BOOL: return snprintf(buf, cap, "/%s:%s", k->name, *(const bool *)at ? "true" : "false");
+    }
+    return 0;
+}
+
+// What decides the training and has no place of its own in the name: there if not at its default.
+static void other_keys(const struct hb_lm_config *c, char *buf, size_t cap)
+{
+    static const char *const names[] = {
+        "positions", "heads", "ffn", "data_seed", "source_seed", "warmup", "lr_final",
+        "weight_decay", "beta1", "beta2", "clip", "order", "emb_dim", "filter_width", "lmax", "w",
+        "shift", "window", "train_z", "package_layout", "markov_order", "markov_symbols",
+        "recall_vocab", "recall_train", "recall_test"};
+    struct hb_lm_config usual;
+    size_t n = 0;
+    hb_lm_config_default(&usual);
+    usual.D = c->D;
+    usual.seed = c->seed;
+    resolve(&usual);
+    buf[0] = '\0';
+    for (size_t i = 0; i < sizeof names / sizeof *names && n < cap; i++) {
+        char mine[HB_LM_WORD + 32], its[HB_LM_WORD + 32];
+        key_text(find(names[i]), c, mine, sizeof mine);
+        key_text(find(names[i]), &usual, its, sizeof its);
+        if (strcmp(mine, its))
+            n += (size_t)snprintf(buf + n, cap - n, "%s", mine);
+    }
+}
+
 void hb_lm_name(const struct hb_lm_config *c, char *buf, size_t cap)
 {
-    char impl[3 * HB_LM_WORD];
+    char impl[3 * HB_LM_WORD], other[HB_LM_NAME];
     hb_lm_impl(c, impl, sizeof impl);
+    other_keys(c, other, sizeof other);
     snprintf(buf, cap,
              "lm:%s/dev:cpu0/dt:f32/B:%lld/D:%lld/L:%lld/layers:%lld/seed:%lld/data:%s/tokens:%lld/"
-             "lr:%g/T:%lld/scope:step/manual_time",
+             "lr:%g/T:%lld%s/scope:step/manual_time",
              impl, (long long)hb_lm_batch(c), (long long)c->D, (long long)c->L,
              (long long)c->layers, (long long)c->seed, c->data, (long long)c->tokens, c->lr,
-             (long long)c->threads);
+             (long long)c->threads, other);
 }

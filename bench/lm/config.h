@@ -22,7 +22,8 @@ struct hb_lm_config {
     char pattern[HB_LM_WORD], longconv[HB_LM_WORD], attention[HB_LM_WORD], positions[HB_LM_WORD];
     // "main", "control", "equality", "bar", ...: for readers of the record
     char purpose[HB_LM_WORD];
-    int64_t D, layers, heads, ffn;       // heads 0: one per 64 channels; ffn 0: 4 D
+    // heads 0: one per 64 channels, one if 64 does not divide D; ffn 0: 4 D
+    int64_t D, layers, heads, ffn;
     // B = batch_tokens / L sequences a step, tokens / batch_tokens steps
     int64_t L, batch_tokens, tokens;
     char data[HB_LM_WORD];               // a corpus (datasets/corpus.h), "markov" or "recall"
@@ -56,7 +57,8 @@ int64_t hb_lm_batch(const struct hb_lm_config *c);             // B
 int64_t hb_lm_steps(const struct hb_lm_config *c);
 bool hb_lm_is_counts(const struct hb_lm_config *c);            // bigram, trigram
 bool hb_lm_has(const struct hb_lm_config *c, char letter);
-// The record's name: lm:H:longconv_fftw/dev:cpu0/dt:f32/B:16/D:64/L:256/layers:2/...
+// The record's name: lm:H:longconv_fftw/dev:cpu0/dt:f32/B:16/D:64/L:256/layers:2/..., and every
+// other key that decides what is trained, where it is not at its default: .../w:1/...
 void hb_lm_name(const struct hb_lm_config *c, char *buf, size_t cap);
 // What follows "lm:": the pattern and the implementations it uses, "H:longconv_fftw",
 // "HA:longconv_fftw+attention_flash".

@@ -207,7 +207,7 @@ json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
     put_int(e, "hb_steps", r->steps);
     put_real(e, "hb_lr", c->lr);
     put_int(e, "hb_batch_tokens", c->batch_tokens);
-    put_int(e, "hb_train_tokens", r->steps * c->batch_tokens);
+    put_int(e, "hb_train_tokens", r->train_tokens);
     put_int(e, "hb_eval_tokens", r->held_tokens);
     put_real(e, "hb_train_s", r->train_s);
     put_real(e, "hb_eval_s", r->eval_s);

@@ -160,6 +160,7 @@ static int network(struct run *x)
     struct hb_lm_result *r = x->r;
     const size_t ids = (size_t)x->c->batch_tokens * sizeof(int32_t);
     r->steps = hb_lm_steps(x->c);
+    r->train_tokens = r->steps * x->c->batch_tokens;
     x->in = malloc(ids);
     x->target = malloc(ids);
     r->loss = malloc((size_t)r->steps * sizeof *r->loss);
@@ -197,6 +198,7 @@ static int counts(struct run *x)
     r->eval_s = 1e-9 * (double)(hb_now_ns() - t1);
     r->eval_ns_per_token = 1e9 * r->eval_s / (double)x->c->eval_tokens;
     r->held_tokens = x->c->eval_tokens;
+    r->train_tokens = s[HB_SPLIT_TRAIN].n;
     r->ngram_m = g.m;
     r->rss_peak_bytes = rss_peak();
     hb_ngram_free(&g);

@@ -6,6 +6,7 @@
 
 struct hb_lm_result {
     int64_t steps, params, vocab, held_tokens;
+    int64_t train_tokens;        // read in all steps; counts: of the whole training split
     double *loss;                // (steps) mean nats of each step's batch, owned
     double *step_ns;             // (steps) wall time of each step, batch to update, owned
     // (n_eval) on valid; step 0: before training. owned
