@@ -6,9 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "apply.h"
+#include "child.h"
 #include "cli.h"
 #include "commands.h"
 
@@ -247,7 +249,9 @@ static int write_outputs(struct hb_apply *a)
     int rc = a->grads_path ? hb_st_write(a->grads_path, a->grads, a->n_grads) : 0;
     if (rc) return rc;
     rc = hb_npy_write(a->out_path, like->rank, like->shape, a->y);
-    if (rc && a->grads_path) unlink(a->grads_path);          // never one without the other
+    struct stat st;              // never one without the other; but no device is removed
+    if (rc && a->grads_path && stat(a->grads_path, &st) == 0 && S_ISREG(st.st_mode))
+        unlink(a->grads_path);
     return rc;
 }
 
@@ -280,7 +284,7 @@ int hb_cmd_apply(int argc, char **argv)
     struct hb_apply *a = calloc(1, sizeof *a);
     if (!a) return hb_exit_code("apply", hb_fail(HB_ERR_OOM, "out of memory"));
     int rc = parse(argc, argv, a);
-    if (!rc) rc = hb_host_init((int)a->threads, 0);
+    if (!rc) rc = hb_host_init((int)a->threads, hb_default_mem_limit());
     if (!rc) {
         rc = apply(a);
         clean(a);

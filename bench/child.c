@@ -212,11 +212,14 @@ static void keep_tail(struct child *c, const char *p, size_t n)
     c->n_tail += n - over;
 }
 
-// Reads all that is there from one of the two pipes; closes it at end of file. HB_ERR_RUN: memory.
+// Reads what is there from one of the two pipes; closes it at end of file. HB_ERR_RUN: memory.
+// Not more than MOST_READS parts, or a child that never stops talking would escape its limits; what
+// an ended child has left in a pipe is less.
 static int drain(struct child *c, int *fd, bool is_reply)
 {
+    enum { MOST_READS = 128 };           // 2 MiB; a pipe holds 64 KiB, at most 1 MiB
     char part[16384];
-    while (*fd >= 0) {
+    for (int reads = 0; *fd >= 0 && reads < MOST_READS; reads++) {
         ssize_t n = read(*fd, part, sizeof part);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) return 0;

@@ -32,6 +32,9 @@ static int parse_scaled(const char *what, const char *text, const char *unit, co
     if (errno == ERANGE) return hb_fail(HB_ERR_INPUT, "%s: '%.100s' is out of range", what, text);
     double part = 0;
     if (*end == '.' && isdigit((unsigned char)end[1])) {
+        const char *behind = end + 1 + strspn(end + 1, "0123456789");
+        if (*behind == 'e' || *behind == 'E')         // strtod would take "1.5e3G" for 1 + 500 G
+            return bad_number(what, text, expected);
         part = strtod(end, &end);
         if (*end == '\0')
             return bad_number(what, text, expected);  // "1.5" alone is no whole number
@@ -43,7 +46,7 @@ static int parse_scaled(const char *what, const char *text, const char *unit, co
     if (*end && strcmp(end, unit) == 0) end += strlen(unit);
     double rest = part * (double)factor;
     if (*end || rest != floor(rest)) return bad_number(what, text, expected);
-    long long value, extra = whole < 0 ? -(long long)rest : (long long)rest;
+    long long value, extra = text[0] == '-' ? -(long long)rest : (long long)rest;    // "-0.5k"
     if (__builtin_mul_overflow(whole, factor, &value) ||
         __builtin_add_overflow(value, extra, &value))
         return hb_fail(HB_ERR_INPUT, "%s: '%.100s' is out of range", what, text);
@@ -180,7 +183,13 @@ static int print_help(const struct hb_cli *c)
                  o->metavar ? o->metavar : "");
         printf("  %-24s %s\n", left, o->help);
     }
-    if (c->example) printf("\nexample\n  %s\n", c->example);
+    if (c->example) printf("\nexample\n");
+    for (const char *line = c->example; line && *line;) {
+        line += strspn(line, " ");
+        size_t n = strcspn(line, "\n");
+        printf("  %.*s\n", (int)n, line);
+        line += n + (line[n] == '\n');
+    }
     return HB_CLI_HELP;
 }
 

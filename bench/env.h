@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 size_t hb_llc_bytes(void);           // largest cache of cpu0; 32 MiB if the system does not say
+size_t hb_llc_total_bytes(void);     // of all caches of that level
 size_t hb_cache_bytes(int level);    // data or unified cache of that level of cpu0; 0: unknown
 bool hb_cpu_has(const char *flag);   // a flag of /proc/cpuinfo, "avx512f"
 double hb_cpu_mhz(void);             // now; 0: unknown

@@ -125,6 +125,16 @@ size_t hb_llc_bytes(void)
     return largest ? largest : 32u << 20;
 }
 
+// All caches of the last level together: processors of many cores have one for every few of them.
+size_t hb_llc_total_bytes(void)
+{
+    struct cache c, llc = { .bytes = 0 };
+    for (int i = 0; read_cache(i, &c); i++)
+        if (c.bytes > llc.bytes) llc = c;
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN), per = llc.sharing > 0 ? llc.sharing : 1;
+    return llc.bytes && cpus > per ? llc.bytes * (size_t)((cpus + per - 1) / per) : hb_llc_bytes();
+}
+
 // --- libraries -----------------------------------------------------------------------------------
 
 struct wanted { const char *stem; char *buf; size_t cap; bool found; };

@@ -41,13 +41,9 @@ static const char *exe_build_dir(void)
              n > 0 ? "" : "./hyena-bench");
     to_parent(exe);
     snprintf(impls, sizeof impls, "%s/impls", exe);
-    if (!is_folder(impls)) {
-        char parent[3900];
-        snprintf(parent, sizeof parent, "%s", exe);
-        to_parent(parent);
-        snprintf(impls, sizeof impls, "%s/impls", parent);
-        if (is_folder(impls)) memcpy(exe, parent, sizeof exe);
-    }
+    // Only from tests/: the parent of build/ has a folder impls, too, that of the sources.
+    const char *name = strrchr(exe, '/');
+    if (!is_folder(impls) && name && strcmp(name, "/tests") == 0) to_parent(exe);
     snprintf(dir, sizeof dir, "%s", exe);
     return dir;
 }
@@ -120,25 +116,49 @@ static int write_all(int fd, const char *data, size_t bytes)
         data += n;
         bytes -= (size_t)n;
     }
-    return fsync(fd);
+    return 0;
+}
+
+// A device or a pipe is written to: renaming a file over /dev/null would take it from everybody.
+static int write_into(const char *path, const void *data, size_t bytes)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    int why = fd < 0 || write_all(fd, data, bytes) ? errno : 0;
+    if (fd >= 0 && close(fd) != 0 && !why) why = errno;
+    return why ? hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(why)) : 0;
+}
+
+// target: the file itself where path is a link.
+static int replace_file(const char *path, const char *target, const void *data, size_t bytes)
+{
+    static atomic_uint serial;
+    char tmp[4400];
+    int fd = -1, tries = 0;
+    do {                         // a name that is taken: of a killed process that had our number
+        int n = snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", target, (long)getpid(),
+                         atomic_fetch_add(&serial, 1));
+        if (n < 0 || (size_t)n >= sizeof tmp)
+            return hb_fail(HB_ERR_RUN, "cannot write %.200s...: name too long", path);
+        fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    } while (fd < 0 && errno == EEXIST && ++tries < 100);
+    if (fd < 0) return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(errno));
+    int why = write_all(fd, data, bytes) || fsync(fd) ? errno : 0;
+    if (close(fd) != 0 && !why) why = errno;                     // a full disk may show only here
+    if (!why && rename(tmp, target) != 0) why = errno;
+    if (!why) return 0;
+    unlink(tmp);
+    return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(why));
 }
 
 int hb_write_file(const char *path, const void *data, size_t bytes)
 {
-    static atomic_uint serial;
-    char tmp[4400];
-    int n = snprintf(tmp, sizeof tmp, "%s.%ld.%u.tmp", path, (long)getpid(),
-                     atomic_fetch_add(&serial, 1));
-    if (n < 0 || (size_t)n >= sizeof tmp)
-        return hb_fail(HB_ERR_RUN, "cannot write %.200s...: name too long", path);
-    int fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (fd < 0) return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(errno));
-    int why = write_all(fd, data, bytes) ? errno : 0;
-    if (close(fd) != 0 && !why) why = errno;                     // a full disk may show only here
-    if (!why && rename(tmp, path) != 0) why = errno;
-    if (!why) return 0;
-    unlink(tmp);
-    return hb_fail(HB_ERR_RUN, "cannot write %s: %s", path, strerror(why));
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return write_into(path, data, bytes);
+    char *target = realpath(path, NULL);       // NULL: it is not there yet
+    int rc = replace_file(path, target ? target : path, data, bytes);
+    free(target);
+    return rc;
 }
 
 // --- hashes --------------------------------------------------------------------------------------

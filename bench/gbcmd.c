@@ -18,8 +18,6 @@
 #include "sample.h"
 #include "sweep.h"
 
-// Above this many flop the judge samples rows, as in run and sweep.
-#define JUDGE_FLOP 2e9
 #define FLAG "--benchmark_"
 
 struct entry {
@@ -54,10 +52,9 @@ static int judge(struct entry *e)
     snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
     const struct hb_check_opts o = { .input = HB_IN_NORMAL,
                                      .backward = e->pt.p.backward,
-                                     .judge_flop = JUDGE_FLOP,
+                                     .judge_flop = HB_JUDGE_FLOP,
                                      .cache_dir = cache };
-    int rc = hb_mkdirs(cache);
-    if (rc == 0) rc = hb_check_point(&e->pt, &o, &res);
+    int rc = hb_check_point(&e->pt, &o, &res);
     if (rc == 0 && !res.ok) rc = hb_fail(HB_ERR_RUN, "wrong: %s", res.detail);
     e->judged = rc == 0;
     return rc;
@@ -317,7 +314,7 @@ int hb_cmd_gbench(int argc, char **argv)
     int rc = hb_cli_parse(&cli, n_ours, args, NULL, &n_pos);
     struct list l = { 0 };
     if (rc == 0) rc = check_flags(n_theirs, theirs);
-    if (rc == 0) rc = hb_host_init(0, 0);
+    if (rc == 0) rc = hb_host_init(0, hb_default_mem_limit());
     if (rc == 0) rc = hb_registry_load();
     if (rc == 0) rc = make_list(&l, points);
     if (rc == 0) rc = run(&l, n_theirs, theirs);

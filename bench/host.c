@@ -5,7 +5,8 @@
 //           is a compare-and-swap on the counter: two threads can never pass the limit together.
 // Message   One per process. The first who fails writes it; later ones are consequences and change
 //           nothing.
-// Threads   What the affinity mask and the cgroup's CPU quota allow, whichever is less.
+// Threads   What the affinity mask, the cgroup's CPU quota and OMP_THREAD_LIMIT allow, whichever is
+//           least.
 #include <assert.h>
 #include <cblas.h>
 #include <errno.h>
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "host.h"
 
@@ -197,8 +199,10 @@ static int cgroup_threads(void)
 
 int hb_available_threads(void)
 {
-    int n = affinity_threads(), q = cgroup_threads();
+    int n = affinity_threads(), q = cgroup_threads(), most = omp_get_thread_limit();
     if (q > 0 && q < n) n = q;
+    if (n > most) n = most;          // OMP_THREAD_LIMIT
+    if (n > MAX_THREADS) n = MAX_THREADS;
     return n > 0 ? n : 1;
 }
 
@@ -232,18 +236,20 @@ int hb_host_init(int threads, size_t mem_limit)
                        "OpenBLAS: its OpenMP build is needed (package libopenblas0-openmp), "
                        "this one is of kind %d",
                        openblas_get_parallel());
+    // OMP_DYNAMIC and OMP_THREAD_LIMIT would quietly give fewer threads than the record says.
+    if (omp_get_thread_limit() < host.threads)
+        return hb_fail(HB_ERR_INPUT, "threads: %d, but OMP_THREAD_LIMIT is %d", host.threads,
+                       omp_get_thread_limit());
+    omp_set_dynamic(0);
     omp_set_num_threads(host.threads);
     openblas_set_num_threads(host.threads);
 
     host.device = hb_device_cpu(&host);
     if (!host.device) return hb_error_code() ? hb_error_code() : HB_ERR_RUN;
     const char *dir = hb_machine_dir();
-    if (hb_mkdirs(dir) == 0) {
-        host.cache_dir = dir;
-    } else {
-        hb_error_clear();  // a read-only build folder costs wisdom and caches, nothing else
-        host.cache_dir = "";
-    }
+    if (hb_mkdirs(dir)) hb_error_clear();
+    // A read-only build folder costs wisdom and caches, nothing else.
+    host.cache_dir = access(dir, W_OK) == 0 ? dir : "";
     return 0;
 }
 

@@ -47,7 +47,8 @@ const char *hb_impls_dir(void);      // impls/ in the executable's folder, or in
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
 const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, references
 int hb_mkdirs(const char *path);
-// Whole-file write: a temporary in the same folder, fsync, rename. Returns 0 or HB_ERR_RUN.
+// Whole-file write: a temporary in the same folder, fsync, rename; of a link the target.
+// A device or a pipe is written into. Returns 0 or HB_ERR_RUN.
 int hb_write_file(const char *path, const void *data, size_t bytes);
 int hb_sha256_file(const char *path, char hex[65]);
 void hb_sha256(const void *data, size_t bytes, char hex[65]);

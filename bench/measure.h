@@ -63,7 +63,8 @@ struct hb_taken {
     const struct hb_check_result *check;
     const char *plan_text;                           // "" if the implementation says nothing
     int64_t plan_ns, wall_ns, t_start_ns;
-    size_t alloc_peak_bytes, rss_peak_bytes, io_bytes;   // alloc_peak: with plan and guards
+    size_t alloc_peak_bytes, io_bytes;               // alloc_peak: with plan and guards
+    size_t rss_peak_bytes;                           // 0: unknown
     double steal_frac;                               // of all cores while sampling; < 0: unknown
     double other_frac;                               // used by other processes, likewise
     int64_t ctx_invol, pagefaults_major;

@@ -27,13 +27,29 @@ static size_t mem_available(void)
     return kib ? (size_t)kib << 10 : SIZE_MAX;
 }
 
+// File cache in a group's usage that the kernel gives back first; 0 if it does not say.
+static size_t idle_cache(const char *dir)
+{
+    char path[4400], line[256];
+    unsigned long long v, most = 0;
+    snprintf(path, sizeof path, "%s/memory.stat", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof line, f))
+        if ((sscanf(line, "inactive_file %llu", &v) == 1
+             || sscanf(line, "total_inactive_file %llu", &v) == 1) && v > most)
+            most = v;
+    if (f) fclose(f);
+    return (size_t)most;
+}
+
 static size_t room(const char *dir, const char *max, const char *now)
 {
     char path[4400];
     snprintf(path, sizeof path, "%s/%s", dir, max);
     size_t limit = number_in(path, SIZE_MAX);
     snprintf(path, sizeof path, "%s/%s", dir, now);
-    size_t used = number_in(path, 0);
+    size_t used = number_in(path, 0), idle = idle_cache(dir);
+    used -= idle < used ? idle : used;
     return limit == SIZE_MAX ? SIZE_MAX : limit > used ? limit - used : 0;
 }
 

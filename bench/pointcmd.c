@@ -149,7 +149,9 @@ static int open_side(struct side *s, const char *name, const struct request *r)
     s->impl = hb_registry_find(s->pt.impl);
     if (!s->impl) return HB_ERR_INPUT;
     const char *why = hb_point_refuses(&s->pt, s->impl);
-    return why ? hb_fail(HB_ERR_REFUSED, "%s", why) : 0;
+    bool pair = r->n == 2;           // which of the two?
+    return why ? hb_fail(HB_ERR_REFUSED, "%s%s%s", pair ? s->pt.impl : "", pair ? ": " : "", why)
+               : 0;
 }
 
 // The planning step. A problem that is refused or does not fit is not its business.
@@ -188,8 +190,6 @@ static int try_and_judge(struct side *s, const struct request *r, bool *ok)
     if (rc) return rc;
     char cache[4200];
     snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
-    rc = hb_mkdirs(cache);
-    if (rc) return rc;
     struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward,
                                .judge_flop = r->judge_flop, .cache_dir = cache };
     rc = hb_check_point(&s->pt, &o, &s->check);
@@ -197,15 +197,15 @@ static int try_and_judge(struct side *s, const struct request *r, bool *ok)
     return rc;
 }
 
+static bool rss_restarted;           // else the system's peak includes the judge: it is left out
+
 // From now on memory counts: freed pages go back, the kernel's high-water mark and our own restart.
 static void reset_peaks(void)
 {
     malloc_trim(0);
     FILE *f = fopen("/proc/self/clear_refs", "we");
-    if (f) {
-        fputs("5", f);            // 5: reset VmHWM (proc(5)), or RSS peaks include the judge
-        fclose(f);
-    }
+    rss_restarted = f && fputs("5", f) >= 0;      // 5: reset VmHWM (proc(5))
+    if (f && fclose(f) != 0) rss_restarted = false;
     hb_host_reset_peak();
 }
 
@@ -284,7 +284,8 @@ static struct hb_taken taken_of(const struct side *s, struct state a, struct sta
         .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check,
         .plan_text = s->plan_text,
         .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
-        .alloc_peak_bytes = hb_host_mem().peak, .rss_peak_bytes = rss_peak(),
+        .alloc_peak_bytes = hb_host_mem().peak,
+        .rss_peak_bytes = rss_restarted ? rss_peak() : 0,
         .io_bytes = s->in.bytes,
         .setup_s = setup_s,
         .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1,
@@ -307,6 +308,13 @@ static int answer(struct side *side, int n, struct state a, double setup_s)
     return doc ? reply("ok", "", doc) : hb_fail(HB_ERR_RUN, "out of memory for the reply");
 }
 
+static int wrong(const struct side *s, int n, const char *detail)
+{
+    char text[HB_NAME_MAX + 300];
+    snprintf(text, sizeof text, "%s%s%s", n == 2 ? s->pt.impl : "", n == 2 ? ": " : "", detail);
+    return reply("wrong", text, NULL);
+}
+
 static int measure(struct side *side, const struct request *r)
 {
     int64_t t0 = hb_now_ns();
@@ -314,7 +322,7 @@ static int measure(struct side *side, const struct request *r)
     for (int i = 0; i < r->n; i++) {
         bool ok = true;
         if ((rc = try_and_judge(&side[i], r, &ok)) != 0) return rc;
-        if (!ok) return reply("wrong", side[i].check.detail, NULL);
+        if (!ok) return wrong(&side[i], r->n, side[i].check.detail);
     }
     reset_peaks();
     const char *names[2];
@@ -337,7 +345,7 @@ static int measure(struct side *side, const struct request *r)
     if (rc) return rc;
     for (int i = 0; i < r->n; i++)
         if (!hb_inputs_guards_ok(&side[i].in))
-            return reply("wrong", "it wrote outside its tensors while timed", NULL);
+            return wrong(&side[i], r->n, "it wrote outside its tensors while timed");
     return answer(side, r->n, a, setup_s);
 }
 

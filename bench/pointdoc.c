@@ -114,6 +114,8 @@ static int put_quality(json_t *e, const struct hb_taken *t)
                                                     : "float64 judge")
           || put_int(e, "hb_ctx_invol", t->ctx_invol)
           || put_int(e, "hb_pagefaults_major", t->pagefaults_major);
+    if (!rc && t->rss_peak_bytes)
+        rc = put_int(e, "hb_rss_peak_bytes", (int64_t)t->rss_peak_bytes);
     if (!rc && t->steal_frac >= 0) rc = put_real(e, "hb_steal_frac", t->steal_frac);
     if (!rc && t->other_frac >= 0) rc = put_real(e, "hb_other_cpu_frac", t->other_frac);
     return rc;

@@ -6,7 +6,7 @@
 //           best (other work on the machine) up to MAX_ROUNDS rounds are made; if it still is then,
 //           the file says `disturbed` and the next call measures again.
 // Kernels   FMA chains in registers (roofpeak.c); SGEMM of OpenBLAS; sums over a part of a buffer
-//           that fits half into L2 or L3, and over one of four times the last-level cache; a copy
+//           that fits half into L2 or L3, and over one of four times all last-level caches; a copy
 //           of that size.
 // Cost      about 3 s on a quiet machine with 2 threads, at most 20 s on a busy one.
 #include <cblas.h>
@@ -148,7 +148,7 @@ static int bench_open(struct bench *b)
 {
     b->l2_bytes = hb_cache_bytes(2);
     b->l3_bytes = hb_cache_bytes(3);
-    b->big_bytes = 4 * hb_llc_bytes();
+    b->big_bytes = 4 * hb_llc_total_bytes();
     size_t least = (size_t)2 * GEMM_MAX * GEMM_MAX * sizeof(float),
            most = hb_default_mem_limit() / 4;
     if (b->big_bytes > most) b->big_bytes = most / 4096 * 4096;
@@ -157,9 +157,13 @@ static int bench_open(struct bench *b)
     b->dst = aligned_alloc(4096, b->big_bytes);
     if (!b->src || !b->dst)
         return hb_fail(HB_ERR_OOM, "roofline: no memory for two times %zu bytes", b->big_bytes);
-    float *a = (float *)(void *)b->src;
-    for (size_t i = 0; i < b->big_bytes / sizeof *a; i++) a[i] = (float)(i % 1021) * 0x1p-10f;
-    memset(b->dst, 0, b->big_bytes);
+    float *a = (float *)(void *)b->src, *c = (float *)(void *)b->dst;
+    // Every thread touches its part first, so that it lies in the memory next to that thread.
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < b->big_bytes / sizeof *a; i++) {
+        a[i] = (float)(i % 1021) * 0x1p-10f;
+        c[i] = 0;
+    }
     return 0;
 }
 
@@ -324,7 +328,7 @@ static double bound_ns(const struct hb_roofline *r, int threads, struct hb_work 
     double l2 = between(o->l2_read, a->l2_read, threads, r->threads);
     double l3 = between(o->l3_read, a->l3_read, threads, r->threads);
     if (!cold && w.bytes_min <= (double)hb_cache_bytes(2) * threads) bytes = fmax(bytes, l2);
-    else if (!cold && w.bytes_min <= (double)hb_llc_bytes()) bytes = fmax(bytes, l3);
+    else if (!cold && w.bytes_min <= (double)hb_llc_total_bytes()) bytes = fmax(bytes, l3);
     return 1e9 * fmax(w.flop_min / flops, w.bytes_min / bytes);
 }
 

@@ -131,8 +131,9 @@ static void print_point(const struct hb_measured *m, struct hb_text *out)
     else hb_text_add(out, " (no bound: 'hyena-bench roofline' has not run here)\n");
     hb_text_add(out, "error      %s relative L2 (at most %s)\n", hb_str_num(err).s,
                 hb_str_num(tol).s);
-    hb_text_add(out, "memory     %s allocated at most, %s resident\n",
-                hb_str_bytes(m->alloc_peak_bytes).s, hb_str_bytes(rss).s);
+    hb_text_add(out, "memory     %s allocated at most", hb_str_bytes(m->alloc_peak_bytes).s);
+    if (rss > 0) hb_text_add(out, ", %s resident\n", hb_str_bytes(rss).s);
+    else hb_text_add(out, "\n");
     hb_text_add(out, "planning   %s\n", hb_str_time(plan).s);
 }
 

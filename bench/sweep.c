@@ -292,7 +292,8 @@ static int copy_out(const struct job *j, const char *path)
 static void print_how_to_resume(const struct job *j)
 {
     const struct args *a = j->a;
-    printf("interrupted; to continue:  hyena-bench sweep %s --resume%s", j->s.path,
+    const char *q = strpbrk(j->s.path, " \t$&()*?;<>|\"\\`!") ? "'" : "";  // for the shell
+    printf("interrupted; to continue:  hyena-bench sweep %s%s%s --resume%s", q, j->s.path, q,
            a->refine ? " --refine" : "");
     if (a->glob) printf(" --impl '%s'", a->glob);
     if (a->lengths) printf(" --lengths %s", a->lengths);

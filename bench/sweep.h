@@ -109,15 +109,18 @@ void hb_sweep_learn(struct sweep *s, struct sweep_item *it, const struct hb_meas
 // The same from a record that is there: {benchmarks, hb_skips, hb_pairs}. False: dropped.
 bool hb_sweep_restore(struct sweep_item *it, const json_t *doc);
 
-// The crossing of refinement r over the lengths measured so far. Returns their number, or HB_ERR_*.
-int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struct hb_crossing *x);
+// The crossing of refinement r over the lengths measured so far, of points up to this priority
+// (INT64_MAX: all). Returns their number, or HB_ERR_*.
+int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, int64_t priority,
+                      struct hb_crossing *x);
 // The planning step; planning gets {implementation: seconds}.
 int hb_sweep_plan(const struct sweep *s, json_t *planning);
 
-// The next length that would sharpen refinement r: between the measured lengths around its
-// crossover; 0: there is none or it is sharp enough.
-// The first pass of its group.
+// The first pass of a refinement's group.
 enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r);
+// The next length that would sharpen refinement r: between the measured lengths around its
+// crossover; 0: there is none or it is sharp enough. Of what was measured only points up to its
+// priority count, so that a resumed sweep, which has later ones already, takes the same lengths.
 int64_t hb_sweep_refine_length(const struct sweep *s, const struct sweep_refine *r);
 
 double hb_sweep_left(const struct sweep *s);     // seconds of the budget; INFINITY: no limit

@@ -29,11 +29,12 @@ enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refi
     return HB_PASS_FWD;
 }
 
-// Is this measured point one of the two curves (same setting but for length, heads and order)?
-static bool on_curve(const struct sweep_item *it, const struct hb_point *like)
+// Is this measured point one of the two curves (same setting but for length)?
+static bool on_curve(const struct sweep_item *it, const struct hb_point *like, int64_t priority)
 {
     const struct hb_point *pt = &it->pt[0];
-    return it->n == 1 && it->state == ITEM_DONE && it->status && !strcmp(it->status, "ok")
+    return it->n == 1 && it->priority <= priority && it->state == ITEM_DONE
+        && it->status && !strcmp(it->status, "ok")
         && !strcmp(pt->impl, like->impl) && pt->pass == like->pass && pt->mode == like->mode
         && pt->p.B == like->p.B && pt->p.D == like->p.D && pt->p.H == like->p.H
         && pt->p.dtype == like->p.dtype && pt->p.threads == like->p.threads
@@ -48,15 +49,15 @@ static int by_length(const void *x, const void *y)
 
 // The lengths that both have. Returns how many, or HB_ERR_OOM.
 static int common(const struct sweep *s, const struct hb_point *a, const struct hb_point *b,
-                  enum sweep_what what, struct hb_curve_pt **out)
+                  enum sweep_what what, int64_t priority, struct hb_curve_pt **out)
 {
     int n = 0;
     if (!(*out = calloc(s->n + 1, sizeof **out)))
         return hb_fail(HB_ERR_OOM, "no memory for a curve");
     for (size_t i = 0; i < s->n; i++)
-        for (size_t k = 0; k < s->n && on_curve(&s->items[i], a); k++) {
+        for (size_t k = 0; k < s->n && on_curve(&s->items[i], a, priority); k++) {
             const struct sweep_item *x = &s->items[i], *y = &s->items[k];
-            if (!on_curve(y, b) || y->pt[0].p.L != x->pt[0].p.L) continue;
+            if (!on_curve(y, b, priority) || y->pt[0].p.L != x->pt[0].p.L) continue;
             bool t = what == SWEEP_TIME;
             (*out)[n++] = (struct hb_curve_pt){
                 .L = (double)x->pt[0].p.L, .a = t ? x->median_ns : x->mem_bytes,
@@ -69,7 +70,8 @@ static int common(const struct sweep *s, const struct hb_point *a, const struct 
     return n;
 }
 
-int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struct hb_crossing *x)
+int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, int64_t priority,
+                      struct hb_crossing *x)
 {
     const struct sweep_group *g = group_of(s, r);
     struct hb_point a, b;
@@ -79,7 +81,7 @@ int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struc
     int rc = hb_sweep_point(&g->set, r->a, ROUND_TO, pass, &a);
     if (!rc) rc = hb_sweep_point(&g->set, r->b, ROUND_TO, pass, &b);
     if (rc) return rc;
-    int n = common(s, &a, &b, r->what, &c);
+    int n = common(s, &a, &b, r->what, priority, &c);
     if (n >= 2) hb_cross(c, (size_t)n, 1, x);
     free(c);
     return n;
@@ -88,7 +90,7 @@ int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, struc
 int64_t hb_sweep_refine_length(const struct sweep *s, const struct sweep_refine *r)
 {
     struct hb_crossing x;
-    if (hb_sweep_crossing(s, r, &x) < 2) return 0;
+    if (hb_sweep_crossing(s, r, r->priority, &x) < 2) return 0;
     if (x.kind != HB_CROSS_SINGLE && x.kind != HB_CROSS_MULTIPLE) return 0;
     if (!(x.bracket_hi > NARROW * x.bracket_lo)) return 0;
     int64_t L = (int64_t)(round(sqrt(x.bracket_lo * x.bracket_hi) / ROUND_TO) * ROUND_TO);

@@ -82,6 +82,8 @@ Test(point, lengths_and_sizes)
     int64_t v;
     cr_expect(hb_parse_size("--mem-limit", "4G", &v) == HB_OK && v == (int64_t)4 << 30);
     cr_expect_eq(hb_parse_size("--mem-limit", "four", &v), HB_ERR_INPUT);
+    cr_expect_eq(hb_parse_size("--mem-limit", "1.5e3G", &v), HB_ERR_INPUT);
     cr_expect_eq(hb_parse_int("--L", "12x", 1, 100, &v), HB_ERR_INPUT);
     cr_expect_eq(hb_parse_int("--L", "101", 1, 100, &v), HB_ERR_INPUT);
+    cr_expect(hb_parse_int("--x", "-0.5k", -4096, 4096, &v) == HB_OK && v == -512);
 }

@@ -1,5 +1,6 @@
 // test_record.c: results: written point by point, never half, found again; read strictly.
 #include <glob.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "../bench/record.h"
 #include "tests.h"
@@ -154,5 +155,21 @@ Test(record, failed_write_leaves_nothing)
         files += strstr(g.gl_pathv[i], "t.json") != NULL;
     cr_expect_eq(files, 1, "temporaries were left");
     globfree(&g);
+    done();
+}
+
+// A link stays a link: the file behind it is the one that is replaced.
+Test(record, a_link_stays_a_link)
+{
+    start_in_tmp();
+    char file[4200], name[4200];
+    struct stat st;
+    snprintf(file, sizeof file, "%s/file.json", folder);
+    snprintf(name, sizeof name, "%s/link.json", folder);
+    cr_assert_eq(hb_write_file(file, "old", 3), HB_OK);
+    cr_assert_eq(symlink("file.json", name), 0);
+    cr_assert_eq(hb_write_file(name, "newer", 5), HB_OK, "%s", hb_error());
+    cr_expect(lstat(name, &st) == 0 && S_ISLNK(st.st_mode), "the link is gone");
+    cr_expect(lstat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 5, "not written");
     done();
 }
