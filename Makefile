@@ -50,6 +50,7 @@ WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
 	$(Q)$(SUB) $(B)/hyena-bench plugins
+	$(if $(wildcard impls/*/*.cu),,@echo "  optional, left out: CUDA and MPI (nothing in this build uses them)")
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -121,7 +122,9 @@ report: ## everything: install, build, measure, train, plot, write build/report/
 	$(Q)$(MAKE) --no-print-directory all datasets
 	$(Q)$(MAKE) --no-print-directory measure
 	$(Q)$(MAKE) --no-print-directory train
-	$(Q)rm -rf $(B)/report && $(HB) crossover && $(HB) plot && $(HB) report
+	$(Q)$(HB) crossover
+	$(Q)rm -rf $(B)/report.new && $(HB) report --out $(B)/report.new >/dev/null
+	$(Q)rm -rf $(B)/report && mv $(B)/report.new $(B)/report && echo "$(B)/report/REPORT.md"
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)

@@ -73,7 +73,10 @@ void hb_cross(const struct hb_curve_pt *c, size_t n, uint64_t seed, struct hb_cr
     size_t before = 0, after = 0, first = n, last = n;
     for (size_t i = 0; i < n; i++) {
         int s = decide(&c[i]);
-        if (s == 0) continue;
+        if (s == 0) {
+            out->n_tied++;
+            continue;
+        }
         if (first == n) first = i;
         if (last < n && s != decide(&c[last])) {
             out->n_crossings++;

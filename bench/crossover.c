@@ -136,13 +136,6 @@ json_t *hb_crossovers_json(const struct hb_results *r, const struct hb_series_se
 
 // --- the table -----------------------------------------------------------------------------------
 
-static void where(char *buf, size_t cap, const struct hb_setting *s)
-{
-    snprintf(buf, cap, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope),
-             hb_pass_str(s->pass), (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype),
-             s->threads);
-}
-
 static const struct hb_crossover *other_metric(const struct hb_crossover_set *x,
                                                const struct hb_crossover *c)
 {
@@ -154,13 +147,11 @@ static const struct hb_crossover *other_metric(const struct hb_crossover_set *x,
 static void crossing_row(struct hb_table *t, const struct hb_series_set *set,
                          const struct hb_crossover *time, const struct hb_crossover *mem)
 {
-    char buf[160];
     const struct hb_cell *a = hb_series_at(time->a, (int64_t)time->L_hi),
                          *b = hb_series_at(time->b, (int64_t)time->L_hi);
-    where(buf, sizeof buf, &time->a->set);
     hb_table_cell(t, "%s", hb_series_label(set, time->a).s);
     hb_table_cell(t, "%s", hb_series_label(set, time->b).s);
-    hb_table_cell(t, "%s", buf);
+    hb_table_cell(t, "%s", hb_setting_str(&time->a->set).s);
     hb_table_cell(t, "%.0f to %.0f (%zu)", time->L_lo, time->L_hi, time->n);
     hb_table_cell(t, "%s", hb_cross_words(time, "a", "b").s);
     hb_table_cell(t, "%s", hb_str_ratio(time->first).s);
@@ -175,8 +166,9 @@ void hb_crossovers_table(const struct hb_series_set *set, const struct hb_crosso
                          const char *machine, struct hb_text *out)
 {
     struct hb_table t = {0};
-    hb_table_head(&t, "a|b|setting|range of L|crossover in time|>a/b, shortest L|>a/b, longest "
-                      "L|>times there|crossover in memory|>a/b, longest L");
+    hb_table_head(&t, "a|b|setting|range of L|crossover in time|>time a/b, shortest L|>time a/b, "
+                      "longest L|>times a and b, longest L|crossover in memory|>memory a/b, "
+                      "longest L");
     for (size_t i = 0; i < x->n; i++) {
         const struct hb_crossover *c = &x->c[i];
         if (c->metric == HB_METRIC_TIME && (!machine || !strcmp(c->a->set.machine, machine)))
@@ -212,10 +204,8 @@ void hb_fits_table(const struct hb_series_set *set, const char *machine, struct 
         if (machine && strcmp(s->set.machine, machine)) continue;
         if (!hb_series_fit(s, HB_METRIC_TIME, &f) && !hb_series_fit(s, HB_METRIC_MEMORY, &f))
             continue;
-        char buf[160];
-        where(buf, sizeof buf, &s->set);
         hb_table_cell(&t, "%s", hb_series_label(set, s).s);
-        hb_table_cell(&t, "%s", buf);
+        hb_table_cell(&t, "%s", hb_setting_str(&s->set).s);
         fit_cells(&t, s, HB_METRIC_TIME);
         fit_cells(&t, s, HB_METRIC_MEMORY);
     }

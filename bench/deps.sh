@@ -12,8 +12,8 @@ missing() {
     done
 }
 
+[ -z "${HYENA_BENCH_NO_DEPS:-}" ] || exit 0
 if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-    if [ -n "${HYENA_BENCH_NO_DEPS:-}" ]; then exit 0; fi
     echo "deps: this is not a Debian system; install the equivalents of:" >&2
     printf '    %s\n' "${packages[*]}" >&2
     echo "deps: then run make with HYENA_BENCH_NO_DEPS=1" >&2

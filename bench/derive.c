@@ -123,6 +123,17 @@ int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b)
     return 0;
 }
 
+struct hb_words hb_setting_str(const struct hb_setting *s)
+{
+    struct hb_words w;
+    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s, T %d%s%s%s%s", hb_scope_str(s->scope),
+             hb_pass_str(s->pass), (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype),
+             s->threads, s->mode == HB_MODE_WARM ? "" : ", ",
+             s->mode == HB_MODE_WARM ? "" : hb_mode_str(s->mode),
+             strcmp(s->device, "cpu0") ? ", " : "", strcmp(s->device, "cpu0") ? s->device : "");
+    return w;
+}
+
 static int series_cmp(const struct hb_series *a, const struct hb_series *b)
 {
     const int s = hb_setting_cmp(&a->set, &b->set);
@@ -300,20 +311,30 @@ const struct hb_setting *hb_setting_main(const struct hb_series_set *set, const 
     return best;
 }
 
-// Longest length at which every timed series of this operator has a time; 0 if there is none.
+static bool belongs(const struct hb_series *s, const struct hb_setting *at, enum hb_op op)
+{
+    return s->op == op && !hb_setting_cmp(&s->set, at);
+}
+
+// The length at which most series of this operator have a time, the longest of those; 0: none has.
 static int64_t common_length(const struct hb_series_set *set, const struct hb_setting *at,
                              enum hb_op op)
 {
-    int64_t L = INT64_MAX;
+    int64_t best = 0;
+    size_t best_n = 0;
     for (size_t i = 0; i < set->n; i++) {
-        const struct hb_series *s = &set->s[i];
-        if (hb_setting_cmp(&s->set, at) || s->op != op || !s->n_ok) continue;
-        int64_t last = 0;
-        for (size_t k = 0; k < s->n; k++)
-            if (hb_cell_ok(s->cell[k])) last = s->cell[k]->pt.p.L;
-        if (last < L) L = last;
+        if (!belongs(&set->s[i], at, op)) continue;
+        for (size_t k = 0; k < set->s[i].n; k++) {
+            const int64_t L = set->s[i].cell[k]->pt.p.L;
+            size_t n = 0;
+            for (size_t j = 0; j < set->n; j++)
+                n += belongs(&set->s[j], at, op) && hb_cell_ok(hb_series_at(&set->s[j], L));
+            if (!n || n < best_n || (n == best_n && L <= best)) continue;
+            best = L;
+            best_n = n;
+        }
     }
-    return L == INT64_MAX ? 0 : L;
+    return best;
 }
 
 const struct hb_series *hb_series_best(const struct hb_series_set *set, const struct hb_setting *at,
@@ -324,7 +345,7 @@ const struct hb_series *hb_series_best(const struct hb_series_set *set, const st
     double best_ns = INFINITY;
     for (size_t i = 0; i < set->n; i++) {
         const struct hb_series *s = &set->s[i];
-        if (hb_setting_cmp(&s->set, at) || s->op != op) continue;
+        if (!belongs(s, at, op)) continue;
         const double t = hb_cell_value(hb_series_at(s, L), HB_METRIC_TIME);
         if (t < best_ns) {
             best_ns = t;

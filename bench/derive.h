@@ -37,6 +37,9 @@ void hb_series_free(struct hb_series_set *set);
 // What is inside an operator: "hyena:longconv_fftw" -> "longconv_fftw"; others as they are.
 const char *hb_impl_inner(const char *impl);
 int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b);
+// "core fwd, B 1, D 256, f32, T 2"; cold caches and a device other than cpu0 are said, too.
+struct hb_words { char s[3 * HB_NAME_MAX]; };
+struct hb_words hb_setting_str(const struct hb_setting *s);
 // "longconv_fftw", and "longconv_fftw (plan estimate)" or "(H 8)" where the setting holds more than
 // one of them.
 struct hb_label { char s[HB_NAME_MAX + 48]; };
@@ -45,8 +48,8 @@ struct hb_label hb_series_label(const struct hb_series_set *set, const struct hb
 // there is none.
 const struct hb_setting *hb_setting_main(const struct hb_series_set *set, const char *machine,
                                          enum hb_scope scope, enum hb_pass pass);
-// The series of one operator in a setting that is fastest at the longest length all of them have;
-// NULL if none.
+// The series of one operator in a setting that is fastest at the length most of them have a time at
+// (the longest of those); NULL if none.
 const struct hb_series *hb_series_best(const struct hb_series_set *set, const struct hb_setting *at,
                                        enum hb_op op);
 const struct hb_series *hb_series_find(const struct hb_series_set *set, const struct hb_setting *at,
@@ -105,9 +108,8 @@ int hb_crossovers_make(const struct hb_series_set *set, const char *a, const cha
                        struct hb_crossover_set *out);
 void hb_crossovers_free(struct hb_crossover_set *set);
 const char *hb_cross_kind_str(enum hb_cross_kind k);
-// "L* = 3100 [2900, 3300]", "no crossover in range (mha:attention_flash faster everywhere)", "tie".
+// "L* = 3100 [2900, 3300], then b faster", "no crossover in range (a faster everywhere)", "tie".
 // a and b: what to call the two.
-struct hb_words { char s[3 * HB_NAME_MAX]; };
 struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, const char *b);
 
 // Exponent of a series over its long lengths: L >= 4096 if there are three of them, else the upper
@@ -115,6 +117,10 @@ struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, cons
 struct hb_fit { struct hb_powerfit f; double L_lo, L_hi; size_t n; };
 // False: too few points.
 bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out);
+// Over the lengths of at least L_from alone. False: fewer than three.
+bool hb_series_fit_from(const struct hb_series *s, enum hb_metric m, double L_from,
+                        struct hb_fit *out);
+#define HB_FIT_FROM 4096.0     // below, launch and planning overheads bend the curves
 struct hb_slope { double L, slope; struct hb_interval ci95; };
 // Local slope d log y / d log L between lengths at least 1.4x apart, at their geometric mean.
 // Returns how many.

@@ -7,7 +7,6 @@
 #include "table.h"
 
 #define MAX_LENGTHS 512     // of one series; a sweep with refinement has a few dozen
-#define FIT_FROM    4096.0  // below, launch and planning overheads bend the curves
 #define SLOPE_STEP  1.4     // closer lengths turn 1 % of noise into a slope error above 0.03
 
 // --- which pairs ---------------------------------------------------------------------------------
@@ -57,6 +56,9 @@ static bool crossover_of(struct hb_crossover *c)
     c->L_lo = p[0].L;
     c->L_hi = p[c->n - 1].L;
     hb_cross(p, c->n, 1, &c->x);
+    // Bytes are counted and have no noise: L* lies between two measured lengths, and that is all.
+    if (c->metric == HB_METRIC_MEMORY && c->x.n_crossings)
+        c->x.ci95 = (struct hb_interval){c->x.bracket_lo, c->x.bracket_hi};
     c->first = ratio_at(c, c->L_lo);
     c->last = ratio_at(c, c->L_hi);
     return true;
@@ -118,22 +120,26 @@ struct hb_words hb_cross_words(const struct hb_crossover *c, const char *a, cons
     struct hb_words w;
     const bool time = c->metric == HB_METRIC_TIME;
     const char *better = time ? "faster" : "smaller", *winner = c->x.b_wins_after ? b : a;
-    const struct hb_interval i = {round(c->x.ci95.lo), round(c->x.ci95.hi)};
     switch (c->x.kind) {
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
-        // Bytes are counted: between the measured lengths their L* is interpolated, but it has no
-        // noise.
-        snprintf(w.s, sizeof w.s, "L* = %s%s%s, then %s %s%s", hb_str_len(c->x.L_star).s,
-                 time ? " " : "", time ? hb_str_interval(i).s : "", winner, better,
+        snprintf(w.s, sizeof w.s, "L* = %s %s, then %s %s%s", hb_str_len(c->x.L_star).s,
+                 hb_str_lens(c->x.ci95).s, winner, better,
                  c->x.kind == HB_CROSS_MULTIPLE ? " (the last of several crossings)" : "");
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)",
-                 c->x.kind == HB_CROSS_NONE_A ? a : b, better);
+        if (c->x.n_tied)
+            snprintf(w.s, sizeof w.s,
+                     "no crossover in range (%s %s at %zu of %zu lengths, %s at the others)",
+                     winner, better, c->n - c->x.n_tied, c->n, time ? "undecided" : "equal");
+        else
+            snprintf(w.s, sizeof w.s, "no crossover in range (%s %s everywhere)", winner, better);
         break;
-    case HB_CROSS_TIE: snprintf(w.s, sizeof w.s, "tie"); break;
+    case HB_CROSS_TIE:
+        snprintf(w.s, sizeof w.s, "tie (%s at every length)",
+                 time ? "the intervals overlap" : "equal");
+        break;
     }
     return w;
 }
@@ -152,21 +158,34 @@ static size_t finite_points(const struct hb_series *s, enum hb_metric m, double 
     return n;
 }
 
-bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out)
+static bool fit_points(const double *L, const double *v, size_t n, struct hb_fit *out)
+{
+    if (n < 3 || hb_powerfit(L, v, n, &out->f)) {
+        hb_error_clear();
+        return false;
+    }
+    out->L_lo = L[0];
+    out->L_hi = L[n - 1];
+    out->n = n;
+    return true;
+}
+
+bool hb_series_fit_from(const struct hb_series *s, enum hb_metric m, double L_from,
+                        struct hb_fit *out)
 {
     double L[MAX_LENGTHS], v[MAX_LENGTHS];
     const size_t n = finite_points(s, m, L, v, MAX_LENGTHS - 1);
     size_t from = 0;
-    while (from < n && L[from] < FIT_FROM) from++;
-    if (n - from < 3) from = n / 2;
-    if (n - from < 3 || hb_powerfit(L + from, v + from, n - from, &out->f)) {
-        hb_error_clear();
-        return false;
-    }
-    out->L_lo = L[from];
-    out->L_hi = L[n - 1];
-    out->n = n - from;
-    return true;
+    while (from < n && L[from] < L_from) from++;
+    return fit_points(L + from, v + from, n - from, out);
+}
+
+bool hb_series_fit(const struct hb_series *s, enum hb_metric m, struct hb_fit *out)
+{
+    double L[MAX_LENGTHS], v[MAX_LENGTHS];
+    if (hb_series_fit_from(s, m, HB_FIT_FROM, out)) return true;
+    const size_t n = finite_points(s, m, L, v, MAX_LENGTHS - 1);
+    return fit_points(L + n / 2, v + n / 2, n - n / 2, out);
 }
 
 size_t hb_series_slopes(const struct hb_series *s, enum hb_metric m, struct hb_slope *out,

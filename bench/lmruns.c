@@ -72,6 +72,20 @@ static void fill_speed(struct hb_lm_run *r)
     if (r->ok && r->steps > 0 && tokens > 0) r->token_s = r->cell->median_ns * 1e-9 / tokens;
 }
 
+// Two names, each without its "/seed:N": layers and all settings that are not at their defaults.
+static int name_cmp(const char *a, const char *b)
+{
+    static const char key[] = "/seed:";
+    const char *sa = strstr(a, key), *sb = strstr(b, key);
+    if (!sa || !sb) return strcmp(a, b);
+    const size_t na = (size_t)(sa - a), nb = (size_t)(sb - b);
+    const int d = strncmp(a, b, na < nb ? na : nb);
+    if (d || na != nb) return d ? d : na < nb ? -1 : 1;
+    sa += strlen(key);
+    sb += strlen(key);
+    return strcmp(sa + strspn(sa, "0123456789"), sb + strspn(sb, "0123456789"));
+}
+
 // All but the seed: what makes runs comparable as repetitions of each other.
 static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b)
 {
@@ -87,7 +101,9 @@ static int kind_cmp(const struct hb_lm_run *a, const struct hb_lm_run *b)
     if ((d = strcmp(a->positions, b->positions))) return d;
     if (a->B != b->B) return a->B < b->B ? -1 : 1;
     if (a->D != b->D) return a->D < b->D ? -1 : 1;
-    return 0;
+    if (a->lr < b->lr) return -1;  // NAN of counts: equal
+    if (a->lr > b->lr) return 1;
+    return name_cmp(a->name, b->name);
 }
 
 static int run_cmp(const void *x, const void *y)
@@ -104,7 +120,8 @@ int hb_lm_make(const struct hb_results *r, struct hb_lm_set *out)
     out->run = calloc(r->n + 1, sizeof *out->run);
     if (!out->run) return hb_fail(HB_ERR_OOM, "no memory for %zu training runs", r->n);
     for (size_t i = 0; i < r->n; i++)
-        if (!strncmp(r->cells[i].name, "lm:", 3)) fill(&out->run[out->n++], &r->cells[i]);
+        if (!strncmp(r->cells[i].name, "lm:", 3) && !strcmp(r->cells[i].status, "ok"))
+            fill(&out->run[out->n++], &r->cells[i]);
     for (size_t i = 0; i < out->n; i++) {
         split_name(&out->run[i]);
         fill_speed(&out->run[i]);
@@ -157,10 +174,23 @@ struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i)
 
 bool hb_lm_ngram(const struct hb_lm_run *r) { return strstr(r->model, "gram") != NULL; }
 
+const char *hb_lm_run_mixer(const struct hb_lm_run *r)
+{
+    return r->control[0] ? r->control : r->impl;
+}
+
+bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
+{
+    return r->ok && hb_lm_ngram(r) && !strcmp(r->dataset, b->dataset) &&
+           !strcmp(r->machine, b->machine) &&
+           !(fabs(r->eval_tokens - b->eval_tokens) > 0.05 * b->eval_tokens);
+}
+
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
     return r->ok && r->L > 0 && !hb_lm_ngram(r) && strcmp(r->purpose, "equality") &&
-           r->steps == b->steps && !strcmp(r->dataset, b->dataset) &&
+           r->steps == b->steps && r->B * r->L == b->batch_tokens && r->D == b->D &&
+           !strcmp(r->dataset, b->dataset) &&
            !strcmp(r->machine, b->machine);
 }
 
@@ -168,7 +198,9 @@ bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_bud
 {
     size_t best_lengths = 0, best_runs = 0;
     for (size_t i = 0; i < s->n; i++) {
-        const struct hb_lm_budget b = {machine, s->run[i].dataset, s->run[i].steps};
+        const struct hb_lm_run *one = &s->run[i];
+        const struct hb_lm_budget b = {machine, one->dataset, one->steps, one->B * one->L, one->D,
+                                       one->eval_tokens};
         size_t lengths = 0, runs = 0;
         int64_t last = -1;
         if (!hb_lm_in(&s->run[i], &b)) continue;

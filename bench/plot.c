@@ -29,8 +29,12 @@ extern char **environ;
 static const char how_time[] = "Straight lines on these axes are powers of L. Dotted: what this "
                                "machine's measured peaks allow any exact method. Open marks at the "
                                "top edge: no time, and why.";
-static const char how_mem[] = "Bytes that the implementation took from the suite's allocator at "
-                              "its peak. Open marks at the top edge: did not run, and why.";
+static const char how_mem[] = "Inputs, outputs, parameters and workspace at the peak, by the "
+                              "suite's allocator. Open marks at the top edge: no value, and why.";
+
+static const char how_slope[] = "The slope between neighbouring lengths: 1 is linear, 2 quadratic, "
+                                "below 1 overhead. An FFT of a length with a large prime factor "
+                                "may step out of the axes.";
 
 static const struct hb_figure figures[] = {
     {"time_operator_fwd", "time.gp", "Whole operator, forward: time against length", OPER, FWD,
@@ -77,11 +81,11 @@ static const struct hb_figure figures[] = {
      hb_fig_pareto, "Lower left is better on both counts. The number beside a mark is its L."},
     {"slope_operator_fwd", "slope.gp", "Whole operator, forward: local slope of time", OPER, FWD,
      TIME, hb_fig_slopes,
-     "The slope between neighbouring lengths: 1 is linear, 2 quadratic, below 1 overhead."},
+     how_slope},
     {"slope_core_fwd", "slope.gp",
      "Long convolution or attention alone, forward: local slope of time", CORE, FWD, TIME,
      hb_fig_slopes,
-     "The slope between neighbouring lengths: 1 is linear, 2 quadratic, below 1 overhead."},
+     how_slope},
     {"error_core_fwd", "error.gp",
      "Long convolution or attention alone, forward: error against length", CORE, FWD, ERR,
      hb_fig_curves, "Relative L2 error against the float64 judge, on the inputs that were timed."},

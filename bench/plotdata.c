@@ -61,9 +61,9 @@ struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_sett
     for (size_t i = 0; i < st->r.n_files; i++)
         if (!strcmp(hb_file_machine(st->r.files[i]), at->machine))
             cpu = hb_file_cpu(st->r.files[i]);
-    snprintf(w.s, sizeof w.s, "%s, %d thread%s; B %lld, D %lld, %s", cpu, at->threads,
+    snprintf(w.s, sizeof w.s, "%s, %d thread%s; B %lld, D %lld, %s%s", cpu, at->threads,
              at->threads == 1 ? "" : "s", (long long)at->B, (long long)at->D,
-             hb_dtype_str(at->dtype));
+             hb_dtype_str(at->dtype), at->mode == HB_MODE_WARM ? "" : "; caches flushed");
     return w;
 }
 
@@ -182,23 +182,37 @@ static void write_guides(const struct hb_fig_in *in, struct hb_range x, struct h
     }
 }
 
+// The next longer length after `after` at which a series of this operator, from the i-th on, was
+// tried; 0: none.
+static int64_t next_tried(const struct curves *c, int i, int64_t after)
+{
+    int64_t next = 0;
+    for (int j = i; j < c->n; j++)
+        for (size_t k = 0; k < c->s[j]->n && c->s[j]->op == c->s[i]->op; k++) {
+            const int64_t L = c->s[j]->cell[k]->pt.p.L;
+            if (L > after && (!next || L < next)) next = L;
+        }
+    return next;
+}
+
 // The bound of each operator: what this machine's peaks allow any exact method, from the records.
 static void write_bounds(const struct curves *c, struct hb_text *dat)
 {
     struct hb_text names = {0};
     int n = 0;
     for (int i = 0; i < c->n; i++) {
-        if (i && c->s[i]->op == c->s[i - 1]->op) continue;  // series are sorted by operator
+        bool seen = false;  // curves that only failed stand at the end, whatever their operator
+        for (int j = 0; j < i; j++) seen = seen || c->s[j]->op == c->s[i]->op;
+        if (seen) continue;
         struct hb_text block = {0};
-        for (size_t k = 0; k < c->s[i]->n; k++) {
+        for (int64_t L = 0; (L = next_tried(c, i, L));) {
             double best = INFINITY;
-            for (int j = i; j < c->n && c->s[j]->op == c->s[i]->op; j++) {
-                const struct hb_cell *o = hb_series_at(c->s[j], c->s[i]->cell[k]->pt.p.L);
-                if (o && o->roof_ns > 0 && o->roof_ns < best) best = o->roof_ns;
+            for (int j = i; j < c->n; j++) {
+                const struct hb_cell *o = hb_series_at(c->s[j], L);
+                if (o && c->s[j]->op == c->s[i]->op && o->roof_ns > 0 && o->roof_ns < best)
+                    best = o->roof_ns;
             }
-            if (isfinite(best))
-                hb_text_add(&block, "%lld %.17g\n", (long long)c->s[i]->cell[k]->pt.p.L,
-                            best / 1e9);
+            if (isfinite(best)) hb_text_add(&block, "%lld %.17g\n", (long long)L, best / 1e9);
         }
         if (block.n) {
             hb_dat_block(dat, "b%02d: L, seconds", ++n);

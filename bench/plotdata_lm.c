@@ -112,9 +112,7 @@ static int ngram_block(const struct hb_lm_set *s, const struct hb_lm_budget *b, 
     hb_dat_block(dat, "ngrams: perplexity, label");
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *r = &s->run[i];
-        if (!hb_lm_ngram(r) || !r->ok || strcmp(r->dataset, b->dataset) ||
-            strcmp(r->machine, b->machine))
-            continue;
+        if (!hb_lm_counts_in(r, b)) continue;
         hb_text_add(dat, "%.17g \"%s counts: %s\"\n", r->ppl, r->model, hb_str_num(r->ppl).s);
         hb_range_add(y, r->ppl);
         n++;
@@ -230,13 +228,20 @@ int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
     for (int kind = 1; kind <= k.n; kind++) {
         hb_dat_block(&body, "s%02d: seconds per token, perplexity, L", kind);
         int rows = 0;
+        double last_t = 0, last_ppl = 0;  // of the last mark with its length beside it
         for (size_t i = 0; i < s->n; i++) {
             const struct hb_lm_run *r = &s->run[i];
             const double t = r->token_s;
             if (!hb_lm_in(r, &b) || kind_of(&k, r) != kind || !isfinite(t) || !isfinite(r->ppl))
                 continue;
-            // The length stands beside the first seed only: marks of one length lie together.
-            const bool first = i == 0 || s->run[i - 1].L != r->L || !same_kind(&s->run[i - 1], r);
+            // The length stands beside the first seed only, and only where there is room for it.
+            const bool first =
+                (i == 0 || s->run[i - 1].L != r->L || !same_kind(&s->run[i - 1], r)) &&
+                (fabs(t / last_t - 1) > 0.08 || fabs(r->ppl / last_ppl - 1) > 0.05);
+            if (first) {
+                last_t = t;
+                last_ppl = r->ppl;
+            }
             hb_text_add(&body, "%.17g %.17g \"%s%.0lld\"\n", t, r->ppl, first ? " " : "",
                         first ? (long long)r->L : 0);
             hb_range_add(&x, t);

@@ -163,8 +163,7 @@ static size_t pair_curve(const struct hb_pair_set *set, size_t i, struct pair_fi
     const struct hb_setting *at = &set->p[i].set;
     hb_dat_block(&f->body, "s%02d: L, time(longconv_fftw_plain) / time(longconv_fftw), low, high",
                  ++f->curves);
-    hb_text_add(&f->names, "\"setting\" \"%s, B %lld, D %lld, T %d\" %d\n", hb_pass_str(at->pass),
-                (long long)at->B, (long long)at->D, at->threads, f->curves);
+    hb_text_add(&f->names, "\"setting\" \"%s\" %d\n", hb_setting_str(at).s, f->curves);
     for (; i < set->n && !hb_setting_cmp(&set->p[i].set, at); i++) {
         const struct hb_pair *p = &set->p[i];
         hb_text_add(&f->body, "%lld %.17g %.17g %.17g\n", (long long)p->L, p->ratio.r,

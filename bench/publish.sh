@@ -7,6 +7,7 @@ report=$build/report
 [ -f "$report/REPORT.md" ] || { echo "publish: $report/REPORT.md is not there; run \`make report\` first" >&2; exit 2; }
 cp "$report/REPORT.md" REPORT.md
 shopt -s nullglob
+rm -f plots/*.svg plots/*.png            # figures of an earlier report that this one does not have
 for f in "$report"/plots/*.svg "$report"/plots/*.png; do cp "$f" plots/; done
 for dir in "$build"/results/*/; do
     machine=$(basename "$dir")

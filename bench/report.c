@@ -27,18 +27,20 @@ void hb_report_subhead(struct hb_report *r, const char *machine)
 
 struct hb_words hb_report_where(const struct hb_setting *s)
 {
-    struct hb_words w;
-    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s, T %d", hb_scope_str(s->scope),
-             hb_pass_str(s->pass), (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype),
-             s->threads);
-    return w;
+    return hb_setting_str(s);
 }
 
 bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass,
                     struct hb_duel *out)
 {
-    *out = (struct hb_duel){.at = hb_setting_main(&r->st->set, machine, HB_SCOPE_OPERATOR, pass)};
-    if (!out->at) return false;
+    const struct hb_setting *at = hb_setting_main(&r->st->set, machine, HB_SCOPE_OPERATOR, pass);
+    *out = (struct hb_duel){.at = NULL};
+    return at && hb_report_duel_at(r, at, out);
+}
+
+bool hb_report_duel_at(const struct hb_report *r, const struct hb_setting *at, struct hb_duel *out)
+{
+    *out = (struct hb_duel){.at = at};
     out->a = hb_series_best(&r->st->set, out->at, HB_MHA);
     out->h = hb_series_best(&r->st->set, out->at, HB_HYENA);
     for (size_t i = 0; i < r->st->x.n; i++) {
@@ -61,14 +63,17 @@ void hb_report_figure(struct hb_report *r, const char *name, const char *machine
             hb_text_add(&r->t, "*No figure `%s`: %s.*\n\n", d->base, d->why);
             continue;
         }
+        struct hb_words at = {""};  // what tells this figure from others of its name
+        if (d->has_at) at = hb_setting_str(&d->at);
         hb_text_add(&r->t,
-                    "![%s](plots/%s.png)\n\n*%s Also as [SVG](plots/%s.svg). Remake: `hyena-bench "
-                    "plot --figure %s`.*\n\n",
-                    d->fig->title, d->base, d->fig->how, d->base, name);
+                    "![%s%s%s](plots/%s.png)\n\n*%s%s%s Also as [SVG](plots/%s.svg). Remake: "
+                    "`build/hyena-bench plot --figure %s`.*\n\n",
+                    d->fig->title, d->has_at ? "; " : "", at.s, d->base, at.s,
+                    d->has_at ? ". " : "", d->fig->how, d->base, name);
     }
     if (!found)
-        hb_text_add(&r->t, "*No figure `%s`. Remake: `hyena-bench plot --figure %s`.*\n\n", name,
-                    name);
+        hb_text_add(&r->t, "*No figure `%s`. Remake: `build/hyena-bench plot --figure %s`.*\n\n",
+                    name, name);
 }
 
 // --- the command ---------------------------------------------------------------------------------

@@ -18,10 +18,12 @@ void hb_report_measured(struct hb_report *r);
 void hb_report_crossings(struct hb_report *r);   // report_time.c
 void hb_report_growth(struct hb_report *r);
 void hb_report_lengths(struct hb_report *r);
-void hb_report_peaks(struct hb_report *r);
+void hb_report_peaks(struct hb_report *r);       // report_peaks.c
 void hb_report_pairs(struct hb_report *r);
 void hb_report_paper(struct hb_report *r);       // report_paper.c
 void hb_report_perplexity(struct hb_report *r);  // report_lm.c
+// Its second half: what says that the runs can be trusted. report_lm_checks.c
+void hb_report_lm_checks(struct hb_report *r, const char *machine);
 void hb_report_missing(struct hb_report *r);     // report_missing.c
 void hb_report_reading(struct hb_report *r);
 
@@ -40,6 +42,8 @@ struct hb_duel {
 // than two lengths.
 bool hb_report_duel(const struct hb_report *r, const char *machine, enum hb_pass pass,
                     struct hb_duel *out);
+// The same in any setting of scope operator.
+bool hb_report_duel_at(const struct hb_report *r, const struct hb_setting *at, struct hb_duel *out);
 const char *hb_report_cpu(const struct hb_report *r, const char *machine);
 // "core fwd, B 1, D 256, f32, T 2"
 struct hb_words hb_report_where(const struct hb_setting *s);

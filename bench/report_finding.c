@@ -6,11 +6,12 @@
 #include "report.h"
 #include "work.h"
 
-// "1.2 s against 70 ms"
+// "attention 1.2 s, Hyena 70 ms"
 static struct hb_words both_times(const struct hb_duel *d, int64_t L)
 {
     struct hb_words w;
-    snprintf(w.s, sizeof w.s, "%s against %s", hb_str_time(hb_series_at(d->a, L)->median_ns).s,
+    snprintf(w.s, sizeof w.s, "attention %s, Hyena %s",
+             hb_str_time(hb_series_at(d->a, L)->median_ns).s,
              hb_str_time(hb_series_at(d->h, L)->median_ns).s);
     return w;
 }
@@ -27,10 +28,20 @@ static void at_longest(struct hb_report *r, const struct hb_duel *d)
                     hb_str_ratio((struct hb_ratio){1 / q.r, {1 / q.ci95.hi, 1 / q.ci95.lo}}).s,
                     (long long)L, both_times(d, L).s);
     hb_text_add(&r->t,
-                "; at equal utilisation the FLOP bound there is %s times (causal half) to %s times "
-                "(full square)",
+                "; by FLOP alone, both equally well run, it could be at most %s times as fast "
+                "(causal half of attention counted) to %s times (full square)",
                 hb_str_num(hb_flop_bound_ratio(L, d->at->D, true)).s,
                 hb_str_num(hb_flop_bound_ratio(L, d->at->D, false)).s);
+}
+
+// "whole operator, forward, B = 1, D = 256, 4 heads, f32"
+static struct hb_words setting_words(const struct hb_duel *d)
+{
+    struct hb_words w;
+    snprintf(w.s, sizeof w.s, "whole operator, forward, B = %lld, D = %lld, %lld head%s, %s",
+             (long long)d->at->B, (long long)d->at->D, (long long)d->a->H,
+             d->a->H == 1 ? "" : "s", hb_dtype_str(d->at->dtype));
+    return w;
 }
 
 static void one_sentence(struct hb_report *r, const char *machine, const struct hb_duel *d)
@@ -44,29 +55,29 @@ static void one_sentence(struct hb_report *r, const char *machine, const struct 
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
         hb_text_add(&r->t,
-                    "%s overtakes %s at L* = %s %s%s (whole operator, forward, B = %lld, D = %lld, "
-                    "%s); %s ",
+                    "%s overtakes %s at L* = %s %s%s (%s); %s ",
                     x->b_wins_after ? H : A, x->b_wins_after ? A : H, hb_str_len(x->L_star).s,
-                    hb_str_interval((struct hb_interval){round(x->ci95.lo), round(x->ci95.hi)}).s,
+                    hb_str_lens(x->ci95).s,
                     x->kind == HB_CROSS_MULTIPLE ? ", the last of several crossings" : "",
-                    (long long)d->at->B, (long long)d->at->D, hb_dtype_str(d->at->dtype), H);
+                    setting_words(d).s, H);
         break;
     case HB_CROSS_NONE_A:
     case HB_CROSS_NONE_B:
-        hb_text_add(&r->t,
-                    "%s is faster than %s at every measured length from %.0f to %.0f, so there is "
-                    "no crossover in this range (whole operator, forward, B = %lld, D = %lld, %s); "
-                    "%s ",
-                    x->kind == HB_CROSS_NONE_A ? A : H, x->kind == HB_CROSS_NONE_A ? H : A,
-                    d->time->L_lo, d->time->L_hi, (long long)d->at->B, (long long)d->at->D,
-                    hb_dtype_str(d->at->dtype), H);
+        hb_text_add(&r->t, "%s is faster than %s at ", x->kind == HB_CROSS_NONE_A ? A : H,
+                    x->kind == HB_CROSS_NONE_A ? H : A);
+        if (x->n_tied)
+            hb_text_add(&r->t, "%zu of the %zu measured lengths", d->time->n - x->n_tied,
+                        d->time->n);
+        else hb_text_add(&r->t, "every measured length");
+        hb_text_add(&r->t, " from %.0f to %.0f%s, so no crossover was seen in this range (%s); %s ",
+                    d->time->L_lo, d->time->L_hi,
+                    x->n_tied ? " and not told from it at the others" : "", setting_words(d).s, H);
         break;
     case HB_CROSS_TIE:
         hb_text_add(&r->t,
                     "%s and %s cannot be told apart at any measured length from %.0f to %.0f "
-                    "(whole operator, forward, B = %lld, D = %lld, %s); %s ",
-                    H, A, d->time->L_lo, d->time->L_hi, (long long)d->at->B, (long long)d->at->D,
-                    hb_dtype_str(d->at->dtype), H);
+                    "(%s); %s ",
+                    H, A, d->time->L_lo, d->time->L_hi, setting_words(d).s, H);
         break;
     }
     at_longest(r, d);
@@ -80,9 +91,10 @@ static void backward_line(struct hb_report *r, const char *machine)
         hb_text_add(&r->t, "- Backward: not measured. `hyena-bench sweep` with pass `bwd` does.\n");
         return;
     }
-    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the ratio is %s (%s).\n",
-                hb_cross_words(d.time, d.a->impl, d.h->impl).s, d.time->L_hi,
-                hb_str_ratio(d.time->last).s, both_times(&d, (int64_t)d.time->L_hi).s);
+    hb_text_add(&r->t, "- Backward, same question: %s; at L = %.0f the time of %s is %s "
+                "times that of %s (%s).\n",
+                hb_cross_words(d.time, d.a->impl, d.h->impl).s, d.time->L_hi, d.a->impl,
+                hb_str_ratio(d.time->last).s, d.h->impl, both_times(&d, (int64_t)d.time->L_hi).s);
 }
 
 static void memory_line(struct hb_report *r, const struct hb_duel *d)
@@ -116,9 +128,13 @@ static void perplexity_line(struct hb_report *r, const char *machine)
                 hb_str_len(last->train_tokens).s, (long long)last->L);
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
-        if (hb_lm_in(g.run, &b) && g.run->L == last->L && !g.run->control[0])
-            hb_text_add(&r->t, " %s (%s) %s %s over %zu seed%s;", g.run->model, g.run->impl,
-                        hb_str_num(g.ppl).s, g.n > 1 ? hb_str_interval(g.ci95).s : "", g.n,
+        if (hb_lm_in(g.run, &b) && g.run->L == last->L &&
+            (!g.run->control[0] || !strcmp(g.run->model, "S")))
+            hb_text_add(&r->t, " %s (%s) %s%s%s over %zu seed%s;", g.run->model,
+                        g.run->control[0] ? g.run->control : g.run->impl,
+                        hb_str_num(g.ppl).s, isfinite(g.ci95.lo) ? " " : "",
+                        isfinite(g.ci95.lo) ? hb_str_interval(g.ci95).s : "",
+                        g.n,
                         g.n == 1 ? "" : "s");
         i += g.n;
     }
@@ -128,8 +144,8 @@ static void perplexity_line(struct hb_report *r, const char *machine)
 void hb_report_finding(struct hb_report *r)
 {
     hb_text_add(&r->t, "# hyena-bench: findings\n\n"
-                       "Written by `hyena-bench report` from the result files; no number in it was "
-                       "typed by hand.\n\n");
+                       "Written by `hyena-bench report` from the result files: no measured number "
+                       "in it was typed by hand. What is quoted is marked as the paper's.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_duel d;

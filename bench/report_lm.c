@@ -1,18 +1,8 @@
-// report_lm.c: perplexity: per seed, controls, counts, equality of implementations, the Markov
-// source's floor.
+// report_lm.c: perplexity: per seed, controls, counts, one model against another.
 #include <math.h>
 #include <string.h>
 
 #include "report.h"
-
-#define MAX_STEPS 4096
-
-static bool here(const struct hb_lm_run *r, const char *machine)
-{
-    return r->ok && !strcmp(r->machine, machine);
-}
-
-static const char *what(const struct hb_lm_run *r) { return r->control[0] ? r->control : r->impl; }
 
 // Over a group's seeds: seconds of the whole training, or of one token. NAN if one is not known.
 static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool whole)
@@ -28,7 +18,7 @@ static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool w
 
 // --- per seed ------------------------------------------------------------------------------------
 
-static void seeds_table(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
+static void seeds_table(struct hb_report *r, const struct hb_lm_budget *b)
 {
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
@@ -43,11 +33,12 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
                 hb_text_add(&seeds, "%s%s", k ? ", " : "", hb_str_num(s->run[i + k].ppl).s);
             hb_table_cell(&t, "%lld", (long long)one->L);
             hb_table_cell(&t, "%s", one->model);
-            hb_table_cell(&t, "%s", what(one));
+            hb_table_cell(&t, "%s", hb_lm_run_mixer(one));
             hb_table_cell(&t, "%s", one->positions[0] ? one->positions : "-");
             hb_table_cell(&t, "%lld", (long long)one->params);
             hb_table_cell(&t, "%s", seeds.s ? seeds.s : "-");
-            if (g.n > 1) hb_table_cell(&t, "%s", hb_str_ratio((struct hb_ratio){g.ppl, g.ci95}).s);
+            if (isfinite(g.ci95.lo))
+                hb_table_cell(&t, "%s", hb_str_ratio((struct hb_ratio){g.ppl, g.ci95}).s);
             else hb_table_cell(&t, "%s (one seed)", hb_str_num(g.ppl).s);
             hb_table_cell(&t, "%s", hb_str_time(median_of(s, i, g.n, true) * 1e9).s);
             hb_table_cell(&t, "%s", hb_str_num(1 / median_of(s, i, g.n, false)).s);
@@ -58,7 +49,7 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
     }
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *n = &s->run[i];
-        if (!here(n, machine) || !hb_lm_ngram(n) || strcmp(n->dataset, b->dataset)) continue;
+        if (!hb_lm_counts_in(n, b)) continue;
         hb_table_cell(&t, "-");
         hb_table_cell(&t, "%s", n->model);
         hb_table_cell(&t, "counts, no network");
@@ -70,141 +61,121 @@ static void seeds_table(struct hb_report *r, const char *machine, const struct h
     hb_text_add(&r->t, "\n");
 }
 
-// --- equality ------------------------------------------------------------------------------------
+// --- one model against another -------------------------------------------------------------------
 
-// Largest difference of two loss curves at equal steps; NAN if they have none in common.
-static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b)
-{
-    double xa[MAX_STEPS], la[MAX_STEPS], xb[MAX_STEPS], lb[MAX_STEPS], gap = NAN;
-    const size_t na = hb_lm_curve(a, "step", xa, la, MAX_STEPS),
-                 nb = hb_lm_curve(b, "step", xb, lb, MAX_STEPS);
-    for (size_t i = 0; i < na && i < nb; i++)
-        if (xa[i] == xb[i]) gap = fmax(isnan(gap) ? 0 : gap, fabs(la[i] - lb[i]));
-    return gap;
-}
+// The runs of one model at one length: n of them from `from` on; n 0: none.
+struct seeds { size_t from, n; };
 
-static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b)
-{
-    return !strcmp(a->model, b->model) && !strcmp(a->dataset, b->dataset) && a->L == b->L &&
-           a->B == b->B && a->D == b->D && a->seed == b->seed && a->steps == b->steps &&
-           a->lr == b->lr && !strcmp(a->machine, b->machine);
-}
-
-// Runs that differ from this one in nothing but the implementation. first: the one of the main
-// study if it is among them. A set counts if the suite asked for it (purpose "equality") and it
-// holds two implementations.
-struct equal_set {
-    const struct hb_lm_run *first;
-    bool asked, differ;
-};
-
-static struct equal_set equal_set_of(const struct hb_lm_set *s, const struct hb_lm_run *run)
-{
-    struct equal_set e = {NULL, false, false};
-    for (size_t k = 0; k < s->n; k++) {
-        const struct hb_lm_run *o = &s->run[k];
-        if (!o->ok || !comparable(run, o)) continue;
-        if (!e.first || (strcmp(e.first->purpose, "main") && !strcmp(o->purpose, "main")))
-            e.first = o;
-        e.asked = e.asked || !strcmp(o->purpose, "equality");
-        e.differ = e.differ || strcmp(o->impl, run->impl);
-    }
-    return e;
-}
-
-// The interval over seeds of the main study's runs like this one; NAN if there is none.
-static struct hb_interval seeds_interval(const struct hb_lm_set *s, const struct hb_lm_run *run)
+static struct seeds seeds_at(const struct hb_lm_set *s, const struct hb_lm_budget *b,
+                             const char *model, int64_t L)
 {
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
-        const struct hb_lm_run *o = g.run;
-        if (!strcmp(o->purpose, "main") && !strcmp(o->model, run->model) && o->L == run->L &&
-            o->steps == run->steps && !strcmp(o->dataset, run->dataset) &&
-            !strcmp(o->machine, run->machine) && o->D == run->D)
-            return g.ci95;
+        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model))
+            return (struct seeds){i, g.n};
         i += g.n;
     }
-    return (struct hb_interval){NAN, NAN};
+    return (struct seeds){0, 0};
 }
 
-static void equality_table(struct hb_report *r, const char *machine)
+// Their mean perplexity; adds the squares around it to *squares.
+static double mean_of(const struct hb_lm_set *s, struct seeds k, double *squares)
 {
-    const struct hb_lm_set *s = &r->st->lm;
-    struct hb_table t = {0};
-    hb_table_head(&t, "model|implementation|>steps|>L|>learning rate|>last "
-                      "loss|>perplexity|>interval over seeds|>largest loss difference to the "
-                      "first");
-    for (size_t i = 0; i < s->n; i++) {
-        const struct hb_lm_run *run = &s->run[i];
-        const struct equal_set e = equal_set_of(s, run);
-        if (!here(run, machine) || hb_lm_ngram(run) || !e.asked || !e.differ) continue;
-        hb_table_cell(&t, "%s", run->model);
-        hb_table_cell(&t, "%s", run->impl);
-        hb_table_cell(&t, "%lld", (long long)run->steps);
-        hb_table_cell(&t, "%lld", (long long)run->L);
-        hb_table_cell(&t, "%g", run->lr);
-        hb_table_cell(&t, "%.6f", run->final_loss);
-        hb_table_cell(&t, "%s", hb_str_num(run->ppl).s);
-        hb_table_cell(&t, "%s", hb_str_interval(seeds_interval(s, run)).s);
-        if (run == e.first) hb_table_cell(&t, "first");
-        else hb_table_cell(&t, "%.1e", curve_gap(e.first, run));
-    }
-    hb_text_add(&r->t, "**Same losses whatever the implementation.** Same seed and data, one "
-                       "implementation after the other; the losses may differ by rounding only, "
-                       "which grows with the number of steps and with the learning rate. Short "
-                       "runs compare every step, long runs means over equal stretches; the "
-                       "perplexity of a long run belongs into the interval over seeds.\n\n");
-    if (hb_table_empty(&t)) {
-        hb_text_add(&r->t, "Not run yet: a training suite with purpose `equality` does "
-                           "(`hyena-bench train --suite`).\n");
-        hb_table_free(&t);
-    } else hb_table_print(&t, &r->t);
-    hb_text_add(&r->t, "\n");
+    double mean = 0;
+    for (size_t i = 0; i < k.n; i++) mean += s->run[k.from + i].ppl / (double)k.n;
+    for (size_t i = 0; i < k.n; i++) *squares += pow(s->run[k.from + i].ppl - mean, 2);
+    return mean;
 }
 
-// --- the floor -----------------------------------------------------------------------------------
+// Where one model is better, where the other, where the seeds do not tell: lists of lengths.
+// The interval of the difference is the t interval of two samples of one variance; a model with
+// one seed borrows the other's scatter, two such have no interval.
+struct verdicts {
+    struct hb_text list[3];      // x lower, y lower, not told apart; owned
+    size_t n[3];
+};
 
-static void floor_table(struct hb_report *r, const char *machine)
+static void judge_length(const struct hb_lm_set *s, struct seeds x, struct seeds y, int64_t L,
+                         struct verdicts *v)
+{
+    double squares = 0;
+    const double mx = mean_of(s, x, &squares), my = mean_of(s, y, &squares), d = mx - my;
+    const double df = (double)(x.n + y.n) - 2;
+    const double per = 1 / (double)x.n + 1 / (double)y.n;
+    const double h = df < 1 ? NAN : hb_t975(df) * sqrt(squares / df * per);
+    const int k = isfinite(h) && fabs(d) <= h ? 2 : d < 0 ? 0 : 1;
+    hb_text_add(&v->list[k], "%sL = %lld (%s against %s, difference %s %s)", v->n[k]++ ? ", " : "",
+                (long long)L, hb_str_num(mx).s, hb_str_num(my).s, hb_str_num(d).s,
+                isfinite(h) ? hb_str_interval((struct hb_interval){d - h, d + h}).s
+                            : "from one seed each");
+}
+
+// One line: perplexity of model x against model y at every length that has both. `if_not_worse`
+// (may be NULL) is added when x is at most y's equal at some length.
+static void versus(struct hb_report *r, const struct hb_lm_budget *b, const char *title,
+                   const char *x, const char *y, const char *if_not_worse)
 {
     const struct hb_lm_set *s = &r->st->lm;
-    struct hb_table t = {0};
-    hb_table_head(&t, "data|model|mixer|>L|>seed|>tokens|>nats per token|>floor of the "
-                      "source|>above it");
-    for (size_t i = 0; i < s->n; i++) {
-        const struct hb_lm_run *run = &s->run[i];
-        if (!here(run, machine) || !(run->floor_nll > 0)) continue;
-        hb_table_cell(&t, "%s", run->dataset);
-        hb_table_cell(&t, "%s", run->model);
-        hb_table_cell(&t, "%s", *what(run) ? what(run) : "-");
-        hb_table_cell(&t, "%lld", (long long)run->L);
-        hb_table_cell(&t, "%lld", (long long)run->seed);
-        hb_table_cell(&t, "%s", hb_str_len(run->train_tokens).s);
-        hb_table_cell(&t, "%.4f", run->nll);
-        hb_table_cell(&t, "%.4f", run->floor_nll);
-        hb_table_cell(&t, "%.1f %%", 100 * (run->nll / run->floor_nll - 1));
+    struct verdicts v = {.n = {0}};
+    int64_t last = 0;
+    for (size_t i = 0; i < s->n; i++) {          // sorted by length within a budget
+        if (!hb_lm_in(&s->run[i], b) || s->run[i].L == last) continue;
+        last = s->run[i].L;
+        const struct seeds kx = seeds_at(s, b, x, last), ky = seeds_at(s, b, y, last);
+        if (kx.n && ky.n) judge_length(s, kx, ky, last, &v);
     }
-    hb_text_add(&r->t, "**A source with a known floor.** The Markov source's own negative "
-                       "log-likelihood on the same held-out tokens is the least any model can "
-                       "reach.\n\n");
-    if (hb_table_empty(&t)) {
-        hb_text_add(&r->t, "Not run yet: training on a `markov` set does (`hyena-bench train`).\n");
-        hb_table_free(&t);
-    } else hb_table_print(&t, &r->t);
+    if (v.n[0] + v.n[1] + v.n[2]) {
+        hb_text_add(&r->t, "- %s:", title);
+        if (v.n[0]) hb_text_add(&r->t, " **%s is lower** at %s.", x, v.list[0].s);
+        if (v.n[1]) hb_text_add(&r->t, " **%s is lower** at %s.", y, v.list[1].s);
+        if (v.n[2]) hb_text_add(&r->t, " **Not told apart** at %s.", v.list[2].s);
+        if (if_not_worse && v.n[0] + v.n[2]) hb_text_add(&r->t, " %s", if_not_worse);
+        hb_text_add(&r->t, "\n");
+    }
+    for (int k = 0; k < 3; k++) {
+        r->t.failed = r->t.failed || v.list[k].failed;
+        hb_text_free(&v.list[k]);
+    }
+}
+
+static void comparisons(struct hb_report *r, const struct hb_lm_budget *b)
+{
+    hb_text_add(&r->t, "Perplexities compared length by length (lower is better), with the 95 %% t "
+                       "interval of the difference over seeds; a model with one seed is taken to "
+                       "scatter like the other:\n\n");
+    versus(r, b, "Attention (A) against Hyena (H)", "A", "H", NULL);
+    versus(r, b, "The short convolution alone (S) against Hyena (H)", "S", "H",
+           "Hyena contains that short convolution: where S is not worse, this budget shows no "
+           "gain from Hyena's long filter over it, and A against H is no evidence about long "
+           "convolutions.");
+    versus(r, b, "Attention with the short convolution (C) against Hyena (H)", "C", "H",
+           "Both have the short convolution there: where C is not worse, a lead of H over A "
+           "needs no long filter to explain it.");
+    versus(r, b, "Attention with the short convolution (C) against attention without (A)", "C", "A",
+           NULL);
+    versus(r, b, "No mixer at all (N) against Hyena (H)", "N", "H", NULL);
     hb_text_add(&r->t, "\n");
 }
 
 static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
 {
     const struct hb_lm_run *one = NULL;
-    for (size_t i = 0; i < r->st->lm.n && !one; i++)
-        if (hb_lm_in(&r->st->lm.run[i], b)) one = &r->st->lm.run[i];
+    struct hb_range lr = {INFINITY, -INFINITY};
+    for (size_t i = 0; i < r->st->lm.n; i++) {
+        if (!hb_lm_in(&r->st->lm.run[i], b)) continue;
+        if (!one) one = &r->st->lm.run[i];
+        hb_range_add(&lr, r->st->lm.run[i].lr);
+    }
     const json_t *e = one->cell->entry, *layers = json_object_get(e, "hb_layers");
     hb_text_add(&r->t, "Data set `%s`, %s training tokens in %lld steps, D = %lld, ", b->dataset,
                 hb_str_len(one->train_tokens).s, (long long)b->steps, (long long)one->D);
     if (json_is_integer(layers))
         hb_text_add(&r->t, "%lld layer%s, ", (long long)json_integer_value(layers),
                     json_integer_value(layers) == 1 ? "" : "s");
-    hb_text_add(&r->t, "learning rate %g; perplexity on %s held-out tokens.\n\n", one->lr,
+    if (lr.hi > lr.lo) hb_text_add(&r->t, "learning rates %g to %g", lr.lo, lr.hi);
+    else hb_text_add(&r->t, "learning rate %g for every model", one->lr);
+    hb_text_add(&r->t, " (`bench/lm/suites/lr.json` is the grid, the same for A and H, that the "
+                       "suites' rates come from); perplexity per token on %s held-out tokens.\n\n",
                 hb_str_len(one->eval_tokens).s);
 }
 
@@ -218,7 +189,10 @@ void hb_report_perplexity(struct hb_report *r)
                 "steps is, too. Budgets this small show early learning speed; they say little "
                 "about the quality of a fully trained model. The controls say what a number is "
                 "worth: no mixer at all (N), short convolution only (S), attention with the short "
-                "convolution that Hyena has (C), and plain bigram and trigram counts.\n\n");
+                "convolution that Hyena has (C), and bigram and trigram counts of the whole "
+                "training split (the networks read only their budget of it). Positions say how A "
+                "knows where a token stands: `rotary` turns queries and keys, `learned` adds a "
+                "table; H has neither, its filters are functions of the distance.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_lm_budget b;
@@ -228,12 +202,12 @@ void hb_report_perplexity(struct hb_report *r)
             continue;
         }
         budget_line(r, &b);
-        seeds_table(r, machine, &b);
+        seeds_table(r, &b);
+        comparisons(r, &b);
         hb_report_figure(r, "perplexity", machine);
         hb_report_figure(r, "loss_tokens", machine);
         hb_report_figure(r, "loss_seconds", machine);
         hb_report_figure(r, "pareto", machine);
-        equality_table(r, machine);
-        floor_table(r, machine);
+        hb_report_lm_checks(r, machine);
     }
 }

@@ -4,9 +4,9 @@
 
 #include "report.h"
 
-// --- the machine
-// --------------------------------------------------------------------------------------- Prints a
-// JSON scalar, a list of scalars or an object of scalars on one line.
+// --- the machine ---------------------------------------------------------------------------------
+
+// Prints a JSON scalar, a list of scalars or an object of scalars on one line.
 static void add_value(struct hb_text *t, const json_t *v)
 {
     const char *key;
@@ -103,7 +103,7 @@ static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, si
         samples_of(&s[i], &n);
         for (size_t k = 0; k < s[i].n; k++) hb_range_add(&L, (double)s[i].cell[k]->pt.p.L);
     }
-    hb_table_cell(t, "%s, %s", hb_report_where(&s[from].set).s, hb_mode_str(s[from].set.mode));
+    hb_table_cell(t, "%s", hb_report_where(&s[from].set).s);
     hb_table_cell(t, "%s", impls.s ? impls.s : "");
     hb_table_cell(t, "%.0f to %.0f", L.lo, L.hi);
     hb_table_cell(t, "%zu", ok);
@@ -137,17 +137,69 @@ static void versions(struct hb_report *r, const char *machine)
 // count in ticks of 10 ms, so a smaller share is not told from none.
 static void busy_points(struct hb_report *r, const char *machine)
 {
-    size_t timed = 0, busy = 0;
+    size_t timed = 0, busy = 0, known = 0, stolen = 0;
     for (size_t i = 0; i < r->st->r.n; i++) {
         const struct hb_cell *c = &r->st->r.cells[i];
         if (!hb_cell_ok(c) || !c->has_pt || strcmp(hb_file_machine(c->file), machine)) continue;
         timed++;
-        busy += json_number_value(json_object_get(c->entry, "hb_other_cpu_frac")) > 0.05;
+        const json_t *others = json_object_get(c->entry, "hb_other_cpu_frac");
+        known += json_is_number(others);
+        busy += json_number_value(others) > 0.05;
+        stolen += json_number_value(json_object_get(c->entry, "hb_steal_frac")) > 0.05;
     }
-    hb_text_add(&r->t, "\nOther processes took more than 5 %% of the processor while %zu of these "
-                       "%zu points were timed.%s\n", busy, timed,
-                busy * 10 > timed ? " **Do not trust the times: measure again on a quiet machine.**"
+    if (stolen)
+        hb_text_add(&r->t, "\nThe hypervisor took more than 5 %% of the processor while %zu of %zu "
+                           "points were timed.\n", stolen, timed);
+    if (!known) return;  // records of other programs, or of an early build
+    hb_text_add(&r->t, "\nOther processes took more than 5 %% of the processor while %zu of %zu "
+                       "points were timed%s.%s\n", busy, known,
+                known < timed ? " (the others do not say)" : "",
+                busy * 10 > known ? " **Do not trust the times: measure again on a quiet machine.**"
                                   : "");
+}
+
+// The time that its two timed neighbours on the curve suggest, linear in log time over log L; NAN
+// at the ends and where the neighbours are more than a factor of five apart.
+static double suggested_ns(const struct hb_series *s, size_t k)
+{
+    const struct hb_cell *before = NULL, *after = NULL;
+    for (size_t i = 0; i < k; i++)
+        if (hb_cell_ok(s->cell[i])) before = s->cell[i];
+    for (size_t i = s->n; i-- > k + 1;)
+        if (hb_cell_ok(s->cell[i])) after = s->cell[i];
+    if (!before || !after || after->pt.p.L > 5 * before->pt.p.L) return NAN;
+    const double at = log((double)s->cell[k]->pt.p.L / (double)before->pt.p.L) /
+                      log((double)after->pt.p.L / (double)before->pt.p.L);
+    return before->median_ns * pow(after->median_ns / before->median_ns, at);
+}
+
+// Points far above their curve. The state of the machine is only seen from within: a host that
+// gives less for a while leaves no other trace.
+static void outstanding(struct hb_report *r, const char *machine)
+{
+    const double far = 1.4;
+    struct hb_text list = {0};
+    int n = 0;
+    for (size_t i = 0; i < r->st->set.n; i++) {
+        const struct hb_series *s = &r->st->set.s[i];
+        int here = 0;
+        for (size_t k = 0; k < s->n && !strcmp(s->set.machine, machine); k++) {
+            const double q = hb_cell_value(s->cell[k], HB_METRIC_TIME) / suggested_ns(s, k);
+            if (!(q > far)) continue;
+            if (!here++) hb_text_add(&list, "\n- `%s`, %s:", s->impl, hb_report_where(&s->set).s);
+            hb_text_add(&list, "%s L = %lld (%s times)", here > 1 ? "," : "",
+                        (long long)s->cell[k]->pt.p.L, hb_str_num(q).s);
+            n++;
+        }
+    }
+    if (n)
+        hb_text_add(&r->t, "\n%d point%s took more than %g times what the neighbours on the curve "
+                           "suggest: an FFT whose length has a large prime factor, a size that "
+                           "suits the caches badly, or a host that was slow for a while. Trust "
+                           "the curve, not the single point:\n%s\n", n, n == 1 ? "" : "s", far,
+                    list.s ? list.s : "");
+    r->t.failed = r->t.failed || list.failed;
+    hb_text_free(&list);
 }
 
 void hb_report_measured(struct hb_report *r)
@@ -156,7 +208,10 @@ void hb_report_measured(struct hb_report *r)
                        "Scope `core` is the long convolution or the attention alone; scope "
                        "`operator` is the whole layer with its projections (and, for Hyena, short "
                        "convolution, gates and filter generation); scope `step` is one training "
-                       "step. Numbers of different scopes are never divided by each other.\n\n");
+                       "step. Numbers of different scopes are never divided by each other. Passes: "
+                       "`fwd`, `bwd` (without the forward), `fwdbwd`, `fwd_cached` (the filter was "
+                       "transformed before the timer). B batch, D channels, T threads; caches are "
+                       "warm unless `cold` is said.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_table t = {0};
@@ -174,6 +229,7 @@ void hb_report_measured(struct hb_report *r)
             hb_table_free(&t);
         } else hb_table_print(&t, &r->t);
         busy_points(r, machine);
+        outstanding(r, machine);
         size_t runs = 0;
         for (size_t i = 0; i < r->st->lm.n; i++)
             runs += !strcmp(r->st->lm.run[i].machine, machine) && r->st->lm.run[i].ok;

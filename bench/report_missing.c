@@ -5,9 +5,9 @@
 
 #include "report.h"
 
-// --- what has no number
-// -------------------------------------------------------------------------------- Lengths of one
-// series that share a status, as one row; the reason is the first one's.
+// --- what has no number --------------------------------------------------------------------------
+
+// Lengths of one series that share a status, as one row; the reason is the first one's.
 static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb_series *s)
 {
     static const char *const statuses[] = {"refused", "oom",     "timeout",
@@ -38,8 +38,9 @@ void hb_report_missing(struct hb_report *r)
                 "## What has no number, and why\n\n"
                 "`refused`: not for this shape or type. `oom`: out of the memory it was given. "
                 "`timeout`: longer than the limit. `wrong`: its answer did not pass the judge, so "
-                "it was not timed. `crashed`: the process died. `dropped`: the time budget of the "
-                "run ended first. The reason is that of the first length in the row.\n\n");
+                "it was not timed. `crashed`: the process died. `dropped`: not tried, "
+                "because the time budget of the run ended first or the point would have passed its "
+                "own limit. The reason is that of the first length in the row.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_table t = {0};
@@ -72,19 +73,27 @@ void hb_report_reading(struct hb_report *r)
     hb_text_add(
         &r->t,
         "## How to read this\n\n"
-        "- A time is the median over samples, each sample one or more calls in a process of its "
-        "own, after the output passed a float64 judge and after a warm-up. Numbers in brackets are "
-        "95 %% intervals: bootstrap of the median for times and ratios, resampling for L*, "
-        "Student's t for exponents and for means over seeds.\n"
+        "- Every point is timed in a process of its own, after its output passed a float64 judge "
+        "and after a warm-up. A time is the median over samples, a sample one or more calls. "
+        "Numbers in brackets are 95 %% intervals: bootstrap of the median for times and ratios, "
+        "resampling for L* in time, the measured lengths around L* in memory, Student's t for "
+        "exponents and for means over seeds.\n"
         "- A ratio stands beside at least one of its absolute times. Only records of one machine, "
-        "scope, pass, type, B, D and number of threads are divided by each other.\n"
-        "- Memory is what the implementation took from the suite's allocator at its peak; the "
-        "process's own peak is in the records (`hb_rss_peak_bytes`).\n"
+        "device, scope, pass, state of the caches, type, B, D and number of threads are divided by "
+        "each other.\n"
+        "- Memory is what the suite's allocator had given out at its peak: inputs, outputs, "
+        "parameters and workspace. What a library takes by itself (FFTW's plans, OpenBLAS's "
+        "buffers) is not in it, but in the process's own peak (`hb_rss_peak_bytes` of the "
+        "records).\n"
         "- The bound is the larger of FLOP over measured FLOP/s and compulsory bytes over measured "
         "bandwidth, for the cheapest exact method of the operator. The FLOP bound of a ratio, 1 + "
         "L/(2D), counts the full square of attention; 1 + L/(4D) its causal half.\n"
-        "- `make report` measures and writes all of it; `hyena-bench report` only writes it again "
-        "from the result files.\n\n"
+        "- `make report` measures and writes all of it; `build/hyena-bench report` only writes it "
+        "again from the result files: those under `build/results`, or, if there are none, the "
+        "published ones under `results`. Both `plot` and `report` take folders as arguments, too: "
+        "`build/hyena-bench plot results/MACHINE --figure NAME`.\n"
+        "- A goal is what the suite's own implementations were asked to reach; *met* and *not met* "
+        "are derived from the numbers beside them.\n\n"
         "## Limits of this study\n\n"
         "- Results hold for the machine named above, its libraries and this code. The paper's "
         "numbers are from a GPU: compare slopes, crossovers and distances to the bound, not "
@@ -93,6 +102,7 @@ void hb_report_reading(struct hb_report *r)
         "machine between runs; the stronger evidence is the alternated pairs.\n"
         "- Two curves are compared at the settings that were measured. Another width, batch or "
         "number of threads moves L*.\n"
-        "- The language models are small and their budgets short: early learning speed at one "
-        "learning rate each, not final quality.\n");
+        "- The language models are small and their budgets short: early learning speed, not final "
+        "quality. The seeds draw parameters and order of the batches; the text and its split stay "
+        "the same.\n");
 }

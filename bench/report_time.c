@@ -1,31 +1,92 @@
-// report_time.c: crossovers, exponents, the three quantities side by side, shares of peak,
-// alternated pairs.
+// report_time.c: crossovers, exponents, the three quantities side by side.
 #include <math.h>
 #include <string.h>
 
 #include "crossover.h"
 #include "report.h"
-#include "roofline.h"
+
+// Attention and Hyena alternated in one process: the strongest evidence about their ratio.
+static void alternated_operators(struct hb_report *r, const char *machine)
+{
+    struct hb_duel d;
+    struct hb_pair_set pairs;
+    struct hb_table t = {0};
+    if (!hb_report_duel(r, machine, HB_PASS_FWD, &d)) return;
+    if (hb_pairs_make(&r->st->r, &r->st->set, d.a->impl, d.h->impl, &pairs)) {
+        r->t.failed = true;  // no memory: the text says so at its end
+        hb_error_clear();
+        return;
+    }
+    hb_table_head(&t, "setting|>L|>time a|>time b|>time a/b|>rounds");
+    for (size_t i = 0; i < pairs.n; i++) {
+        const struct hb_pair *p = &pairs.p[i];
+        if (!p->n || strcmp(p->set.machine, machine)) continue;
+        hb_table_cell(&t, "%s", hb_report_where(&p->set).s);
+        hb_table_cell(&t, "%lld", (long long)p->L);
+        hb_table_cell(&t, "%s", hb_str_time(p->a_ns).s);
+        hb_table_cell(&t, "%s", hb_str_time(p->b_ns).s);
+        hb_table_cell(&t, "%s", hb_str_ratio(p->ratio).s);
+        hb_table_cell(&t, "%d", p->n);
+    }
+    if (hb_table_empty(&t)) hb_table_free(&t);
+    else {
+        hb_text_add(&r->t, "Side by side: a = `%s` and b = `%s` took turns in one process; the "
+                           "ratio is the median over rounds, which no change of the machine "
+                           "between two processes can shift.\n\n", d.a->impl, d.h->impl);
+        hb_table_print(&t, &r->t);
+        hb_text_add(&r->t, "\n");
+    }
+    hb_pairs_free(&pairs);
+}
 
 void hb_report_crossings(struct hb_report *r)
 {
     hb_text_add(&r->t, "## Where the curves cross\n\n"
                        "L* is where two curves meet: before it a is better, after it b (or as the "
                        "row says). Its interval comes from drawing both curves again and again "
-                       "within the intervals of their points. `no crossover in range` and `tie` "
-                       "are answers, too. Ratios are a over b. Derived records with all digits: "
-                       "`crossovers.json`, from `hyena-bench crossover`.\n\n");
+                       "within the intervals of their points; bytes are counted, so in memory it "
+                       "is the two measured lengths around L*. `no crossover in range` and `tie` "
+                       "are answers, too. Ratios are a over b: above 1 b is faster, or smaller. "
+                       "Derived records with all digits: `crossovers.json`, from `hyena-bench "
+                       "crossover`.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         hb_report_subhead(r, machine);
         hb_crossovers_table(&r->st->set, &r->st->x, machine, &r->t);
         hb_text_add(&r->t, "\n");
+        alternated_operators(r, machine);
         hb_report_figure(r, "ratio_operator_fwd", machine);
         hb_report_figure(r, "ratio_operator_bwd", machine);
     }
 }
 
 // --- growth --------------------------------------------------------------------------------------
+
+// The goal: allocator bytes grow with an exponent of at most 1.1, except where all scores are kept.
+static void lean_line(struct hb_report *r, const char *machine)
+{
+    const struct hb_series *worst = NULL;
+    struct hb_fit f, w = {0};
+    int n = 0, above = 0;
+    for (size_t i = 0; i < r->st->set.n; i++) {
+        const struct hb_series *s = &r->st->set.s[i];
+        if (strcmp(s->set.machine, machine) || strstr(s->impl, "attention_naive") ||
+            !hb_series_fit_from(s, HB_METRIC_MEMORY, HB_FIT_FROM, &f))
+            continue;
+        n++;
+        above += f.f.exponent > 1.1;
+        if (worst && f.f.exponent <= w.f.exponent) continue;
+        worst = s;
+        w = f;
+    }
+    if (worst)
+        hb_text_add(&r->t, "Memory from L = %.0f on, without `attention_naive`: of %d curves the "
+                           "steepest has the exponent %.3f (`%s`, %s). Goal: at most 1.1: %s",
+                    HB_FIT_FROM, n, w.f.exponent, worst->impl, hb_report_where(&worst->set).s,
+                    above ? "**not met**" : "met");
+    if (worst && above) hb_text_add(&r->t, " by %d curve%s", above, above == 1 ? "" : "s");
+    if (worst) hb_text_add(&r->t, ".\n\n");
+}
 
 void hb_report_growth(struct hb_report *r)
 {
@@ -39,6 +100,7 @@ void hb_report_growth(struct hb_report *r)
         hb_report_subhead(r, machine);
         hb_fits_table(&r->st->set, machine, &r->t);
         hb_text_add(&r->t, "\n");
+        lean_line(r, machine);
         static const char *const names[] = {
             "time_operator_fwd",  "time_operator_bwd", "time_core_fwd",       "time_core_bwd",
             "slope_operator_fwd", "slope_core_fwd",    "memory_operator_fwd", "memory_operator_bwd",
@@ -48,18 +110,20 @@ void hb_report_growth(struct hb_report *r)
     }
 }
 
-// --- time, memory and perplexity
-// ----------------------------------------------------------------------- Mean perplexity of the
-// model with this letter at L in the main budget; NAN if it was not trained there.
-static double ppl_at(const struct hb_lm_set *s, const struct hb_lm_budget *b, const char *model,
-                     int64_t L)
+// --- time, memory and perplexity -----------------------------------------------------------------
+
+// Mean perplexity of the model with this letter at L in the main budget, with its interval over
+// seeds; NAN if it was not trained there.
+static struct hb_ratio ppl_at(const struct hb_lm_set *s, const struct hb_lm_budget *b,
+                              const char *model, int64_t L)
 {
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
-        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model)) return g.ppl;
+        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model))
+            return (struct hb_ratio){g.ppl, g.ci95};
         i += g.n;
     }
-    return NAN;
+    return (struct hb_ratio){NAN, {NAN, NAN}};
 }
 
 static void length_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d,
@@ -74,8 +138,8 @@ static void length_row(struct hb_report *r, struct hb_table *t, const struct hb_
     hb_table_cell(t, "%s", hb_str_ratio(hb_cell_ratio(a, h)).s);
     hb_table_cell(t, "%s", hb_str_bytes(hb_cell_value(a, HB_METRIC_MEMORY)).s);
     hb_table_cell(t, "%s", hb_str_bytes(hb_cell_value(h, HB_METRIC_MEMORY)).s);
-    hb_table_cell(t, "%s", b ? hb_str_num(ppl_at(&r->st->lm, b, "A", L)).s : "-");
-    hb_table_cell(t, "%s", b ? hb_str_num(ppl_at(&r->st->lm, b, "H", L)).s : "-");
+    hb_table_cell(t, "%s", b ? hb_str_ratio(ppl_at(&r->st->lm, b, "A", L)).s : "-");
+    hb_table_cell(t, "%s", b ? hb_str_ratio(ppl_at(&r->st->lm, b, "H", L)).s : "-");
 }
 
 static bool trained_at(const struct hb_lm_set *s, const struct hb_lm_budget *b, int64_t L)
@@ -118,113 +182,19 @@ void hb_report_lengths(struct hb_report *r)
         }
         const bool trained = hb_lm_main(&r->st->lm, machine, &b);
         hb_text_add(&r->t,
-                    "Time and memory: one call of the whole operator (%s), A = `%s`, H = `%s`. "
-                    "Perplexity: mean over seeds of the small language models trained at that "
-                    "length%s.\n\n",
-                    hb_report_where(d.at).s, d.a->impl, d.h->impl,
+                    "Time and memory: one call of the whole operator (%s), A = `%s` with %lld "
+                    "head%s, H = `%s` of order %d. Perplexity: mean over seeds, "
+                    "with its 95 %% interval, of the small language models (section "
+                    "Perplexity) trained at that length%s.\n\n",
+                    hb_report_where(d.at).s, d.a->impl, (long long)d.a->H,
+                    d.a->H == 1 ? "" : "s", d.h->impl, d.h->order ? d.h->order : 2,
                     trained ? "" : "; none was trained on this machine, `hyena-bench train` does");
         struct hb_table t = {0};
-        hb_table_head(&t, ">L|>time A|>time H|>A/H|>memory A|>memory H|>perplexity A|>perplexity "
-                          "H");
+        hb_table_head(&t, ">L|>time A|>time H|>time A/H|>memory A|>memory H|>perplexity A|"
+                          ">perplexity H");
         for (int64_t L = 0; (L = next_length(r, &d, trained ? &b : NULL, L));)
             length_row(r, &t, &d, trained ? &b : NULL, L);
         hb_table_print(&t, &r->t);
         hb_text_add(&r->t, "\n");
-    }
-}
-
-// --- shares of peak ------------------------------------------------------------------------------
-
-static void peak_rows(struct hb_report *r, struct hb_table *t, const char *machine,
-                      const char *impl, const char *what, double one, double all)
-{
-    for (size_t i = 0; i < r->st->set.n; i++) {
-        const struct hb_series *s = &r->st->set.s[i];
-        if (strcmp(s->set.machine, machine) || strcmp(s->impl, impl) ||
-            s->set.pass == HB_PASS_FWD_CACHED)
-            continue;
-        const double peak = s->set.threads == 1 ? one : all;
-        for (size_t k = 0; k < s->n; k++) {
-            const struct hb_cell *c = s->cell[k];
-            if (!hb_cell_ok(c) || !(c->flop > 0) || !(peak > 0)) continue;
-            const double rate = c->flop / (c->median_ns * 1e-9);
-            hb_table_cell(t, "%s", impl);
-            hb_table_cell(t, "%s", hb_report_where(&s->set).s);
-            hb_table_cell(t, "%lld", (long long)c->pt.p.L);
-            hb_table_cell(t, "%s", hb_str_time(c->median_ns).s);
-            hb_table_cell(t, "%s", hb_str_num(rate / 1e9).s);
-            hb_table_cell(t, "%s of %s %s GFLOP/s", hb_str_pct(rate / peak).s, what,
-                          hb_str_num(peak / 1e9).s);
-        }
-    }
-}
-
-void hb_report_peaks(struct hb_report *r)
-{
-    hb_text_add(&r->t,
-                "## How close to the machine's peaks\n\n"
-                "FLOP of the method by the suite's model (causal half counted for attention, "
-                "L(L+1) per channel for the direct convolution) over the median time, as a share "
-                "of what `hyena-bench roofline` measured on this machine with the same number of "
-                "threads: FMA in registers for the direct convolution, GEMM for attention.\n\n");
-    for (size_t m = 0; m < r->st->n_machines; m++) {
-        const char *machine = r->st->machine[m];
-        struct hb_roofline roof;
-        hb_report_subhead(r, machine);
-        const json_t *peaks =
-            json_object_get(hb_results_context(&r->st->r, machine), "hb_roofline");
-        if (!peaks || hb_roofline_parse(peaks, machine, &roof)) {
-            hb_error_clear();
-            hb_text_add(&r->t, "The newest run of this machine carries no peaks: `hyena-bench "
-                               "roofline` first, then `hyena-bench sweep`.\n\n");
-            continue;
-        }
-        if (roof.disturbed)
-            hb_text_add(&r->t, "The machine was busy when its peaks were measured; they may be "
-                               "too low.\n\n");
-        struct hb_table t = {0};
-        hb_table_head(&t, "implementation|setting|>L|>median|>GFLOP/s|>share of peak");
-        peak_rows(r, &t, machine, "longconv_direct", "FMA", roof.one.fma_f32, roof.all.fma_f32);
-        peak_rows(r, &t, machine, "attention_flash", "GEMM", roof.one.sgemm, roof.all.sgemm);
-        if (hb_table_empty(&t)) {
-            hb_text_add(&r->t, "Neither longconv_direct nor attention_flash was timed at scope "
-                               "core: `hyena-bench sweep` does.\n");
-            hb_table_free(&t);
-        } else hb_table_print(&t, &r->t);
-        hb_text_add(&r->t, "\n");
-    }
-}
-
-// --- pairs ---------------------------------------------------------------------------------------
-
-void hb_report_pairs(struct hb_report *r)
-{
-    hb_text_add(&r->t, "## longconv_fftw against longconv_fftw_plain\n\n"
-                       "Time of `longconv_fftw_plain` over time of `longconv_fftw`: above 1 "
-                       "`longconv_fftw` is faster. Alternated: both ran in turns in one process, "
-                       "and the ratio is the median over rounds; that is the stronger evidence. "
-                       "Separate: two processes, ratio of medians.\n\n");
-    for (size_t m = 0; m < r->st->n_machines; m++) {
-        const char *machine = r->st->machine[m];
-        struct hb_table t = {0};
-        hb_report_subhead(r, machine);
-        hb_table_head(&t, "setting|>L|>plain|>fftw|>plain/fftw|how");
-        for (size_t i = 0; i < r->pairs.n; i++) {
-            const struct hb_pair *p = &r->pairs.p[i];
-            if (strcmp(p->set.machine, machine)) continue;
-            hb_table_cell(&t, "%s", hb_report_where(&p->set).s);
-            hb_table_cell(&t, "%lld", (long long)p->L);
-            hb_table_cell(&t, "%s", hb_str_time(p->a_ns).s);
-            hb_table_cell(&t, "%s", hb_str_time(p->b_ns).s);
-            hb_table_cell(&t, "%s", hb_str_ratio(p->ratio).s);
-            if (p->n) hb_table_cell(&t, "alternated, %d rounds", p->n);
-            else hb_table_cell(&t, "separate");
-        }
-        if (hb_table_empty(&t)) {
-            hb_text_add(&r->t, "Not measured: `hyena-bench sweep` with pairs does.\n");
-            hb_table_free(&t);
-        } else hb_table_print(&t, &r->t);
-        hb_text_add(&r->t, "\n");
-        hb_report_figure(r, "pairs_fftw", machine);
     }
 }

@@ -39,6 +39,7 @@ struct hb_crossing {
     double L_star;               // the last crossing, b better after it (see b_wins_after); 0: none
     struct hb_interval ci95;
     int n_crossings;
+    size_t n_tied;               // lengths at which the two intervals overlap: undecided
     int b_wins_after;            // 1 if b is the better one beyond L_star
     double bracket_lo, bracket_hi;   // measured lengths around it (for refinement); without
                                      // a crossing an undecided end of the range, or 0

@@ -209,10 +209,18 @@ struct hb_str hb_str_interval(struct hb_interval i)
     return r;
 }
 
+struct hb_str hb_str_lens(struct hb_interval i)
+{
+    struct hb_str r;
+    snprintf(r.s, sizeof r.s, "[%.0f, %.0f]", i.lo, i.hi);
+    return r;
+}
+
 struct hb_str hb_str_ratio(struct hb_ratio x)
 {
     struct hb_str r;
     if (!isfinite(x.r)) snprintf(r.s, sizeof r.s, "-");
+    else if (!isfinite(x.ci95.lo)) return hb_str_num(x.r);
     else snprintf(r.s, sizeof r.s, "%.12s %.48s", hb_str_num(x.r).s, hb_str_interval(x.ci95).s);
     return r;
 }

@@ -38,6 +38,7 @@ struct hb_str hb_str_time(double ns);                 // 1.23 ms
 struct hb_str hb_str_bytes(double bytes);             // 1.5 MiB
 struct hb_str hb_str_len(double L);                   // 4096, 1000: whole lengths as they are
 struct hb_str hb_str_interval(struct hb_interval i);  // [1.2, 1.3]
+struct hb_str hb_str_lens(struct hb_interval i);      // [412, 437]: an interval of lengths
 struct hb_str hb_str_ratio(struct hb_ratio r);        // 1.25 [1.2, 1.3]
 struct hb_str hb_str_pct(double share);               // 0.613 -> 61 %
 

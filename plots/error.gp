@@ -3,6 +3,7 @@ DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
 @lengths_axis
 set logscale y
+@steps_125
 set ylabel 'relative L2 error'
 set format y '%.0e'
 set xrange [num('xmin') / 1.15 : @right_end]

@@ -3,6 +3,8 @@ DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
 set xlabel meta('xlabel')
 set format x meta('xunit') eq 's' ? '%g s' : '%.0s%c'
+set logscale y
+@half_steps
 set ylabel 'training loss (nats per token)'
 set format y '%.1f'
 set xrange [0 : num('xmax')]

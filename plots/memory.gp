@@ -4,7 +4,7 @@ load system('dirname '.ARG0).'/style.gp'
 @lengths_axis
 @failed_edge
 set logscale y 2
-set ytics 1, 16
+set ytics 1, 4
 set ylabel 'memory at the peak (allocator)'
 set format y '%.0b %BB'
 set xrange [num('xmin') / 1.15 : @right_end]

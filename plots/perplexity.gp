@@ -2,6 +2,8 @@
 DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
 @lengths_axis
+set logscale y
+@half_steps
 set ylabel 'perplexity on held-out text (per token)'
 set format y '%g'
 set xrange [num('xmin') / 1.5 : num('xmax') * 1.5]
@@ -9,7 +11,7 @@ set yrange [num('ymin') * 0.96 : num('ymax') * 1.04]
 left = num('xmin') / 1.5
 wide = num('xmax') * 1.5 - left
 counts = num('ngrams') == 0 ? '' : "DATA index 'ngrams' using (left):1:(wide):(0) with vectors nohead ls 105 notitle, \
-    DATA index 'ngrams' using (left + wide):1:2 with labels right offset -0.5,0.6 font ',9.5' notitle,"
+    DATA index 'ngrams' using (left):1:2 with labels left offset 0.5,-0.6 font ',9.5' notitle,"
 plot @counts \
      for [k=1:N] DATA index sprintf('p%02d', k) using ($1*0.96):2 with points lc rgb curve_colour(k) pt 7 ps 0.5 notitle, \
      for [k=1:N] DATA index sprintf('m%02d', k) using 1:2:3:4 with yerrorlines ls k title LABEL[k]

@@ -22,7 +22,8 @@ plot 1 with lines lc rgb '#404040' lw 1 notitle, \
      PAPER using 1:($3/$2) with points ls 108 notitle, \
      TEXT using 1:2 with points pt 6 ps 2.2 lw 2 lc rgb '#000000' notitle, \
      @bands @crossings @curves, \
-     TEXT using 1:2:3 with labels boxed right offset -1.6,0 font ',9' notitle, \
+     TEXT using ($4 == 0 ? $1 : NaN):2:3 with labels boxed right offset -1.6,0 font ',9' notitle, \
+     TEXT using ($4 == 1 ? $1 : NaN):2:3 with labels boxed left offset 1.6,0 font ',9' notitle, \
      keyentry with points pt 4 ps 1.8 lw 2.5 lc rgb '#404040' title 'crossover L* with interval', \
      keyentry with lines ls 104 title 'FLOP bound 1 + L/(2D), full square', \
      keyentry with lines ls 105 title 'FLOP bound 1 + L/(4D), causal half', \

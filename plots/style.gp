@@ -84,6 +84,12 @@ set style fill transparent solid 0.18 noborder
 # Lengths: powers of two, written as they are.
 right_end = "num('xmax') * (FAILED ? 1.7 : 1.2)"         # room for the words beside failed points
 lengths_axis = "set logscale x 2; set xlabel 'sequence length L'; set format x '%.0f'"
+# A logarithmic axis that spans less than a decade or so: ticks by halves, then by ones, then by fives.
+half_steps = "set ytics (); set for [i=1:10] ytics add (sprintf('%g', 0.5*i) 0.5*i); \
+    set for [i=6:10] ytics add (sprintf('%g', i) i); set for [i=3:12] ytics add (sprintf('%g', 5*i) 5*i)"
+# Over many decades: 1, 2 and 5.
+steps_125 = "set ytics (); set for [e=-9:3] ytics add (sprintf('%.0e', 10.0**e) 10.0**e, \
+    sprintf('%.0e', 2*10.0**e) 2*10.0**e, sprintf('%.0e', 5*10.0**e) 5*10.0**e)"
 
 # Points without a value stand below the top edge, one below the other at equal L.
 open_mark(k) = mark(NAME[int(k)], SPARE[int(k)]) - 1

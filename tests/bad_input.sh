@@ -1,6 +1,6 @@
 #!/bin/bash
 # Malformed input of every kind: each must give exit code 2, exactly one line on stderr that names what is
-# wrong, nothing on stdout but help, and no output file. Usage: tests/bad_input.sh BUILD_DIR
+# wrong, nothing on stdout, and no output file. Usage: tests/bad_input.sh BUILD_DIR
 set -u
 build=$(realpath "${1:-build}")
 hb=$build/hyena-bench
@@ -18,6 +18,7 @@ bad() {   # $1 what  $2 a word the message must contain  rest: the command
     [ $rc = 2 ] || why="exit code $rc"
     [ "$(wc -l <stderr)" = 1 ] || why="$why, $(wc -l <stderr) lines on stderr"
     grep -qiF -- "$word" stderr || why="$why, the message does not name \"$word\""
+    [ ! -s stdout ] || why="$why, something on stdout"
     [ -e out.npy ] || [ -e grads.safetensors ] && why="$why, an output file was written"
     [ -z "$why" ] && return
     wrong=$((wrong + 1))

@@ -31,7 +31,9 @@ if grep -nE '#include <(fftw3|cufft)' bench/**/*.[ch] impls/{core,device,referen
     echo "layers: the program includes FFTW or cuFFT; they belong to plug-ins"; status=1
 fi
 # One exported symbol in each plug-in.
-for so in "${1:-build}"/impls/*.so; do
+set -- "${1:-build}"/impls/*.so
+[ $# -ge 7 ] || { echo "layers: only $# plug-ins were looked at, expected 7 or more"; status=1; }
+for so in "$@"; do
     n=$(nm -D --defined-only "$so" | awk '$2 ~ /[TDRB]/ {print $3}' | grep -v '^_' | tr '\n' ' ')
     [ "$n" = "hb_impl " ] || { echo "layers: $so exports: $n(expected hb_impl alone)"; status=1; }
 done

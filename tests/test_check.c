@@ -7,12 +7,16 @@ struct shape { int64_t B, D, H, L; };
 static const char *const input_names[HB_IN_COUNT] = {
     "normal", "impulse", "constant", "large", "tiny"};
 
-static void check_one(const char *impl, struct shape s, enum hb_input input, double judge_flop)
+// False: the implementation refuses this shape, which is not a pass.
+static bool check_one(const char *impl, struct shape s, enum hb_input input, double judge_flop)
 {
     struct hb_point pt = point(impl, s.B, s.D, s.H, s.L);
     const struct hb_impl *found = hb_registry_find(impl);
-    if (found->refuses && found->refuses(&pt.p))
-        return;
+    const char *why = found->refuses ? found->refuses(&pt.p) : NULL;
+    if (why) {
+        fprintf(stderr, "[SKIP] %s L=%lld: refused: %s\n", impl, (long long)s.L, why);
+        return false;
+    }
     struct hb_check_opts o = {.input = input, .backward = found->backward != NULL,
                               .judge_flop = judge_flop};
     struct hb_check_result r = {0};
@@ -25,6 +29,7 @@ static void check_one(const char *impl, struct shape s, enum hb_input input, dou
               (long long)s.L, input_names[input], r.detail,
               r.worst_rel_l2, r.tol, repeat(&pt));
     cr_expect(rc != HB_OK || r.n > 0, "%s: the checker looked at nothing", impl);
+    return true;
 }
 
 static void check_all(enum hb_op op, const struct shape *shapes, size_t n, double judge_flop)
@@ -37,9 +42,11 @@ static void check_all(enum hb_op op, const struct shape *shapes, size_t n, doubl
         if (!pl->impl || pl->impl->op != op)
             continue;
         seen++;
+        int judged = 0;
         for (size_t k = 0; k < n; k++)
             for (int in = 0; in < HB_IN_COUNT; in++)
-                check_one(pl->impl->name, shapes[k], (enum hb_input)in, judge_flop);
+                judged += check_one(pl->impl->name, shapes[k], (enum hb_input)in, judge_flop);
+        cr_expect(judged > 0, "%s refuses every shape", pl->impl->name);
     }
     cr_expect(seen > 0, "no implementation of this operator was found");
 }
@@ -64,10 +71,12 @@ Test(check, longconv_65536, .timeout = 300)
     if (SANITIZED)
         cr_skip_test("L = 65536 takes too long under sanitizers");
     start();
+    int judged = 0;
     for (int i = 0; i < hb_registry_count(); i++)
         if (hb_registry_at(i)->impl && hb_registry_at(i)->impl->op == HB_LONGCONV)
-            check_one(hb_registry_at(i)->impl->name, (struct shape){1, 2, 0, 65536},
+            judged += check_one(hb_registry_at(i)->impl->name, (struct shape){1, 2, 0, 65536},
                       HB_IN_NORMAL, 0);
+    cr_expect(judged >= 3, "only %d implementations were judged", judged);
 }
 
 Test(check, attention, .timeout = 300)
@@ -81,10 +90,12 @@ Test(check, attention, .timeout = 300)
 Test(check, attention_4097, .timeout = 300)
 {
     start();
+    int judged = 0;
     for (int i = 0; i < hb_registry_count(); i++)
         if (hb_registry_at(i)->impl && hb_registry_at(i)->impl->op == HB_ATTENTION)
-            check_one(hb_registry_at(i)->impl->name, (struct shape){1, 64, 1, 4097},
+            judged += check_one(hb_registry_at(i)->impl->name, (struct shape){1, 64, 1, 4097},
                       HB_IN_NORMAL, 0);
+    cr_expect(judged >= 2, "only %d implementations were judged", judged);
 }
 
 Test(check, attention_flash_65536_sampled_rows, .timeout = 300)
@@ -104,6 +115,7 @@ static void check_operator(const char *outer, enum hb_op inner, const struct sha
                            size_t n)
 {
     start();
+    int judged = 0;
     for (int i = 0; i < hb_registry_count(); i++) {
         const struct hb_plugin *pl = hb_registry_at(i);
         if (!pl->impl || pl->impl->op != inner)
@@ -111,8 +123,9 @@ static void check_operator(const char *outer, enum hb_op inner, const struct sha
         char name[HB_NAME_MAX];
         snprintf(name, sizeof name, "%.60s:%.60s", outer, pl->impl->name);
         for (size_t k = 0; k < n; k++)
-            check_one(name, shapes[k], HB_IN_NORMAL, 0);
+            judged += check_one(name, shapes[k], HB_IN_NORMAL, 0);
     }
+    cr_expect(judged >= 8, "only %d cases were judged", judged);
 }
 
 Test(check, hyena, .timeout = 300)
@@ -127,4 +140,47 @@ Test(check, mha, .timeout = 300)
     static const struct shape shapes[] = {
         {2, 8, 2, 1}, {2, 8, 2, 2}, {1, 9, 3, 31}, {2, 32, 4, 127}, {1, 64, 1, 500}};
     check_operator("mha", HB_ATTENTION, shapes, sizeof shapes / sizeof *shapes);
+}
+
+// Bytes that a plan for forward and backward takes from the allocator at its peak.
+static double planned_bytes(const char *name, int64_t L)
+{
+    const bool heads = strstr(name, "attention") != NULL;
+    struct hb_point pt = point(name, 1, 8, heads ? 2 : 0, L);
+    const struct hb_impl *impl = hb_registry_find(name);
+    void *st = NULL;
+    hb_host_reset_peak();
+    const size_t before = hb_host_mem().now;
+    cr_assert_eq(impl->plan(hb_host(), &pt.p, &st), HB_OK, "%s L=%lld: %s", name, (long long)L,
+                 hb_error());
+    const size_t peak = hb_host_mem().peak;
+    impl->destroy(st);
+    return (double)(peak - before);
+}
+
+// Allocator bytes grow with exponent at most 1.1 in L; attention_naive, which keeps all scores,
+// shows that the measure can tell.
+Test(check, memory_is_linear, .timeout = 120)
+{
+    start();
+    for (int i = 0; i < hb_registry_count(); i++) {
+        const struct hb_impl *impl = hb_registry_at(i)->impl;
+        if (!impl || (impl->op != HB_LONGCONV && impl->op != HB_ATTENTION))
+            continue;
+        char name[2][HB_NAME_MAX];
+        snprintf(name[0], sizeof name[0], "%.60s", impl->name);
+        snprintf(name[1], sizeof name[1], "%s:%.60s", impl->op == HB_LONGCONV ? "hyena" : "mha",
+                 impl->name);
+        const bool naive = strncmp(impl->name, "attention_naive", 15) == 0;
+        const int64_t L = naive ? 1024 : 4096;
+        for (int k = 0; k < 2; k++) {
+            const double lo = planned_bytes(name[k], L), hi = planned_bytes(name[k], 4 * L);
+            const double e = hi > 0 && lo > 0 ? log(hi / lo) / log(4) : 0;
+            cr_expect(lo > 0 || hi == 0, "%s: %g bytes at L = %lld, none at a quarter", name[k], hi,
+                      (long long)(4 * L));
+            cr_expect(naive ? e > 1.5 : e <= 1.1,
+                      "%s: %g bytes at L = %lld, %g at %lld: exponent %.3f", name[k], lo,
+                      (long long)L, hi, (long long)(4 * L), e);
+        }
+    }
 }

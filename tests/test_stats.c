@@ -132,6 +132,8 @@ Test(stats, crossover)
     cr_expect_eq(cross(tiny, linear, 0.02).kind, HB_CROSS_NONE_A, "a is always faster");
     cr_expect_eq(cross(quadratic, nearly_quadratic, 0.05).kind, HB_CROSS_TIE,
                  "intervals overlap everywhere");
+    cr_expect(x.n_tied <= 1, "clear curves: %zu undecided", x.n_tied);
+    cr_expect_eq(cross(quadratic, nearly_quadratic, 0.05).n_tied, 9);
     struct hb_crossing m = cross(quadratic, wavy, 0.001);
     cr_expect(m.kind == HB_CROSS_MULTIPLE && m.n_crossings == 3, "kind %d, %d crossings",
               (int)m.kind, m.n_crossings);
