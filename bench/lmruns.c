@@ -179,19 +179,21 @@ const char *hb_lm_run_mixer(const struct hb_lm_run *r)
     return r->control[0] ? r->control : r->impl;
 }
 
+// Held-out tokens are the first ones of a split: as many are the same. NAN: not recorded.
+static bool same_tokens(double a, double b) { return a == b || (isnan(a) && isnan(b)); }
+
 bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
     return r->ok && hb_lm_ngram(r) && !strcmp(r->dataset, b->dataset) &&
-           !strcmp(r->machine, b->machine) &&
-           !(fabs(r->eval_tokens - b->eval_tokens) > 0.05 * b->eval_tokens);
+           !strcmp(r->machine, b->machine) && same_tokens(r->eval_tokens, b->eval_tokens);
 }
 
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
     return r->ok && r->L > 0 && !hb_lm_ngram(r) && strcmp(r->purpose, "equality") &&
            r->steps == b->steps && r->B * r->L == b->batch_tokens && r->D == b->D &&
-           !strcmp(r->dataset, b->dataset) &&
-           !strcmp(r->machine, b->machine);
+           !strcmp(r->dataset, b->dataset) && !strcmp(r->machine, b->machine) &&
+           same_tokens(r->eval_tokens, b->eval_tokens);
 }
 
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out)

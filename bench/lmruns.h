@@ -35,19 +35,19 @@ struct hb_lm_group {
 // The group that starts at run i (runs are sorted); i + n is the next one's start.
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
-// The budget that the study is about: data set, steps, tokens a step and width with the most
-// lengths, then the most runs. Only runs with a length count. false: no training runs here.
+// The budget that the study is about: data set, steps, tokens a step, width and held-out tokens
+// with the most lengths, then the most runs. Only runs with a length count. false: there are none.
 struct hb_lm_budget {
     const char *machine, *dataset;
     int64_t steps, batch_tokens, D;
-    double eval_tokens;          // that the first run was scored on
+    double eval_tokens;          // held out
 };
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
-const char *hb_lm_run_mixer(const struct hb_lm_run *r);  // what stands in the place of the mixer: the
-                                                     // control, or the implementation
+// What stands in the place of the mixer: the control, or the implementation.
+const char *hb_lm_run_mixer(const struct hb_lm_run *r);
 bool hb_lm_ngram(const struct hb_lm_run *r);  // counts, not a network
-// Counts scored on as many tokens of the same text (within 5 %): they stand beside the budget.
+// Counts scored on the same held-out tokens: they stand beside the budget.
 bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
 
 #endif

@@ -157,6 +157,26 @@ static void comparisons(struct hb_report *r, const struct hb_lm_budget *b)
     hb_text_add(&r->t, "\n");
 }
 
+static double setting(const json_t *e, const char *key)
+{
+    return json_number_value(json_object_get(json_object_get(e, "hb_config"), key));
+}
+
+// What the networks have in common, from the configuration in a run's record.
+static void recipe_line(struct hb_report *r, const json_t *e)
+{
+    if (!json_is_object(json_object_get(e, "hb_config"))) return;
+    hb_text_add(&r->t, "AdamW, betas %g and %g, weight decay %g on all but the implicit filter; "
+                       "gradients clipped to norm %g; warm-up over %s of the steps, then a half "
+                       "cosine to %g of the rate; no dropout. Hyena of order %g, %g positional "
+                       "features, filter width %g, sine frequency %g. First values are those of "
+                       "the published language model.\n\n",
+                setting(e, "beta1"), setting(e, "beta2"), setting(e, "weight_decay"),
+                setting(e, "clip"), hb_str_pct(setting(e, "warmup")).s, setting(e, "lr_final"),
+                setting(e, "order"), setting(e, "emb_dim"), setting(e, "filter_width"),
+                setting(e, "w"));
+}
+
 static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
 {
     const struct hb_lm_run *one = NULL;
@@ -175,8 +195,16 @@ static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
     if (lr.hi > lr.lo) hb_text_add(&r->t, "learning rates %g to %g", lr.lo, lr.hi);
     else hb_text_add(&r->t, "learning rate %g for every model", one->lr);
     hb_text_add(&r->t, " (`bench/lm/suites/lr.json` is the grid, the same for A and H, that the "
-                       "suites' rates come from); perplexity per token on %s held-out tokens.\n\n",
+                       "suites' rates come from); perplexity per token on the first %s tokens of "
+                       "the test split",
                 hb_str_len(one->eval_tokens).s);
+    if (json_integer_value(json_object_get(e, "hb_vocab")) == 256)
+        hb_text_add(&r->t, "; a token is a byte, so these are not perplexities of words or word "
+                           "pieces");
+    hb_text_add(&r->t, ". The text is cut into windows of L: every length scores the same tokens, "
+                       "each given what stands before it in its window; counts look across the "
+                       "cuts.\n\n");
+    recipe_line(r, e);
 }
 
 // --- the section ---------------------------------------------------------------------------------
@@ -188,11 +216,12 @@ void hb_report_perplexity(struct hb_report *r)
                 "Small language models, equal token budget: B·L is constant, so the number of "
                 "steps is, too. Budgets this small show early learning speed; they say little "
                 "about the quality of a fully trained model. The controls say what a number is "
-                "worth: no mixer at all (N), short convolution only (S), attention with the short "
-                "convolution that Hyena has (C), and bigram and trigram counts of the whole "
-                "training split (the networks read only their budget of it). Positions say how A "
-                "knows where a token stands: `rotary` turns queries and keys, `learned` adds a "
-                "table; H has neither, its filters are functions of the distance.\n\n");
+                "worth: no mixer at all (N), Hyena's short convolution and gates without its long "
+                "one (S), attention with the short convolution that Hyena has (C), and bigram and "
+                "trigram counts of the whole training split (the networks read only their budget "
+                "of it). Positions say how A knows where a token stands: `rotary` turns queries "
+                "and keys, `learned` adds a table; H has neither, its filters are functions of "
+                "the distance.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_lm_budget b;
