@@ -149,6 +149,8 @@ static int gnuplot(const char *script, const char *data, const char *out)
         return hb_fail(HB_ERR_MISSING, "%s: not there (the figure's script)", path);
     char *argv[] = {"gnuplot", "-c", path, (char *)data, (char *)out, NULL};
     pid_t pid;
+    // gnuplot asks the locale for its degree sign and warns in the plain C one; the scripts are UTF-8
+    if (setenv("LC_ALL", "C.UTF-8", 1)) return hb_fail(HB_ERR_RUN, "gnuplot: %s", strerror(errno));
     const int e = posix_spawnp(&pid, "gnuplot", NULL, NULL, argv, environ);
     if (e) return hb_fail(HB_ERR_MISSING, "gnuplot: %s (package gnuplot-nox)", strerror(e));
     int st;
