@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "proc.h"
 
 enum { WINDOW_MS = 300, MAX_PROCS = 4096 };
 
@@ -111,23 +112,7 @@ json_t *hb_env_settings(void)
 
 // --- noise ---------------------------------------------------------------------------------------
 
-struct ticks { double busy, steal, total; };              // of all CPUs, USER_HZ
 struct proc { int pid; double ticks; };
-
-static bool read_ticks(struct ticks *t)
-{
-    char line[512];
-    double v[8] = { 0 }; // user nice system idle iowait irq softirq steal
-    if (!hb_read_line("/proc/stat", line, sizeof line)) return false;
-    if (sscanf(line, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &v[0], &v[1], &v[2], &v[3], &v[4],
-               &v[5], &v[6], &v[7])
-        < 8)
-        return false;
-    t->busy = v[0] + v[1] + v[2] + v[5] + v[6];
-    t->steal = v[7];
-    t->total = t->busy + t->steal + v[3] + v[4];
-    return true;
-}
 
 // CPU time of every other process. Returns how many.
 static size_t read_procs(struct proc *p)
@@ -160,10 +145,10 @@ static double gained(const struct proc *before, size_t n, struct proc now)
 
 json_t *hb_env_noise(void)
 {
-    struct ticks t0, t1 = { 0 };
+    struct hb_ticks t0, t1 = { 0 };
     struct proc *p = malloc(2 * MAX_PROCS * sizeof *p);
     json_t *o = json_object();
-    if (!p || !o || !read_ticks(&t0)) { free(p); return o; }
+    if (!p || !o || !hb_read_ticks(&t0)) { free(p); return o; }
     const struct timespec window = { 0, WINDOW_MS * 1000000L };
     size_t n0 = read_procs(p);
     nanosleep(&window, NULL);
@@ -174,7 +159,7 @@ json_t *hb_env_noise(void)
         others += gain;
         busy += gain > 0.05 * per_cpu;
     }
-    if (read_ticks(&t1) && t1.total > t0.total)
+    if (hb_read_ticks(&t1) && t1.total > t0.total)
         json_object_set_new(o, "steal_frac",
                             json_real((t1.steal - t0.steal) / (t1.total - t0.total)));
     json_object_set_new(o, "cpus_used_by_others", json_real(others / per_cpu));

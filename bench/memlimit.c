@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "child.h"
+#include "proc.h"
 
 // The number in a one-line file, or `none` ("max", no such file).
 static size_t number_in(const char *path, size_t none)
@@ -14,17 +15,6 @@ static size_t number_in(const char *path, size_t none)
     size_t r = fscanf(f, "%llu", &v) == 1 ? (size_t)v : none;
     fclose(f);
     return r;
-}
-
-static size_t mem_available(void)
-{
-    FILE *f = fopen("/proc/meminfo", "re");
-    unsigned long long kib = 0;
-    char line[256];
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "MemAvailable: %llu", &kib) == 1) break;
-    if (f) fclose(f);
-    return kib ? (size_t)kib << 10 : SIZE_MAX;
 }
 
 // File cache in a group's usage that the kernel gives back first; 0 if it does not say.
@@ -76,6 +66,7 @@ static size_t cgroup_room(void)
 
 size_t hb_default_mem_limit(void)
 {
-    size_t a = mem_available(), c = cgroup_room(), least = a < c ? a : c;
+    size_t a = hb_proc_bytes("/proc/meminfo", "MemAvailable"), c = cgroup_room();
+    size_t least = a && a < c ? a : c;           // 0: the kernel does not say
     return least == SIZE_MAX ? (size_t)1 << 30 : least / 10 * 7;     // unknown: a cautious 1 GiB
 }

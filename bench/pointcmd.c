@@ -19,6 +19,7 @@
 #include "cli.h"
 #include "commands.h"
 #include "measure.h"
+#include "proc.h"
 
 // What to do with the points: measure one or two; only plan one or two and say whether they fit;
 // leave the wisdom of as many as there are.
@@ -239,7 +240,7 @@ static const hb_body body_of[HB_PASS_COUNT] = {
 
 // --- the machine while sampling ------------------------------------------------------------------
 
-struct state { double steal, busy, own, all; int64_t invol, faults, t_ns; };   // doubles: ticks
+struct state { struct hb_ticks all; double own_ticks; int64_t invol, faults, t_ns; };
 
 static struct state state_now(void)
 {
@@ -250,28 +251,10 @@ static struct state state_now(void)
                        + 1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
         s.invol = u.ru_nivcsw;
         s.faults = u.ru_majflt;
-        s.own = seconds * (double)sysconf(_SC_CLK_TCK);
+        s.own_ticks = seconds * (double)sysconf(_SC_CLK_TCK);
     }
-    FILE *f = fopen("/proc/stat", "re");
-    double v[8] = { 0 };          // user nice system idle iowait irq softirq steal: ticks
-    if (f && fscanf(f, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4, v + 5,
-                    v + 6, v + 7) == 8)
-        for (int i = 0; i < 8; i++) s.all += v[i];
-    if (f) fclose(f);
-    s.steal = v[7];
-    s.busy = v[0] + v[1] + v[2] + v[5] + v[6];
+    if (!hb_read_ticks(&s.all)) s.all = (struct hb_ticks){ 0 };
     return s;
-}
-
-static size_t rss_peak(void)
-{
-    FILE *f = fopen("/proc/self/status", "re");
-    unsigned long long kib = 0;
-    char line[256];
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "VmHWM: %llu", &kib) == 1) break;
-    if (f) fclose(f);
-    return (size_t)kib << 10;
 }
 
 // --- all of it -----------------------------------------------------------------------------------
@@ -279,17 +262,18 @@ static size_t rss_peak(void)
 static struct hb_taken taken_of(const struct side *s, struct state a, struct state b,
                                 double setup_s)
 {
-    double all = b.all - a.all;
+    double all = b.all.total - a.all.total;
     return (struct hb_taken){
         .pt = &s->pt, .impl = s->impl, .s = &s->samples, .check = &s->check,
         .plan_text = s->plan_text,
         .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
         .alloc_peak_bytes = hb_host_mem().peak,
-        .rss_peak_bytes = rss_restarted ? rss_peak() : 0,
+        .rss_peak_bytes = rss_restarted ? hb_proc_bytes("/proc/self/status", "VmHWM") : 0,
         .io_bytes = s->in.bytes,
         .setup_s = setup_s,
-        .steal_frac = all > 0 ? (b.steal - a.steal) / all : -1,
-        .other_frac = all > 0 ? fmax(0, (b.busy - a.busy) - (b.own - a.own)) / all : -1,
+        .steal_frac = all > 0 ? (b.all.steal - a.all.steal) / all : -1,
+        .other_frac = all > 0 ? 
+            fmax(0, (b.all.busy - a.all.busy) - (b.own_ticks - a.own_ticks)) / all : -1,
         .ctx_invol = b.invol - a.invol,
         .pagefaults_major = b.faults - a.faults,
     };

@@ -9,6 +9,7 @@
 
 #include "../../datasets/ngram.h"
 #include "../cli.h"
+#include "../proc.h"
 #include "data.h"
 #include "model.h"
 
@@ -17,20 +18,6 @@ static double cpu_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return 1e9 * (double)t.tv_sec + (double)t.tv_nsec;
-}
-
-// Largest resident size of this process so far; 0 if the system does not say.
-static size_t rss_peak(void)
-{
-    char line[256];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/self/status", "re");
-    if (!f)
-        return 0;
-    while (fgets(line, sizeof line, f) && sscanf(line, "VmHWM: %llu", &kib) != 1)
-        ;
-    fclose(f);
-    return (size_t)kib * 1024;
 }
 
 struct run {
@@ -147,7 +134,7 @@ static int results(struct run *x)
     int rc = held_out(x, HB_SPLIT_TEST, &r->test_nats, x->data.is_recall ? &r->accuracy : NULL);
     r->held_tokens = hb_lm_data_held_tokens(&x->data, x->c, HB_SPLIT_TEST);
     r->alloc_peak_bytes = hb_host_mem().peak;
-    r->rss_peak_bytes = rss_peak();
+    r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
     if (x->data.is_recall) {
         r->chance_uniform = x->data.recall.chance_uniform;
         r->chance_frequent = x->data.recall.chance_frequent;
@@ -200,7 +187,7 @@ static int counts(struct run *x)
     r->held_tokens = x->c->eval_tokens;
     r->train_tokens = s[HB_SPLIT_TRAIN].n;
     r->ngram_m = g.m;
-    r->rss_peak_bytes = rss_peak();
+    r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
     hb_ngram_free(&g);
     return 0;
 }
