@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "inner.h"
 #include "oper.h"
 #include "proj.h"
 
@@ -126,8 +127,7 @@ static void destroy(void *state)
     st->host->free(st->host, st->conv);
     void *const mem[] = { st->p, st->s, st->r, st->v, st->h, st->dh, st->h_raw, st->d, st->dd,
                           st->e, st->f, st->blk, st->sink, st->ws };
-    for (size_t i = 0; i < sizeof mem / sizeof *mem; i++)
-        if (mem[i]) st->dev->free(st->dev, mem[i]);
+    hb_free_all(st->dev, mem, sizeof mem / sizeof *mem);
     st->host->free(st->host, st);
 }
 
@@ -139,20 +139,14 @@ static int plan_inner(struct state *st, const struct hb_problem *p)
                              .threads = p->threads, .planning = p->planning,
                              .backward = p->backward };
     const struct hb_host *host = st->host;
-    st->inner = host->open(host, p->inner);
-    if (!st->inner) return HB_ERR_INPUT;
-    if (st->inner->op != HB_LONGCONV || strcmp(st->inner->device, st->dev->name) != 0)
-        return host->fail(host, HB_ERR_INPUT, "hyena:%s: expected a longconv on device %s",
-                          p->inner, st->dev->name);
-    const char *why = st->inner->refuses ? st->inner->refuses(&in) : NULL;
-    if (!why && p->backward && !st->inner->backward) why = "it has no backward pass";
-    if (why) return host->fail(host, HB_ERR_REFUSED, "%s: %s", p->inner, why);
+    int rc = hb_inner_open(host, "hyena", "a longconv", p->inner, &in, &st->inner);
+    if (rc) return rc;
     int n = p->backward ? st->N - 1 : 1;
     st->conv = host->alloc(host, (size_t)n * sizeof *st->conv);
     if (!st->conv) return HB_ERR_OOM;
     for (; st->n_conv < n; st->n_conv++) {
         st->conv[st->n_conv] = NULL;
-        int rc = st->inner->plan(host, &in, &st->conv[st->n_conv]);
+        rc = st->inner->plan(host, &in, &st->conv[st->n_conv]);
         if (rc) return rc;
     }
     return 0;
@@ -172,7 +166,7 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
 {
     int64_t one = st->BLD, steps = st->N - 1, C = steps * p->D, filter = no_long ? 0 : C * p->L;
     bool bwd = st->backward, perm = st->permute;
-    const struct { float **at; int64_t n; } need[] = {
+    const struct hb_need need[] = {
         { &st->p, (bwd ? st->N + 1 : 1) * one }, { &st->s, (st->N + 1) * one },
         { &st->r, bwd && !no_long ? steps * one : 0 }, { &st->v, bwd ? steps * one : one },
         { &st->h, filter }, { &st->h_raw, perm ? filter : 0 }, { &st->dh, bwd ? filter : 0 },
@@ -180,12 +174,8 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
         { &st->e, bwd ? one : 0 }, { &st->f, bwd ? one : 0 }, { &st->blk, bwd ? 2 * one : 0 },
         { &st->sink, bwd ? sink_size(p) : 0 },
     };
-    for (size_t i = 0; i < sizeof need / sizeof *need; i++) {
-        if (need[i].n == 0) continue;
-        *need[i].at = st->dev->alloc(st->dev, (size_t)need[i].n * sizeof(float));
-        if (!*need[i].at) return HB_ERR_OOM;
-    }
-    if (no_long) return 0;
+    int rc = hb_need_alloc(st->dev, need, sizeof need / sizeof *need);
+    if (rc || no_long) return rc;
     st->ws = st->dev->alloc(st->dev, st->dev->filter_ws(st->fs));
     return st->ws ? 0 : HB_ERR_OOM;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "device.h"
+#include "inner.h"
 #include "oper.h"
 #include "proj.h"
 
@@ -81,8 +82,7 @@ static void destroy(void *state)
     if (!st) return;
     if (st->attn) st->inner->destroy(st->attn);
     void *const mem[] = { st->p, st->s, st->qkv, st->y, st->dqkv, st->dy, st->tmp, st->sink };
-    for (size_t i = 0; i < sizeof mem / sizeof *mem; i++)
-        if (mem[i]) st->dev->free(st->dev, mem[i]);
+    hb_free_all(st->dev, mem, sizeof mem / sizeof *mem);
     st->host->free(st->host, st);
 }
 
@@ -91,33 +91,20 @@ static int plan_inner(struct state *st, const struct hb_problem *p)
     struct hb_problem in = { .op = HB_ATTENTION, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
                              .H = p->H, .threads = p->threads, .planning = p->planning,
                              .backward = p->backward };
-    const struct hb_host *host = st->host;
-    st->inner = host->open(host, p->inner);
-    if (!st->inner) return HB_ERR_INPUT;
-    if (st->inner->op != HB_ATTENTION || strcmp(st->inner->device, st->dev->name) != 0)
-        return host->fail(host, HB_ERR_INPUT, "mha:%s: expected an attention on device %s",
-                          p->inner, st->dev->name);
-    const char *why = st->inner->refuses ? st->inner->refuses(&in) : NULL;
-    if (!why && p->backward && !st->inner->backward) why = "it has no backward pass";
-    if (why) return host->fail(host, HB_ERR_REFUSED, "%s: %s", p->inner, why);
-    return st->inner->plan(host, &in, &st->attn);
+    int rc = hb_inner_open(st->host, "mha", "an attention", p->inner, &in, &st->inner);
+    return rc ? rc : st->inner->plan(st->host, &in, &st->attn);
 }
 
 static int allocate(struct state *st)
 {
     int64_t one = st->BLD, D = st->proj.D, K = st->proj.taps;
     bool bwd = st->backward;
-    const struct { float **at; int64_t n; } need[] = {
+    const struct hb_need need[] = {
         { &st->s, 3 * one }, { &st->p, K ? (bwd ? 3 : 1) * one : 0 }, { &st->qkv, 3 * one },
         { &st->y, bwd ? one : 0 }, { &st->dqkv, bwd ? 3 * one : 0 }, { &st->dy, bwd ? one : 0 },
         { &st->tmp, bwd ? one : 0 }, { &st->sink, bwd ? 3 * D * (D > K ? D : K) : 0 },
     };
-    for (size_t i = 0; i < sizeof need / sizeof *need; i++) {
-        if (need[i].n == 0) continue;
-        *need[i].at = st->dev->alloc(st->dev, (size_t)need[i].n * sizeof(float));
-        if (!*need[i].at) return HB_ERR_OOM;
-    }
-    return 0;
+    return hb_need_alloc(st->dev, need, sizeof need / sizeof *need);
 }
 
 static int plan(const struct hb_host *host, const struct hb_problem *p, void **out)
