@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "cli.h"
+#include "stats.h"
 #include "host.h"
 
 // --- numbers -------------------------------------------------------------------------------------
@@ -87,12 +88,6 @@ static int parse_double(const char *what, const char *text, double *out)
     return 0;
 }
 
-static int compare_int64(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
 // One item of a list of lengths: "L" or "LO..HI" (LO, 2 LO, 4 LO ... and nothing above HI).
 static int parse_length_item(char *item, int64_t *out, int cap, int *n)
 {
@@ -127,11 +122,7 @@ int hb_parse_lengths(const char *text, int64_t *out, int cap, int *n)
     }
     free(copy);
     if (rc) return rc;
-    qsort(out, (size_t)*n, sizeof *out, compare_int64);
-    int unique = 0;
-    for (int i = 0; i < *n; i++)
-        if (i == 0 || out[i] != out[unique - 1]) out[unique++] = out[i];
-    *n = unique;
+    *n = (int)hb_sort_unique(out, (size_t)*n);
     return 0;
 }
 

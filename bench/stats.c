@@ -29,6 +29,21 @@ void hb_sort(double *x, size_t n)
     if (n > 1) qsort(x, n, sizeof *x, by_value);
 }
 
+static int by_integer(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+size_t hb_sort_unique(int64_t *x, size_t n)
+{
+    size_t kept = 0;
+    if (n > 1) qsort(x, n, sizeof *x, by_integer);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || x[i] != x[kept - 1]) x[kept++] = x[i];
+    return kept;
+}
+
 // Ascending copy of x, owned by the caller; NULL if there is no memory.
 static double *sorted_copy(const double *x, size_t n)
 {

@@ -26,6 +26,8 @@ int hb_powerfit(const double *x, const double *y, size_t n, struct hb_powerfit *
 // Student t quantile, two-sided 95 %, df >= 1.
 double hb_t975(double df);
 void hb_sort(double *x, size_t n);
+// Ascending, each value once; returns how many are left.
+size_t hb_sort_unique(int64_t *x, size_t n);
 
 // Where do two curves cross? Lengths ascending; time of a and b with intervals at the common
 // lengths. Log-log interpolation between neighbours; the interval by resampling within each point's

@@ -106,12 +106,6 @@ static int optional_text(const struct at *a, const json_t *obj, const char *key,
     return v ? text(a, key, v, out, cap) : 0;
 }
 
-static int ascending(const void *x, const void *y)
-{
-    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
-    return a < b ? -1 : a > b;
-}
-
 // "128..4096,3000", 4096, or a list of both; ascending and unique.
 static int lengths(const struct at *a, const json_t *v, struct sweep_settings *s)
 {
@@ -136,11 +130,7 @@ static int lengths(const struct at *a, const json_t *v, struct sweep_settings *s
         s->n_lengths += got;
     }
     if (!s->n_lengths) return bad(a, "'L': at least one length expected");
-    qsort(s->lengths, (size_t)s->n_lengths, sizeof *s->lengths, ascending);
-    int m = 1;
-    for (int i = 1; i < s->n_lengths; i++)
-        if (s->lengths[i] != s->lengths[m - 1]) s->lengths[m++] = s->lengths[i];
-    s->n_lengths = m;
+    s->n_lengths = (int)hb_sort_unique(s->lengths, (size_t)s->n_lengths);
     return 0;
 }
 

@@ -28,12 +28,6 @@ static const struct sweep_item *at(const struct sweep *s, int group, const char 
     return NULL;
 }
 
-static int ascending(const void *x, const void *y)
-{
-    int64_t a = *(const int64_t *)x, b = *(const int64_t *)y;
-    return a < b ? -1 : a > b;
-}
-
 // Dropped points are counted in the last line and stand in the file; here they would
 // only fill the screen.
 static bool shown(const struct sweep_item *it) { return it && it->state == ITEM_DONE; }
@@ -49,10 +43,7 @@ static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, 
         if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && shown(it))
             L[m++] = it->pt[0].p.L;
     }
-    if (L) qsort(L, m, sizeof *L, ascending);
-    *n = 0;
-    for (size_t i = 0; i < m; i++)
-        if (!*n || L[i] != L[*n - 1]) L[(*n)++] = L[i];
+    *n = L ? hb_sort_unique(L, m) : 0;
     return L;
 }
 
