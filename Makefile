@@ -100,28 +100,31 @@ $(B)/impls/%.so: %.c Makefile
 # --- data, measurements, report ------------------------------------------------------------------------------------
 .PHONY: datasets roofline measure train figures report publish
 HB := $(B)/hyena-bench
-SWEEP_BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
-TRAIN_BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
+BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
 
 datasets: deps ## fetch and check the data sets (SETS="..." for others than the default)
 	$(Q)bash datasets/fetch.sh $(SETS)
 
+SWEEP := $(HB) sweep bench/sweeps/$(PRESET).json --refine --resume $(BUDGET)
+TRAIN := $(HB) train --suite bench/lm/suites/$(PRESET).json --resume $(BUDGET)
+
 roofline: all ## measure this machine's peaks
 	$(Q)$(HB) roofline
 
-measure: all roofline ## run the sweep of PRESET
-	$(Q)$(HB) sweep bench/sweeps/$(PRESET).json --refine --resume $(SWEEP_BUDGET)
+measure: all ## run the sweep of PRESET, after the roofline
+	$(Q)$(HB) roofline
+	$(Q)$(SWEEP)
 
 train: all datasets ## train the language models of PRESET
-	$(Q)$(HB) train --suite bench/lm/suites/$(PRESET).json --resume $(TRAIN_BUDGET)
+	$(Q)$(TRAIN)
 
 figures: all ## redraw every figure from the results (measures nothing)
 	$(Q)$(HB) plot
 
-report: ## everything: install, build, measure, train, plot, write build/report/REPORT.md (PRESET=quick|full)
-	$(Q)$(MAKE) --no-print-directory all datasets
-	$(Q)$(MAKE) --no-print-directory measure
-	$(Q)$(MAKE) --no-print-directory train
+report: all datasets ## everything: install, build, measure, train, plot, write build/report/REPORT.md (PRESET=quick|full)
+	$(Q)$(HB) roofline
+	$(Q)$(SWEEP)
+	$(Q)$(TRAIN)
 	$(Q)$(HB) crossover
 	$(Q)rm -rf $(B)/report.new && $(HB) report --out $(B)/report.new >/dev/null
 	$(Q)rm -rf $(B)/report && mv $(B)/report.new $(B)/report && echo "$(B)/report/REPORT.md"

@@ -288,7 +288,7 @@ static void enforce(struct child *c, const struct hb_child_limits *lim, double t
         stop(c, "timeout");
         snprintf(out->detail, sizeof out->detail, "not done after %.3g s", lim->time_s);
     } else if (hb_interrupted() && *asked <= 0) {
-        *asked = now;            // a training run writes down what it has; a point just ends
+        *asked = now;            // it may clean up; what it was about is measured again
         kill(c->pid, SIGINT);
     } else if (*asked > 0 && now - *asked > GRACE_S) {
         stop(c, "interrupted");

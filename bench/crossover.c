@@ -223,8 +223,7 @@ void hb_fits_table(const struct hb_series_set *set, const char *machine, struct 
 static int write_json(const json_t *doc)
 {
     char dir[4096], path[4160];
-    if (snprintf(dir, sizeof dir, "%s/report", hb_build_dir()) >= (int)sizeof dir)
-        return hb_fail(HB_ERR_INPUT, "path too long: %s", hb_build_dir());
+    if (hb_out_dir(NULL, "/report", dir)) return HB_ERR_INPUT;
     const int rc = hb_mkdirs(dir);
     if (rc) return rc;
     snprintf(path, sizeof path, "%s/crossovers.json", dir);

@@ -81,6 +81,12 @@ const char *hb_machine_dir(void)
     return dir;
 }
 
+int hb_out_dir(const char *out, const char *below, char dir[4096])
+{
+    int n = snprintf(dir, 4096, "%s%s", out ? out : hb_build_dir(), out ? "" : below);
+    return n < 4096 ? 0 : hb_fail(HB_ERR_INPUT, "path too long: %.200s...", dir);
+}
+
 int hb_mkdirs(const char *path)
 {
     char p[4400];

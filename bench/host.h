@@ -47,6 +47,9 @@ const char *hb_impls_dir(void);      // impls/ in the executable's folder, or in
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
 const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, references
 int hb_mkdirs(const char *path);
+// Where a command writes: `out` as the user gave it, or, if NULL, `below` ("/report") in the build
+// folder. HB_ERR_INPUT: too long.
+int hb_out_dir(const char *out, const char *below, char dir[4096]);
 // Whole-file write: a temporary in the same folder, fsync, rename; of a link the target.
 // A device or a pipe is written into. Returns 0 or HB_ERR_RUN.
 int hb_write_file(const char *path, const void *data, size_t bytes);

@@ -328,9 +328,7 @@ int hb_cmd_plot(int argc, char **argv)
     struct hb_gallery g = {0};
     char dir[4096];
     if (!rc) rc = hb_host_init(0, 0);
-    if (!rc && snprintf(dir, sizeof dir, "%s%s", out ? out : hb_build_dir(),
-                        out ? "" : "/report/plots") >= (int)sizeof dir)
-        rc = hb_fail(HB_ERR_INPUT, "--out: path too long");
+    if (!rc) rc = hb_out_dir(out, "/report/plots", dir);
     if (!rc) rc = hb_study_open(pos, n, &st);
     if (!rc)
         rc = hb_figures_draw(&st, dir, term && !figure ? "time_operator_fwd" : figure, term, &g);

@@ -132,9 +132,7 @@ int hb_cmd_report(int argc, char **argv)
     struct hb_study st = {0};
     char dir[4096];
     if (!rc) rc = hb_host_init(0, 0);
-    if (!rc && snprintf(dir, sizeof dir, "%s%s", out ? out : hb_build_dir(),
-                        out ? "" : "/report") >= (int)sizeof dir)
-        rc = hb_fail(HB_ERR_INPUT, "--out: path too long");
+    if (!rc) rc = hb_out_dir(out, "/report", dir);
     if (!rc) rc = hb_study_open(pos, n, &st);
     if (!rc) rc = write_all(&st, dir);
     hb_study_close(&st);

@@ -332,11 +332,6 @@ static double bound_ns(const struct hb_roofline *r, int threads, struct hb_work 
     return 1e9 * fmax(w.flop_min / flops, w.bytes_min / bytes);
 }
 
-double hb_roofline_bound_ns(const struct hb_roofline *r, int threads, struct hb_work w)
-{
-    return bound_ns(r, threads, w, false);
-}
-
 double hb_roof_ns(const struct hb_point *pt)
 {
     static struct hb_roofline r;

@@ -27,12 +27,10 @@ int hb_roofline_load(struct hb_roofline *out);
 // message set. And reading it back; `where` opens the message.
 json_t *hb_roofline_json(void);
 int hb_roofline_parse(const json_t *o, const char *where, struct hb_roofline *out);
-// Least time of an f32 work with warm caches: max(flop_min / peak, bytes_min / bandwidth). The peak
-// is the better of FMA and SGEMM, the bandwidth that of the smallest level which holds all the
-// bytes.
-double hb_roofline_bound_ns(const struct hb_roofline *r, int threads, struct hb_work w);
-// The bound of a point, with its dtype and mode; 0 if nothing was measured on this machine. Loads
-// once.
+// The bound of a point, 0 if nothing was measured on this machine: the least time of its work,
+// max(flop_min / peak, bytes_min / bandwidth). The peak is the better of FMA and SGEMM, in the
+// point's dtype; the bandwidth that of the smallest level which holds all the bytes, or of memory
+// in mode cold. Loads the file once.
 double hb_roof_ns(const struct hb_point *pt);
 
 #endif
