@@ -35,9 +35,21 @@ COMMON += -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
 LDSAN  := -fsanitize=address,undefined
 endif
 
+# --- CUDA, if its compiler is there (NVCC= leaves it out). 90a and the like in a file's `// hb-arch:` line replace ARCH
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+ARCH ?= 80 90
+CUDA_HOME := $(if $(NVCC),$(abspath $(dir $(NVCC))..))
+CUDA_ON   := $(if $(SAN),,$(NVCC))
+gencode    = $(foreach a,$(1),-gencode arch=compute_$(a),code=[sm_$(a)$(if $(findstring a,$(a)),,$(if $(filter $(lastword $(1)),$(a)),$(,)compute_$(a)))])
+, := ,
+NVFLAGS := -std=c++20 -O3 -lineinfo -cudart shared -shared -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-missing-field-initializers,-Werror \
+    -Werror all-warnings -Xlinker -rpath,$(CUDA_HOME)/lib64,-rpath,'$$ORIGIN/../lib'
+
 # --- sources, by wildcard -----------------------------------------------------------------------------------
 PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c impls/mha/*.c)
-PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC))))
+CU_SRC   := $(if $(CUDA_ON),$(wildcard impls/longconv/*.cu impls/attention/*.cu))
+DEV_CU   := $(if $(CUDA_ON),$(wildcard impls/device/cuda*.cu))
+PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC) $(CU_SRC)))) $(if $(DEV_CU),$(B)/devices/cuda.so)
 MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
@@ -50,7 +62,7 @@ WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
 	$(Q)$(SUB) $(B)/hyena-bench plugins
-	$(if $(wildcard impls/*/*.cu),,@echo "  optional, left out: CUDA and MPI (nothing in this build uses them)")
+	$(if $(CUDA_ON),,@echo "  optional, left out: CUDA (no nvcc found; NVCC=/path/to/nvcc names one)")
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -95,7 +107,24 @@ $(B)/impls/%.so: %.c Makefile
 	$(Q)$(CC) $(COMMON) $(FAST) -fvisibility=hidden -shared $(INC) $$(sed -n 's|^// hb-cflags:||p' $<) $(LDSAN) \
 	    -MF $(@:.so=.d) -o $@ $< -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) $$(sed -n 's|^// hb-link:||p' $<) -lm
 
--include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
+# What nvcc is asked for: a file's own architectures or ARCH, its own flags and libraries.
+nvflags = $(NVFLAGS) $(INC) $(call gencode,$(or $(shell sed -n 's|^// hb-arch:||p' $(1)),$(ARCH))) $(shell sed -n 's|^// hb-nvcc:||p' $(1))
+vpath %.cu impls/longconv impls/attention
+$(B)/impls/%.so: %.cu Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  NVCC  $<")
+	$(Q)$(NVCC) $(call nvflags,$<) -MMD -MP -MF $(@:.so=.d) -o $@ $< $$(sed -n 's|^// hb-link:||p' $<)
+
+$(B)/obj/%.cu.o: %.cu Makefile
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  NVCC  $<")
+	$(Q)$(NVCC) $(filter-out -shared,$(call nvflags,$<)) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+$(B)/devices/cuda.so: $(DEV_CU:%=$(B)/obj/%.o)
+	@mkdir -p $(@D)
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(NVCC) $(call nvflags,$(DEV_CU)) -o $@ $^ -lcublasLt
+
+-include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(DEV_CU:%.cu=$(B)/obj/%.cu.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
 
 # --- data, measurements, report ------------------------------------------------------------------------------------
 .PHONY: datasets roofline measure train figures report publish

@@ -1,16 +1,38 @@
 // device.h: the primitives that hyena, mha and the language model are written over; one table
 // per device.
 //
-// All tensors are float32 device memory, dense row-major. Every primitive is checked against its
-// float64 twin in impls/reference. Work goes on `s` (a stream; NULL on cpu) and is ordered; only
-// `sync` waits. Sizes are int64_t. `+=` below means accumulates. Nothing allocates except `alloc`;
-// primitives that need scratch take it as `ws`. Functions return 0 or HB_ERR_*; cpu compute entries
-// cannot fail and return void. Reductions are in a fixed order: the same call twice gives the same
-// bits (for a fixed thread count).
+// Tensors are dense row-major device memory. Activations ("act") are of the type on.t; `float`
+// tensors are float32 whatever on.t is (cpu: on.t is HB_F32). Every primitive is checked against
+// its float64 twin in impls/reference, in every type of `dtypes`. Work goes on on.stream and is
+// ordered; only upload, download, sync, sum, sumsq and between wait. Sizes are int64_t. `+=` below
+// means accumulates. Nothing allocates except `alloc`, and everything but the waiting ones can be
+// captured into a graph. Compute entries return nothing: a launch that failed is reported by the
+// next `sync`. Sums are accumulated in float32 or wider; reductions are in a fixed order: the same
+// call twice gives the same bits (for a fixed thread count).
 #ifndef HB_DEVICE_H
 #define HB_DEVICE_H
 
 #include "hb.h"
+
+// On what a primitive works: the type of its activations and the stream (NULL on cpu).
+struct hb_on { enum hb_dtype t; void *stream; };
+
+// x = alpha op(A) op(B) + beta C + bias;  then D = x, or D = gelu(x) and x is kept, or
+// D = x gelu'(dgelu). op(A) is (m,k), op(B) is (k,n), C, D, gelu_in, dgelu (m,n) with ldd.
+struct hb_gemm {
+    bool ta, tb;
+    int64_t m, n, k;
+    float alpha, beta;
+    const void *A; int64_t lda;            // act; ld = stored row length
+    const void *B; int64_t ldb;            // act
+    const void *C;                         // NULL: D itself. Not read where beta is 0
+    void *D; int64_t ldd;
+    bool out_f32;                          // C and D are float32 (gradients of parameters)
+    const void *bias;                      // act (n), or NULL
+    void *gelu_in;                         // act, not NULL: where x is kept; D = gelu(x)
+    const void *dgelu;                     // act, not NULL: D = x gelu'(dgelu)
+    int64_t batch, sA, sB, sD;             // batch > 1: so many products, strides in elements
+};
 
 struct hb_adamw { float lr, beta1, beta2, eps, weight_decay; int64_t step; };  // step counts from 1
 
@@ -22,9 +44,13 @@ struct hb_filter_params {
     float *w1, *b1, *w2, *b2, *w3, *b3, *w4, *freq;   // (W,E) (W) (W,W) (W) (W,W) (W) (C,W) (W)
 };
 
+enum { HB_MARKS = 64 };        // slots for `mark`
+
 struct hb_device {
     const char *name;          // "cpu", "cuda"
+    unsigned dtypes;           // bit set of 1u << enum hb_dtype: types of activations
     void *ctx;
+    void *stream;              // the stream that this process works on; NULL on cpu
 
     void *(*alloc)(const struct hb_device *d, size_t bytes);   // counted, limited; NULL: failed
     void (*free)(const struct hb_device *d, void *p);
@@ -36,81 +62,95 @@ struct hb_device {
     void (*zero)(void *dst, size_t bytes, void *s);
     int (*sync)(const struct hb_device *d, void *s);           // reports what failed meanwhile
     int64_t (*now_ns)(const struct hb_device *d);
-    size_t (*peak_bytes)(const struct hb_device *d);           // at most, library workspaces too
+    size_t (*now_bytes)(const struct hb_device *d);            // in use, library workspaces too
+    size_t (*peak_bytes)(const struct hb_device *d);           // at most since reset_peak
     void (*reset_peak)(const struct hb_device *d);
+    void (*close)(const struct hb_device *d);                  // NULL: nothing to close
 
-    // C (m,n) = alpha op(A) op(B) + beta C; op(A) is (m,k), op(B) is (k,n); ld = stored
-    // row length.
-    void (*gemm)(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
-                 int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc,
+    // --- time on the device (all NULL on cpu) ----------------------------------------------------
+    // A mark is reached when the work before it is done; between() waits for mark b.
+    int (*mark)(const struct hb_device *d, int slot, void *s);
+    int (*between)(const struct hb_device *d, int a, int b, double *seconds);
+    // Keeps the device busy for about so long, so that what is enqueued meanwhile runs without gaps.
+    void (*hold)(const struct hb_device *d, double seconds, void *s);
+    // Reads more than the last-level cache holds: what is there afterwards is nobody's.
+    int (*flush)(const struct hb_device *d, void *s);
+    // What is enqueued on s between the two becomes a graph that can be replayed as one piece.
+    int (*capture)(const struct hb_device *d, void *s);
+    int (*captured)(const struct hb_device *d, void *s, void **graph);
+    int (*replay)(const struct hb_device *d, void *graph, void *s);
+    void (*graph_free)(const struct hb_device *d, void *graph);
+
+    // --- primitives ------------------------------------------------------------------------------
+    void (*gemm)(const struct hb_gemm *g, struct hb_on on);
+    // dst = src, of n elements, in another type.
+    void (*cast)(void *dst, enum hb_dtype to, const void *src, enum hb_dtype from, int64_t n,
                  void *s);
-    // Bias over the last axis: y (R,C) += b (C);   db (C) += column sums of dy (R,C)
-    void (*bias_fwd)(float *y, const float *b, int64_t R, int64_t C, void *s);
-    void (*bias_bwd)(float *db, const float *dy, int64_t R, int64_t C, void *s);
+    // db (C) += column sums of dy (R,C)
+    void (*bias_bwd)(float *db, const void *dy, int64_t R, int64_t C, struct hb_on on);
     // Layer norm over the last axis, eps 1e-5: x,y (R,C), g,b (C), mean,rstd (R).
     // dx +=, dg +=, db +=.
-    void (*layernorm_fwd)(float *y, float *mean, float *rstd, const float *x, const float *g,
-                          const float *b, int64_t R, int64_t C, void *s);
-    void (*layernorm_bwd)(float *dx, float *dg, float *db, const float *dy, const float *x,
+    void (*layernorm_fwd)(void *y, float *mean, float *rstd, const void *x, const float *g,
+                          const float *b, int64_t R, int64_t C, struct hb_on on);
+    void (*layernorm_bwd)(void *dx, float *dg, float *db, const void *dy, const void *x,
                           const float *mean, const float *rstd, const float *g, int64_t R,
-                          int64_t C, void *s);
+                          int64_t C, struct hb_on on);
     // GELU, tanh form. dx = dy gelu'(x); dx may be dy.
-    void (*gelu_fwd)(float *y, const float *x, int64_t n, void *s);
-    void (*gelu_bwd)(float *dx, const float *dy, const float *x, int64_t n, void *s);
+    void (*gelu_fwd)(void *y, const void *x, int64_t n, struct hb_on on);
+    void (*gelu_bwd)(void *dx, const void *dy, const void *x, int64_t n, struct hb_on on);
     // Depthwise causal filter in (C,B,L), with the projection's bias folded in front:
     //   pb = p + bp[c] (bp may be NULL; pb is 0 before t = 0)
     //   s[c,b,t] = bs[c] + sum_j w[c,j] pb[c,b,t-(K-1)+j]
     // Backward: dp = ..., dw (C,K) +=, dbs (C) +=, dbp (C) += (NULL iff bp is). p holds the
     // forward's input.
-    void (*shortconv_fwd)(float *y, const float *p, const float *bp, const float *w,
-                          const float *bs, int64_t C, int64_t B, int64_t L, int K, void *s);
-    void (*shortconv_bwd)(float *dp, float *dw, float *dbs, float *dbp, const float *dy,
-                          const float *p, const float *bp, const float *w, int64_t C, int64_t B,
-                          int64_t L, int K, void *s);
-    // Bias over the first axis (channel-first): y (C,R) += b (C);   db (C) += row sums
-    void (*rowbias_fwd)(float *y, const float *b, int64_t C, int64_t R, void *s);
-    void (*rowbias_bwd)(float *db, const float *dy, int64_t C, int64_t R, void *s);
+    void (*shortconv_fwd)(void *y, const void *p, const float *bp, const float *w,
+                          const float *bs, int64_t C, int64_t B, int64_t L, int K,
+                          struct hb_on on);
+    void (*shortconv_bwd)(void *dp, float *dw, float *dbs, float *dbp, const void *dy,
+                          const void *p, const float *bp, const float *w, int64_t C, int64_t B,
+                          int64_t L, int K, struct hb_on on);
     // Gate: y = a * b;  da = dy * b, db = dy * a  (da may be dy)
-    void (*gate_fwd)(float *y, const float *a, const float *b, int64_t n, void *s);
-    void (*gate_bwd)(float *da, float *db, const float *dy, const float *a, const float *b,
-                     int64_t n, void *s);
+    void (*gate_fwd)(void *y, const void *a, const void *b, int64_t n, struct hb_on on);
+    void (*gate_bwd)(void *da, void *db, const void *dy, const void *a, const void *b,
+                     int64_t n, struct hb_on on);
     // y += x;   x *= a
-    void (*add)(float *y, const float *x, int64_t n, void *s);
-    void (*scale)(float *x, float a, int64_t n, void *s);
-    // Split heads out of a projection written channel-first, (3D,B,L) -> q,k,v each (B,H,L,P), with
-    // optional rotary positions on q and k (theta 10000, pairs (i, i+P/2)); merge is the exact
-    // adjoint (dq,dk,dv -> dp).
-    void (*heads_split)(float *q, float *k, float *v, const float *p, int64_t B, int64_t H,
-                        int64_t L, int64_t P, bool rope, void *s);
-    void (*heads_merge)(float *dp, const float *dq, const float *dk, const float *dv, int64_t B,
-                        int64_t H, int64_t L, int64_t P, bool rope, void *s);
-    // (B,H,L,P) -> (B,L,D) and back, for the attention output.
-    void (*heads_join)(float *y, const float *x, int64_t B, int64_t H, int64_t L, int64_t P,
-                       void *s);
-    void (*heads_unjoin)(float *dx, const float *dy, int64_t B, int64_t H, int64_t L, int64_t P,
-                         void *s);
-    // Embedding: x (R,C) = W[tok[r]] (+ pos[r % L] if pos);  dW +=, dpos += in a fixed order.
-    // tok: device int32.
-    void (*embed_fwd)(float *x, const float *W, const float *pos, const int32_t *tok, int64_t R,
-                      int64_t L, int64_t C, void *s);
-    void (*embed_bwd)(float *dW, float *dpos, const float *dx, const int32_t *tok, int64_t R,
-                      int64_t L, int64_t C, int64_t V, void *s);
+    void (*add)(void *y, const void *x, int64_t n, struct hb_on on);
+    void (*scale)(void *x, float a, int64_t n, struct hb_on on);
+    // Exchanges two axes: y (A,J,I,K) = x (A,I,J,K).
+    void (*swap)(void *y, const void *x, int64_t A, int64_t I, int64_t J, int64_t K,
+                 struct hb_on on);
+    // Rotary positions in place (theta 10000, pairs (i, i+P/2)): row r stands at time r % L and has
+    // H heads of P at x + r ld. `inverse`: the adjoint.
+    void (*rope)(void *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse,
+                 struct hb_on on);
+    // Embedding: x (R,C) = W[tok[r]] (+ pos[r % L] if pos); dW (V,C) +=, dpos (L,C) += in a fixed
+    // order. x, W, pos act; tok: device int32.
+    void (*embed_fwd)(void *x, const void *W, const void *pos, const int32_t *tok, int64_t R,
+                      int64_t L, int64_t C, struct hb_on on);
+    void (*embed_bwd)(float *dW, float *dpos, const void *dx, const int32_t *tok, int64_t R,
+                      int64_t L, int64_t C, int64_t V, struct hb_on on);
     // Softmax cross-entropy, nats: nll[r] = -log softmax(z[r])[target[r]], 0 where target < 0
-    // (ignored); if dz: dz = (softmax - onehot) * scale, 0 where ignored. z (R,V); dz may be z.
-    void (*xent)(float *nll, float *dz, const float *z, const int32_t *target, float scale,
-                 int64_t R, int64_t V, void *s);
-    // Sum of squares of x into *out_host (double accumulation); waits.
+    // (ignored); if dz: dz = (softmax - onehot) * scale, 0 where ignored. z (R,V) act; dz may be z.
+    void (*xent)(float *nll, void *dz, const void *z, const int32_t *target, float scale,
+                 int64_t R, int64_t V, struct hb_on on);
+    // Sum, or sum of squares, of float32 x into *out_host (double accumulation); waits.
     int (*sumsq)(const struct hb_device *d, double *out_host, const float *x, int64_t n, void *s);
     int (*sum)(const struct hb_device *d, double *out_host, const float *x, int64_t n, void *s);
-    void (*adamw)(float *w, float *m, float *v, const float *g, float gscale, struct hb_adamw o,
-                  int64_t n, void *s);
-    // Implicit filter h (C,L) from its parameters, evaluated in float64; save: filter_ws bytes,
-    // kept for bwd.
+    // One step on float32 w, m, v; `low`: where the new w goes once more, in on.t, or NULL.
+    void (*adamw)(float *w, float *m, float *v, void *low, const float *g, float gscale,
+                  struct hb_adamw o, int64_t n, struct hb_on on);
+    // Implicit filter h (C,L) float32 from its parameters, evaluated in float64; save: filter_ws
+    // bytes, kept for bwd.
     size_t (*filter_ws)(struct hb_filter_shape f);
     int (*filter_fwd)(const struct hb_device *d, float *h, struct hb_filter_shape f,
                       struct hb_filter_params p, void *ws, void *s);
     int (*filter_bwd)(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
                       struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
 };
+
+// A device plug-in, build/devices/<name>.so, exports this. Opens the device for this process;
+// NULL with the message set (host->fail). mem_limit 0: what the device has.
+typedef const struct hb_device *hb_device_open_fn(const struct hb_host *host, size_t mem_limit);
+#define HB_DEVICE_OPEN "hb_device_open"
 
 #endif

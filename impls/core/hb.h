@@ -11,8 +11,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HB_ABI_VERSION 1
+#define HB_ABI_VERSION 2
+#ifdef __cplusplus
+#define HB_EXPORT extern "C" __attribute__((visibility("default")))
+#else
 #define HB_EXPORT __attribute__((visibility("default")))
+#endif
 #define HB_ALIGN 64          // bytes; of hb_host.alloc and of every io tensor (cache line, AVX-512)
 #define HB_NAME_MAX 128      // longest implementation name, "hyena:" and NUL included
 
@@ -48,6 +52,9 @@ struct hb_oper_opts {
 };
 
 // One problem. `threads` is what the implementation may use; it never reads environment variables.
+// `dtype` is that of the signals (u, y, q, k, v and their gradients) and of the parameters marked
+// `cast` (hb_tensor). Everything else is float32 (float64 where dtype is f64): filters h and d,
+// the other parameters, and all gradients of filters and parameters. Sums are in float32 or wider.
 struct hb_problem {
     enum hb_op op;
     enum hb_dtype dtype;
@@ -77,10 +84,15 @@ struct hb_longconv_io {
     void *dd;                               // dd += ...      NULL iff d is NULL
 };
 
-// y = softmax(q k' / sqrt(P), causal) v, per head.  All (B,H,L,P) contiguous.
+// (batch, head, time) strides of a (B,H,L,P) tensor in elements; P is contiguous.
+// Head first: {H*L*P, L*P, P}. Out of a projection that writes (B,L,3,H,P): {L*3*D, P, 3*D}.
+struct hb_heads { int64_t b, h, t; };
+
+// y = softmax(q k' / sqrt(P), causal) v, per head.  All (B,H,L,P) by strides that are multiples
+// of P.
 struct hb_attention_io {
-    const void *q, *k, *v;
-    void *y;
+    const void *q, *k, *v;  struct hb_heads sq;     // of q, k, v, dq, dk, dv alike
+    void *y;                struct hb_heads sy;     // of y and dy alike
     const void *dy;
     void *dq, *dk, *dv;                     // = ...
 };
@@ -88,6 +100,7 @@ struct hb_attention_io {
 // hyena, mha: u,y (B,L,D) contiguous; params and grads in the order of hb_impl.tensors.
 struct hb_oper_io {
     const void *u;
+    const void *res;                        // (B,L,D) added to y (a residual stream), or NULL
     void *y;
     const void *dy;
     void *du;                               // =  ...
@@ -99,7 +112,8 @@ struct hb_oper_io {
 // state with the same inputs (which are still in place, y too), so a state may save what its
 // backward needs.
 struct hb_io {
-    void *stream;                           // device stream; NULL on cpu
+    void *stream;                           // device stream; NULL on cpu. All work goes on it, so
+                                            // that a forward or backward can be captured
     union {
         struct hb_longconv_io conv;
         struct hb_attention_io attn;
@@ -123,6 +137,7 @@ struct hb_tensor {
     bool residual_out;
     bool trainable;
     bool filter_group;       // filter MLP: its own optimiser group, weight decay 0
+    bool cast;               // handed to forward in the problem's dtype (a rounded copy)
 };
 
 struct hb_impl;
@@ -150,7 +165,7 @@ struct hb_impl {
     int abi;                                 // HB_ABI_VERSION
     const char *name;                        // file stem <operator>_<method>[_device]; hyena, mha
     enum hb_op op;
-    const char *device;                      // "cpu", "cuda"
+    const char *device;                      // "cpu", "cuda"; "any": what is inside decides
     unsigned dtypes;                         // bit set of 1u << enum hb_dtype
     const char *source;                      // paper or library with version
     const char *complexity;                  // e.g. "O(L log L)": for people, printed by list
