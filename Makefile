@@ -127,7 +127,7 @@ $(B)/devices/cuda.so: $(DEV_CU:%=$(B)/obj/%.o)
 -include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(DEV_CU:%.cu=$(B)/obj/%.cu.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
 
 # --- data, measurements, report ------------------------------------------------------------------------------------
-.PHONY: datasets roofline measure train figures report publish
+.PHONY: datasets roofline measure train figures report publish gpu-bundle
 HB := $(B)/hyena-bench
 BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
 
@@ -157,6 +157,9 @@ report: all datasets ## everything: install, build, measure, train, plot, write 
 	$(Q)$(HB) crossover
 	$(Q)rm -rf $(B)/report.new && $(HB) report --out $(B)/report.new >/dev/null
 	$(Q)rm -rf $(B)/report && mv $(B)/report.new $(B)/report && echo "$(B)/report/REPORT.md"
+
+gpu-bundle: all ## pack build/gpu-bundle, one folder that runs on a GPU machine (DATA="files" to take along)
+	$(Q)bash bench/gpu_bundle.sh $(B) $(DATA)
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)
