@@ -116,8 +116,8 @@ struct hb_device {
     // y += x;   x *= a
     void (*add)(void *y, const void *x, int64_t n, struct hb_on on);
     void (*scale)(void *x, float a, int64_t n, struct hb_on on);
-    // Exchanges two axes: y (A,J,I,K) = x (A,I,J,K).
-    void (*swap)(void *y, const void *x, int64_t A, int64_t I, int64_t J, int64_t K,
+    // Exchanges two axes: y (a,j,i,k) = x (a,i,j,k).
+    void (*swap)(void *y, const void *x, int64_t a, int64_t i, int64_t j, int64_t k,
                  struct hb_on on);
     // Rotary positions in place (theta 10000, pairs (i, i+P/2)): row r stands at time r % L and has
     // H heads of P at x + r ld. `inverse`: the adjoint.
