@@ -1,5 +1,5 @@
 // cpu.c: the device interface (core/device.h) on the CPU: OpenBLAS for GEMM, OpenMP loops for the
-// rest.
+// rest. Activations are float32.
 //
 // Threads     host->threads, never an environment variable; short loops run on one.
 // Order       every reduction has one fixed order, so the same call gives the same bits. Most
@@ -8,8 +8,6 @@
 // Accuracy    long float sums are taken in blocks with a double across the blocks.
 // Memory      host->alloc; a block carries its size in front so that peak_bytes is this device's
 //             own.
-#include <assert.h>
-#include <cblas.h>
 #include <omp.h>
 #include <string.h>
 #include <time.h>
@@ -70,6 +68,7 @@ static void cpu_copy(void *dst, const void *src, size_t bytes, void *s)
 }
 static void cpu_zero(void *dst, size_t bytes, void *s) { (void)s; memset(dst, 0, bytes); }
 static int cpu_sync(const struct hb_device *d, void *s) { (void)d; (void)s; return 0; }
+static size_t cpu_now(const struct hb_device *d) { (void)d; return cpu.now; }
 static size_t cpu_peak(const struct hb_device *d) { (void)d; return cpu.peak; }
 static void cpu_reset_peak(const struct hb_device *d) { (void)d; cpu.peak = cpu.now; }
 
@@ -79,19 +78,6 @@ static int64_t cpu_now_ns(const struct hb_device *d)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);          // cannot fail for this clock
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-// --- GEMM ----------------------------------------------------------------------------------------
-
-static void cpu_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float *A,
-                     int64_t lda, const float *B, int64_t ldb, float beta, float *C, int64_t ldc,
-                     void *s)
-{
-    (void)s;
-    assert(m <= INT32_MAX && n <= INT32_MAX && k <= INT32_MAX);   // OpenBLAS counts in int
-    assert(lda <= INT32_MAX && ldb <= INT32_MAX && ldc <= INT32_MAX);
-    cblas_sgemm(CblasRowMajor, ta ? CblasTrans : CblasNoTrans, tb ? CblasTrans : CblasNoTrans,
-                (int)m, (int)n, (int)k, alpha, A, (int)lda, B, (int)ldb, beta, C, (int)ldc);
 }
 
 // --- sums ----------------------------------------------------------------------------------------
@@ -153,21 +139,11 @@ static int cpu_total(const struct hb_device *d, double *out, const float *x, int
     return 0;
 }
 
-// --- bias, gates, sums of tensors ----------------------------------------------------------------
+// --- bias gradient, gates, sums of tensors -------------------------------------------------------
 
-static void cpu_bias_fwd(float *y, const float *b, int64_t R, int64_t C, void *s)
+static void cpu_bias_bwd(float *db, const void *vdy, int64_t R, int64_t C, struct hb_on on)
 {
-    (void)s;
-    #pragma omp parallel for num_threads(cpu_threads(R * C))
-    for (int64_t r = 0; r < R; r++) {
-        #pragma omp simd
-        for (int64_t c = 0; c < C; c++) y[r * C + c] += b[c];
-    }
-}
-
-static void cpu_bias_bwd(float *db, const float *dy, int64_t R, int64_t C, void *s)
-{
-    (void)s;
+    const float *dy = cpu_act_const(vdy, on);
     #pragma omp parallel for num_threads(cpu_threads(R * C))
     for (int64_t c0 = 0; c0 < C; c0 += COLS) {
         int64_t n = C - c0 < COLS ? C - c0 : COLS;
@@ -178,34 +154,19 @@ static void cpu_bias_bwd(float *db, const float *dy, int64_t R, int64_t C, void 
     }
 }
 
-static void cpu_rowbias_fwd(float *y, const float *b, int64_t C, int64_t R, void *s)
+static void cpu_gate_fwd(void *vy, const void *va, const void *vb, int64_t n, struct hb_on on)
 {
-    (void)s;
-    #pragma omp parallel for num_threads(cpu_threads(R * C))
-    for (int64_t c = 0; c < C; c++) {
-        #pragma omp simd
-        for (int64_t r = 0; r < R; r++) y[c * R + r] += b[c];
-    }
-}
-
-static void cpu_rowbias_bwd(float *db, const float *dy, int64_t C, int64_t R, void *s)
-{
-    (void)s;
-    #pragma omp parallel for num_threads(cpu_threads(R * C))
-    for (int64_t c = 0; c < C; c++) db[c] += (float)cpu_sum(dy + c * R, R);
-}
-
-static void cpu_gate_fwd(float *y, const float *a, const float *b, int64_t n, void *s)
-{
-    (void)s;
+    float *y = cpu_act(vy, on);
+    const float *a = va, *b = vb;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
 }
 
-static void cpu_gate_bwd(float *da, float *db, const float *dy, const float *a, const float *b,
-                         int64_t n, void *s)
+static void cpu_gate_bwd(void *vda, void *vdb, const void *vdy, const void *va, const void *vb,
+                         int64_t n, struct hb_on on)
 {
-    (void)s;
+    float *da = cpu_act(vda, on), *db = vdb;
+    const float *dy = vdy, *a = va, *b = vb;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) {
         float g = dy[i];                         // read before da, which may be dy
@@ -214,16 +175,17 @@ static void cpu_gate_bwd(float *da, float *db, const float *dy, const float *a, 
     }
 }
 
-static void cpu_add(float *y, const float *x, int64_t n, void *s)
+static void cpu_add(void *vy, const void *vx, int64_t n, struct hb_on on)
 {
-    (void)s;
+    float *y = cpu_act(vy, on);
+    const float *x = vx;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-static void cpu_scale(float *x, float a, int64_t n, void *s)
+static void cpu_scale(void *vx, float a, int64_t n, struct hb_on on)
 {
-    (void)s;
+    float *x = cpu_act(vx, on);
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) x[i] *= a;
 }
@@ -231,18 +193,16 @@ static void cpu_scale(float *x, float a, int64_t n, void *s)
 // --- the table -----------------------------------------------------------------------------------
 
 static const struct hb_device table = {
-    .name = "cpu",
+    .name = "cpu", .dtypes = 1u << HB_F32,
     .alloc = cpu_alloc, .free = cpu_free, .upload = cpu_move, .download = cpu_move,
     .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync, .now_ns = cpu_now_ns,
-    .peak_bytes = cpu_peak, .reset_peak = cpu_reset_peak,
-    .gemm = cpu_gemm, .bias_fwd = cpu_bias_fwd, .bias_bwd = cpu_bias_bwd,
+    .now_bytes = cpu_now, .peak_bytes = cpu_peak, .reset_peak = cpu_reset_peak,
+    .gemm = cpu_gemm, .cast = cpu_cast, .bias_bwd = cpu_bias_bwd,
     .layernorm_fwd = cpu_layernorm_fwd, .layernorm_bwd = cpu_layernorm_bwd,
     .gelu_fwd = cpu_gelu_fwd, .gelu_bwd = cpu_gelu_bwd,
     .shortconv_fwd = cpu_shortconv_fwd, .shortconv_bwd = cpu_shortconv_bwd,
-    .rowbias_fwd = cpu_rowbias_fwd, .rowbias_bwd = cpu_rowbias_bwd,
     .gate_fwd = cpu_gate_fwd, .gate_bwd = cpu_gate_bwd, .add = cpu_add, .scale = cpu_scale,
-    .heads_split = cpu_heads_split, .heads_merge = cpu_heads_merge,
-    .heads_join = cpu_heads_join, .heads_unjoin = cpu_heads_unjoin,
+    .swap = cpu_swap, .rope = cpu_rope,
     .embed_fwd = cpu_embed_fwd, .embed_bwd = cpu_embed_bwd, .xent = cpu_xent,
     .sumsq = cpu_sumsq, .sum = cpu_total, .adamw = cpu_adamw,
     .filter_ws = cpu_filter_ws, .filter_fwd = cpu_filter_fwd, .filter_bwd = cpu_filter_bwd,

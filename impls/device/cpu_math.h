@@ -22,6 +22,23 @@ static inline float cpu_expf(float x)
     return p * two_n.f;
 }
 
+// GELU, tanh form: 0.5 x (1 + tanh v) = x / (1 + exp(-2v)), v = sqrt(2/pi) (x + 0.044715 x^3): one
+// exponential, and no cancellation for negative x.
+#define CPU_TWO_ROOT_2_PI 1.595769122f
+#define CPU_GELU_CUBE 0.044715f
+static inline float cpu_gelu(float t)
+{
+    return t / (1.0f + cpu_expf(-CPU_TWO_ROOT_2_PI * (t + CPU_GELU_CUBE * t * t * t)));
+}
+
+// Its derivative.
+static inline float cpu_gelu_slope(float t)
+{
+    float e = cpu_expf(-CPU_TWO_ROOT_2_PI * (t + CPU_GELU_CUBE * t * t * t));
+    float sg = 1.0f / (1.0f + e);                // 1 - sg = e sg, without cancellation
+    return sg + t * sg * (e * sg) * CPU_TWO_ROOT_2_PI * (1.0f + 3.0f * CPU_GELU_CUBE * t * t);
+}
+
 // sin(x) for shift = 0, cos(x) for shift = 0.5; |x| < CPU_TRIG_MAX; absolute error about 2e-16 (1 +
 // |x| eps). With n = round(x/pi + shift), r = x - (n - shift) pi lies in [-pi/2, pi/2] and the
 // result is (-1)^n sin r.

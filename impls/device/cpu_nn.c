@@ -14,10 +14,11 @@ static const double LN_EPS = 1e-5;
 
 // --- layer norm ----------------------------------------------------------------------------------
 
-void cpu_layernorm_fwd(float *y, float *mean, float *rstd, const float *x, const float *g,
-                       const float *b, int64_t R, int64_t C, void *s)
+void cpu_layernorm_fwd(void *vy, float *mean, float *rstd, const void *vx, const float *g,
+                       const float *b, int64_t R, int64_t C, struct hb_on on)
 {
-    (void)s;
+    float *y = cpu_act(vy, on);
+    const float *x = vx;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
     for (int64_t r = 0; r < R; r++) {
         const float *xr = x + r * C;
@@ -38,11 +39,12 @@ void cpu_layernorm_fwd(float *y, float *mean, float *rstd, const float *x, const
 
 // With n = (x - mean) rstd and e = dy g:   dx += rstd (e - avg(e) - n avg(e n)),  dg += dy n,  db
 //                                          += dy
-void cpu_layernorm_bwd(float *dx, float *dg, float *db, const float *dy, const float *x,
+void cpu_layernorm_bwd(void *vdx, float *dg, float *db, const void *vdy, const void *vx,
                        const float *mean, const float *rstd, const float *g, int64_t R, int64_t C,
-                       void *s)
+                       struct hb_on on)
 {
-    (void)s;
+    float *dx = cpu_act(vdx, on);
+    const float *dy = vdy, *x = vx;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
     for (int64_t r = 0; r < R; r++) {
         const float *xr = x + r * C, *dyr = dy + r * C;
@@ -75,39 +77,31 @@ void cpu_layernorm_bwd(float *dx, float *dg, float *db, const float *dy, const f
     }
 }
 
-// --- GELU, tanh form -----------------------------------------------------------------------------
-// 0.5 x (1 + tanh v) = x / (1 + exp(-2v)),  v = sqrt(2/pi) (x + 0.044715 x^3): one exponential, and
-// no cancellation for negative x.
+// --- GELU, tanh form (cpu_math.h) ----------------------------------------------------------------
 
-static const float TWO_ROOT_2_PI = 1.595769122f, CUBE = 0.044715f;
-
-void cpu_gelu_fwd(float *y, const float *x, int64_t n, void *s)
+void cpu_gelu_fwd(void *vy, const void *vx, int64_t n, struct hb_on on)
 {
-    (void)s;
+    float *y = cpu_act(vy, on);
+    const float *x = vx;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) {
-        float t = x[i];
-        y[i] = t / (1.0f + cpu_expf(-TWO_ROOT_2_PI * (t + CUBE * t * t * t)));
-    }
+    for (int64_t i = 0; i < n; i++) y[i] = cpu_gelu(x[i]);
 }
 
-void cpu_gelu_bwd(float *dx, const float *dy, const float *x, int64_t n, void *s)
+void cpu_gelu_bwd(void *vdx, const void *vdy, const void *vx, int64_t n, struct hb_on on)
 {
-    (void)s;
+    float *dx = cpu_act(vdx, on);
+    const float *dy = vdy, *x = vx;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) {
-        float t = x[i], e = cpu_expf(-TWO_ROOT_2_PI * (t + CUBE * t * t * t));
-        float sg = 1.0f / (1.0f + e);            // 1 - sg = e sg, without cancellation
-        dx[i] = dy[i] * (sg + t * sg * (e * sg) * TWO_ROOT_2_PI * (1.0f + 3.0f * CUBE * t * t));
-    }
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * cpu_gelu_slope(x[i]);
 }
 
 // --- embedding -----------------------------------------------------------------------------------
 
-void cpu_embed_fwd(float *x, const float *W, const float *pos, const int32_t *tok, int64_t R,
-                   int64_t L, int64_t C, void *s)
+void cpu_embed_fwd(void *vx, const void *vW, const void *vpos, const int32_t *tok, int64_t R,
+                   int64_t L, int64_t C, struct hb_on on)
 {
-    (void)s;
+    float *x = cpu_act(vx, on);
+    const float *W = vW, *pos = vpos;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
     for (int64_t r = 0; r < R; r++) {
         memcpy(x + r * C, W + tok[r] * C, (size_t)C * sizeof *x);
@@ -117,10 +111,11 @@ void cpu_embed_fwd(float *x, const float *W, const float *pos, const int32_t *to
     }
 }
 
-void cpu_embed_bwd(float *dW, float *dpos, const float *dx, const int32_t *tok, int64_t R,
-                   int64_t L, int64_t C, int64_t V, void *s)
+void cpu_embed_bwd(float *dW, float *dpos, const void *vdx, const int32_t *tok, int64_t R,
+                   int64_t L, int64_t C, int64_t V, struct hb_on on)
 {
-    (void)s; (void)V;
+    const float *dx = cpu_act_const(vdx, on);
+    (void)V;
     #pragma omp parallel for num_threads(cpu_threads(R * C))
     for (int64_t c0 = 0; c0 < C; c0 += COLS) {
         int64_t n = C - c0 < COLS ? C - c0 : COLS;
@@ -157,10 +152,11 @@ static float xent_row(float *dz, const float *z, int32_t target, float scale, in
     return nll;
 }
 
-void cpu_xent(float *nll, float *dz, const float *z, const int32_t *target, float scale, int64_t R,
-              int64_t V, void *s)
+void cpu_xent(float *nll, void *vdz, const void *vz, const int32_t *target, float scale, int64_t R,
+              int64_t V, struct hb_on on)
 {
-    (void)s;
+    float *dz = cpu_act(vdz, on);
+    const float *z = vz;
     #pragma omp parallel for num_threads(cpu_threads(R * V))
     for (int64_t r = 0; r < R; r++) {
         float *dzr = dz ? dz + r * V : NULL;
@@ -172,10 +168,9 @@ void cpu_xent(float *nll, float *dz, const float *z, const int32_t *target, floa
 
 // --- AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) ---------------------------
 
-void cpu_adamw(float *w, float *m, float *v, const float *g, float gscale, struct hb_adamw o,
-               int64_t n, void *s)
+void cpu_adamw(float *w, float *m, float *v, void *low, const float *g, float gscale,
+               struct hb_adamw o, int64_t n, struct hb_on on)
 {
-    (void)s;
     double c1 = 1.0 - pow((double)o.beta1, (double)o.step),
            c2 = 1.0 - pow((double)o.beta2, (double)o.step);
     float step = (float)((double)o.lr / c1), root = (float)(1.0 / sqrt(c2)),
@@ -187,4 +182,5 @@ void cpu_adamw(float *w, float *m, float *v, const float *g, float gscale, struc
         v[i] = o.beta2 * v[i] + (1.0f - o.beta2) * e * e;
         w[i] = w[i] * keep - step * m[i] / (sqrtf(v[i]) * root + o.eps);
     }
+    if (low) memcpy(cpu_act(low, on), w, (size_t)n * sizeof *w);
 }

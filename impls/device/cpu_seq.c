@@ -1,5 +1,5 @@
-// cpu_seq.c: the primitives that move along the sequence on the CPU: short depthwise filter,
-// attention heads.
+// cpu_seq.c: the primitives that move along the sequence on the CPU: short depthwise filter, rotary
+// positions, exchange of axes.
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -8,8 +8,8 @@
 #include "cpu_math.h"
 
 enum { T_BLOCK = 1024,           // positions per block: four rows of it stay in 32 KiB of L1
-       TILE_I = 16,              // heads: channels of a tile, one cache line of (L,P)
-       TILE_T = 64 };            // positions of a tile, four lines in a row of one page
+       PAIRS = 64, ROWS = 64,    // rotary: angles held at once, rows that share their rates
+       TILE = 32 };              // transposition: a tile of floats is 4 KiB, two fit in L1
 static const double ROPE_THETA = 10000.0;
 
 // --- short depthwise filter ----------------------------------------------------------------------
@@ -34,10 +34,11 @@ static inline void shortconv_row(float *y, const float *p, float bp, const float
     }
 }
 
-void cpu_shortconv_fwd(float *y, const float *p, const float *bp, const float *w, const float *bs,
-                       int64_t C, int64_t B, int64_t L, int K, void *s)
+void cpu_shortconv_fwd(void *vy, const void *vp, const float *bp, const float *w, const float *bs,
+                       int64_t C, int64_t B, int64_t L, int K, struct hb_on on)
 {
-    (void)s;
+    float *y = cpu_act(vy, on);
+    const float *p = vp;
     #pragma omp parallel for num_threads(cpu_threads(C * B * L)) collapse(2)
     for (int64_t c = 0; c < C; c++)
         for (int64_t b = 0; b < B; b++) {
@@ -95,170 +96,98 @@ static void shortconv_bwd_channel(float *dp, float *dw, float *dbs, float *dbp, 
     }
 }
 
-void cpu_shortconv_bwd(float *dp, float *dw, float *dbs, float *dbp, const float *dy,
-                       const float *p, const float *bp, const float *w, int64_t C, int64_t B,
-                       int64_t L, int K, void *s)
+void cpu_shortconv_bwd(void *vdp, float *dw, float *dbs, float *dbp, const void *vdy,
+                       const void *vp, const float *bp, const float *w, int64_t C, int64_t B,
+                       int64_t L, int K, struct hb_on on)
 {
-    (void)s;
+    float *dp = cpu_act(vdp, on);
+    const float *dy = vdy, *p = vp;
     #pragma omp parallel for num_threads(cpu_threads(C * B * L))
     for (int64_t c = 0; c < C; c++)
         shortconv_bwd_channel(dp + c * B * L, dw + c * K, dbs + c, dbp ? dbp + c : NULL,
                               dy + c * B * L, p + c * B * L, bp ? bp[c] : 0, w + c * K, B, L, K);
 }
 
-// --- heads ---------------------------------------------------------------------------------------
+// --- rotary positions ----------------------------------------------------------------------------
 
-// A tile of TILE_I channels and TILE_T positions passes through `x`, [i][t], so that both sides are
-// read and written along their contiguous axis: walking across the projection's rows, B L floats
-// apart and often a power of two, would hit the same few cache sets again and again.
-struct tile {
-    int64_t t0, nt, i0, ni;
-    float x[2][TILE_I][TILE_T];      // x[1]: the partners i + P/2 where turned
-};
-struct angles { float c[TILE_I][TILE_T], s[TILE_I][TILE_T]; };       // [i][t]
+struct angles { float c[PAIRS], s[PAIRS]; };
 
-// A head's P channels at L positions: (L,P), or rows of the projection `rows` floats apart.
-struct view { float *x; int64_t P, rows; bool proj; };
-
-static void load_tile(struct tile *a, int part, struct view v, int64_t i0)
+// Pairs (i, i + P/2), i0 <= i < i0 + n, of the H heads of one row turned by their angles.
+static void turn_row(float *x, const struct angles *by, int64_t i0, int64_t n, int64_t H, int64_t P)
 {
-    if (v.proj)
-        for (int64_t i = 0; i < a->ni; i++)
-            for (int64_t t = 0; t < a->nt; t++)
-                a->x[part][i][t] = v.x[(i0 + i) * v.rows + a->t0 + t];
-    else
-        for (int64_t t = 0; t < a->nt; t++)
-            for (int64_t i = 0; i < a->ni; i++) a->x[part][i][t] = v.x[(a->t0 + t) * v.P + i0 + i];
-}
-
-static void store_tile(const struct tile *a, int part, struct view v, int64_t i0)
-{
-    if (v.proj)
-        for (int64_t i = 0; i < a->ni; i++)
-            for (int64_t t = 0; t < a->nt; t++)
-                v.x[(i0 + i) * v.rows + a->t0 + t] = a->x[part][i][t];
-    else
-        for (int64_t t = 0; t < a->nt; t++)
-            for (int64_t i = 0; i < a->ni; i++) v.x[(a->t0 + t) * v.P + i0 + i] = a->x[part][i][t];
-}
-
-static void fill_angles(struct angles *a, const struct tile *at, int64_t P)
-{
-    for (int64_t i = 0; i < at->ni; i++) {
-        double rate = pow(ROPE_THETA, -2.0 * (double)(at->i0 + i) / (double)P);
+    for (int64_t h = 0; h < H; h++, x += P) {
+        float *lo = x + i0, *hi = lo + P / 2;
         #pragma omp simd
-        for (int64_t t = 0; t < at->nt; t++) {           // rate <= 1: good for L up to CPU_TRIG_MAX
-            a->c[i][t] = (float)cpu_trig((double)(at->t0 + t) * rate, 0.5);
-            a->s[i][t] = (float)cpu_trig((double)(at->t0 + t) * rate, 0.0);
+        for (int64_t i = 0; i < n; i++) {
+            float a = lo[i], b = hi[i];
+            lo[i] = by->c[i] * a - by->s[i] * b;
+            hi[i] = by->s[i] * a + by->c[i] * b;
         }
     }
 }
 
-// Pairs (i, i + P/2) turned by their angle; sign -1 turns back.
-static void turn(struct tile *a, const struct angles *by, float sign)
+// Rows [r0, r1): the rates of PAIRS pairs at a time serve all of them.
+static void turn_rows(float *x, int64_t r0, int64_t r1, int64_t L, int64_t H, int64_t P, int64_t ld,
+                      double sign)
 {
-    for (int64_t i = 0; i < a->ni; i++)
-        for (int64_t t = 0; t < a->nt; t++) {
-            float c = by->c[i][t], s = sign * by->s[i][t], lo = a->x[0][i][t], hi = a->x[1][i][t];
-            a->x[0][i][t] = c * lo - s * hi;
-            a->x[1][i][t] = s * lo + c * hi;
+    for (int64_t i0 = 0; i0 < P / 2; i0 += PAIRS) {
+        int64_t n = P / 2 - i0 < PAIRS ? P / 2 - i0 : PAIRS;
+        double rate[PAIRS];
+        struct angles by;
+        for (int64_t i = 0; i < n; i++)
+            rate[i] = pow(ROPE_THETA, -2.0 * (double)(i0 + i) / (double)P);
+        for (int64_t r = r0; r < r1; r++) {
+            double t = (double)(r % L);
+            #pragma omp simd
+            for (int64_t i = 0; i < n; i++) {    // rate <= 1: good for L up to CPU_TRIG_MAX
+                by.c[i] = (float)cpu_trig(t * rate[i], 0.5);
+                by.s[i] = (float)(sign * cpu_trig(t * rate[i], 0.0));
+            }
+            turn_row(x + r * ld, &by, i0, n, H, P);
         }
-}
-
-struct heads { float *head[3]; float *proj; int64_t B, H, L, P; bool split; };
-
-// Tensor n (q, k, v) of head (b,h) between its two layouts; `by` is NULL where nothing is turned.
-static void move_tile(const struct heads *m, int n, int64_t b, int64_t h, const struct angles *by,
-                      struct tile *a)
-{
-    int64_t BL = m->B * m->L, P = m->P;
-    struct view head = { m->head[n] + (b * m->H + h) * m->L * P, P, 0, false };
-    struct view proj = { m->proj + (n * m->H + h) * P * BL + b * m->L, P, BL, true };
-    struct view to = m->split ? head : proj, from = m->split ? proj : head;
-    load_tile(a, 0, from, a->i0);
-    if (by) {
-        load_tile(a, 1, from, a->i0 + P / 2);
-        turn(a, by, m->split ? 1.0f : -1.0f);
-        store_tile(a, 1, to, a->i0 + P / 2);
     }
-    store_tile(a, 0, to, a->i0);
 }
 
-static void place(struct tile *a, const struct heads *m, int64_t t0, int64_t i0, int64_t i_end)
+void cpu_rope(void *vx, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse,
+              struct hb_on on)
 {
-    a->t0 = t0;
-    a->nt = m->L - t0 < TILE_T ? m->L - t0 : TILE_T;
-    a->i0 = i0;
-    a->ni = i_end - i0 < TILE_I ? i_end - i0 : TILE_I;
+    float *x = cpu_act(vx, on);
+    assert(P % 2 == 0);
+    #pragma omp parallel for num_threads(cpu_threads(R * H * P))
+    for (int64_t r0 = 0; r0 < R; r0 += ROWS)
+        turn_rows(x, r0, r0 + ROWS < R ? r0 + ROWS : R, L, H, P, ld, inverse ? -1.0 : 1.0);
 }
 
-static void move_plain(const struct heads *m, int n_first)
+// --- exchange of two axes ------------------------------------------------------------------------
+
+// y (J,I) = x (I,J)', the rows [j0, j1) of y, tile by tile: each side is walked along its rows.
+static void transpose(float *y, const float *x, int64_t I, int64_t J, int64_t j0, int64_t j1)
 {
-    #pragma omp parallel for num_threads(cpu_threads(3 * m->B * m->H * m->L * m->P)) collapse(3)
-    for (int64_t b = 0; b < m->B; b++)
-        for (int64_t h = 0; h < m->H; h++)
-            for (int64_t t0 = 0; t0 < m->L; t0 += TILE_T)
-                for (int n = n_first; n < 3; n++)
-                    for (int64_t i0 = 0; i0 < m->P; i0 += TILE_I) {
-                        struct tile a;
-                        place(&a, m, t0, i0, m->P);
-                        move_tile(m, n, b, h, NULL, &a);
-                    }
+    for (int64_t i0 = 0; i0 < I; i0 += TILE) {
+        int64_t i1 = i0 + TILE < I ? i0 + TILE : I;
+        float tile[TILE][TILE + 1];              // + 1: columns do not share a cache set
+        for (int64_t i = i0; i < i1; i++)
+            for (int64_t j = j0; j < j1; j++) tile[j - j0][i - i0] = x[i * J + j];
+        for (int64_t j = j0; j < j1; j++)
+            for (int64_t i = i0; i < i1; i++) y[j * I + i] = tile[j - j0][i - i0];
+    }
 }
 
-// q and k: the angles of a tile serve every batch and head.
-static void move_turned(const struct heads *m)
+void cpu_swap(void *vy, const void *vx, int64_t A, int64_t I, int64_t J, int64_t K, struct hb_on on)
 {
-    assert(m->P % 2 == 0);
-    #pragma omp parallel for num_threads(cpu_threads(3 * m->B * m->H * m->L * m->P)) collapse(2)
-    for (int64_t t0 = 0; t0 < m->L; t0 += TILE_T)
-        for (int64_t i0 = 0; i0 < m->P / 2; i0 += TILE_I) {
-            struct tile a;
-            struct angles by;
-            place(&a, m, t0, i0, m->P / 2);
-            fill_angles(&by, &a, m->P);
-            for (int64_t bh = 0; bh < m->B * m->H; bh++)
-                for (int n = 0; n < 2; n++) move_tile(m, n, bh / m->H, bh % m->H, &by, &a);
-        }
-}
-
-static void move_heads(const struct heads *m, bool rope)
-{
-    if (rope) move_turned(m);
-    move_plain(m, rope ? 2 : 0);
-}
-
-void cpu_heads_split(float *q, float *k, float *v, const float *p, int64_t B, int64_t H, int64_t L,
-                     int64_t P, bool rope, void *s)
-{
-    (void)s;
-    struct heads m = { { q, k, v }, (float *)p, B, H, L, P, true };      // p is only read
-    move_heads(&m, rope);
-}
-
-void cpu_heads_merge(float *dp, const float *dq, const float *dk, const float *dv, int64_t B,
-                     int64_t H, int64_t L, int64_t P, bool rope, void *s)
-{
-    (void)s;
-    float *from[3] = { (float *)dq, (float *)dk, (float *)dv };          // only read
-    struct heads m = { { from[0], from[1], from[2] }, dp, B, H, L, P, false };
-    move_heads(&m, rope);
-}
-
-// (B,H,L,P) <-> (B,L,H,P): rows of P floats change places.
-void cpu_heads_join(float *y, const float *x, int64_t B, int64_t H, int64_t L, int64_t P, void *s)
-{
-    (void)s;
-    #pragma omp parallel for num_threads(cpu_threads(B * H * L * P)) collapse(2)
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t t = 0; t < L; t++)
-            for (int64_t h = 0; h < H; h++)
-                memcpy(y + ((b * L + t) * H + h) * P, x + ((b * H + h) * L + t) * P,
-                       (size_t)P * sizeof *y);
-}
-
-void cpu_heads_unjoin(float *dx, const float *dy, int64_t B, int64_t H, int64_t L, int64_t P,
-                      void *s)
-{
-    cpu_heads_join(dx, dy, B, L, H, P, s);       // the same exchange of the two middle axes
+    float *y = cpu_act(vy, on);
+    const float *x = vx;
+    if (K == 1) {
+        #pragma omp parallel for num_threads(cpu_threads(A * I * J)) collapse(2)
+        for (int64_t a = 0; a < A; a++)
+            for (int64_t j0 = 0; j0 < J; j0 += TILE)
+                transpose(y + a * I * J, x + a * I * J, I, J, j0, j0 + TILE < J ? j0 + TILE : J);
+        return;
+    }
+    #pragma omp parallel for num_threads(cpu_threads(A * I * J * K)) collapse(2)
+    for (int64_t a = 0; a < A; a++)
+        for (int64_t j = 0; j < J; j++)
+            for (int64_t i = 0; i < I; i++)
+                memcpy(y + ((a * J + j) * I + i) * K, x + ((a * I + i) * J + j) * K,
+                       (size_t)K * sizeof *y);
 }
