@@ -1,75 +1,92 @@
 // proj.h: the projections around a mixer, over the device interface; the same in hyena and mha.
-//     in    p = W u' + b,  s = short filter (p)     u (B,L,D) -> p, s: n blocks of (D,B,L)
-//     out   y = Wout q + bout                       q (D,B,L) or (B,L,D) -> y (B,L,D)
+//     in    p = W u',  s = short filter (p + b)   u (B,L,D) -> p, s: n blocks of (D,B,L)
+//     out   y = Wout q + bout (+ res)             q (D,B,L) or (B,L,D) -> y (B,L,D)
 // One block at a time: a plan without backward keeps one block of p, one with backward all of them.
+// Activations, win, wout and bout are of the type on.t; the rest and all gradients are float32.
 #ifndef HB_PROJ_H
 #define HB_PROJ_H
 
 #include "device.h"
+#include "inner.h"
 
 struct hb_proj {
     const struct hb_device *dev;
-    void *stream;
+    struct hb_on on;
     int64_t B, L, D;
-    int n, taps;                 // blocks; taps 0: no short filter, then s = p
+    int n, taps;                 // blocks; taps of the short filter
     bool keep;                   // p has n blocks (for the backward pass), not one
 };
-// Parameters, or gradients. ws, bs are not looked at where taps is 0.
-struct hb_proj_params { float *win, *bin, *wout, *bout, *ws, *bs; };
+struct hb_proj_params { const void *win, *wout, *bout; const float *bin, *ws, *bs; };
+struct hb_proj_grads { float *win, *wout, *bout, *bin, *ws, *bs; };
 
-static inline void hb_proj_in(const struct hb_proj *j, float *s, float *p, const float *u,
+// The longest row of a matrix product here is B L; BLAS libraries count in int. NULL = it fits.
+static inline const char *hb_proj_refuses(const struct hb_problem *p)
+{
+    return p->B > INT32_MAX / p->L ? "B L is more than 2^31 - 1, a row too long for BLAS" : NULL;
+}
+
+static inline void hb_proj_in(const struct hb_proj *j, void *s, void *p, const void *u,
                               struct hb_proj_params w)
 {
-    const struct hb_device *d = j->dev;
     int64_t D = j->D, R = j->B * j->L;
+    size_t size = hb_dtype_size(j->on.t);
     for (int i = 0; i < j->n; i++) {
-        float *si = s + i * D * R, *pi = j->taps ? p + (j->keep ? i * D * R : 0) : si;
-        d->gemm(false, true, D, R, D, 1, w.win + i * D * D, D, u, D, 0, pi, R, j->stream);
-        if (j->taps)
-            d->shortconv_fwd(si, pi, w.bin + i * D, w.ws + i * D * j->taps, w.bs + i * D, D, j->B,
-                             j->L, j->taps, j->stream);
-        else d->rowbias_fwd(si, w.bin + i * D, D, R, j->stream);
+        void *si = hb_at(s, i * D * R, size), *pi = hb_at(p, j->keep ? i * D * R : 0, size);
+        struct hb_gemm g = { .tb = true, .m = D, .n = R, .k = D, .alpha = 1,
+                             .A = hb_at(w.win, i * D * D, size), .lda = D, .B = u, .ldb = D,
+                             .D = pi, .ldd = R };
+        j->dev->gemm(&g, j->on);
+        j->dev->shortconv_fwd(si, pi, w.bin + i * D, w.ws + i * D * j->taps, w.bs + i * D, D, j->B,
+                              j->L, j->taps, j->on);
     }
 }
 
-// Block i: ds (D,B,L) is the gradient of its s, dp (D,B,L) scratch (not used where taps is 0).
+// Block i: ds (D,B,L) is the gradient of its s, dp (D,B,L) scratch.
 // du = ... if first, else du += ...; the parameters' gradients += ...
-static inline void hb_proj_in_bwd(const struct hb_proj *j, int i, bool first, float *du,
-                                  const float *ds, float *dp, const float *p, const float *u,
-                                  struct hb_proj_params w, struct hb_proj_params g)
+static inline void hb_proj_in_bwd(const struct hb_proj *j, int i, bool first, void *du,
+                                  const void *ds, void *dp, const void *p, const void *u,
+                                  struct hb_proj_params w, struct hb_proj_grads g)
 {
-    const struct hb_device *d = j->dev;
     int64_t D = j->D, R = j->B * j->L;
-    if (j->taps) {
-        d->shortconv_bwd(dp, g.ws + i * D * j->taps, g.bs + i * D, g.bin + i * D, ds, p + i * D * R,
-                         w.bin + i * D, w.ws + i * D * j->taps, D, j->B, j->L, j->taps, j->stream);
-        ds = dp;
-    } else d->rowbias_bwd(g.bin + i * D, ds, D, R, j->stream);
-    d->gemm(false, false, D, D, R, 1, ds, R, u, D, 1, g.win + i * D * D, D, j->stream);
-    d->gemm(true, false, R, D, D, 1, ds, R, w.win + i * D * D, D, first ? 0 : 1, du, D, j->stream);
+    size_t size = hb_dtype_size(j->on.t);
+    j->dev->shortconv_bwd(dp, g.ws + i * D * j->taps, g.bs + i * D, g.bin + i * D, ds,
+                          hb_at(p, i * D * R, size), w.bin + i * D, w.ws + i * D * j->taps, D, j->B,
+                          j->L, j->taps, j->on);
+    struct hb_gemm weight = { .m = D, .n = D, .k = R, .alpha = 1, .beta = 1, .A = dp, .lda = R,
+                              .B = u, .ldb = D, .D = g.win + i * D * D, .ldd = D, .out_f32 = true };
+    struct hb_gemm input = { .ta = true, .m = R, .n = D, .k = D, .alpha = 1,
+                             .beta = first ? 0 : 1, .A = dp, .lda = R,
+                             .B = hb_at(w.win, i * D * D, size), .ldb = D, .D = du, .ldd = D };
+    j->dev->gemm(&weight, j->on);
+    j->dev->gemm(&input, j->on);
 }
 
-// channel_first: q, dq are (D,B,L); else (B,L,D).
-static inline void hb_proj_out(const struct hb_proj *j, bool channel_first, float *y,
-                               const float *q, struct hb_proj_params w)
+// channel_first: q, dq are (D,B,L); else (B,L,D). res: NULL, or (B,L,D) that is added.
+static inline void hb_proj_out(const struct hb_proj *j, bool channel_first, void *y,
+                               const void *q, const void *res, struct hb_proj_params w)
 {
     int64_t D = j->D, R = j->B * j->L;
-    j->dev->gemm(channel_first, true, R, D, D, 1, q, channel_first ? R : D, w.wout, D, 0, y, D,
-                 j->stream);
-    j->dev->bias_fwd(y, w.bout, R, D, j->stream);
+    struct hb_gemm g = { .ta = channel_first, .tb = true, .m = R, .n = D, .k = D, .alpha = 1,
+                         .beta = res ? 1 : 0, .A = q, .lda = channel_first ? R : D, .B = w.wout,
+                         .ldb = D, .C = res, .D = y, .ldd = D, .bias = w.bout };
+    j->dev->gemm(&g, j->on);
 }
 
-static inline void hb_proj_out_bwd(const struct hb_proj *j, bool channel_first, float *dq,
-                                   const float *dy, const float *q, struct hb_proj_params w,
-                                   struct hb_proj_params g)
+static inline void hb_proj_out_bwd(const struct hb_proj *j, bool channel_first, void *dq,
+                                   const void *dy, const void *q, struct hb_proj_params w,
+                                   struct hb_proj_grads g)
 {
-    const struct hb_device *d = j->dev;
-    int64_t D = j->D, R = j->B * j->L;
-    d->bias_bwd(g.bout, dy, R, D, j->stream);
-    d->gemm(true, channel_first, D, D, R, 1, dy, D, q, channel_first ? R : D, 1, g.wout, D,
-            j->stream);
-    if (channel_first) d->gemm(true, true, D, R, D, 1, w.wout, D, dy, D, 0, dq, R, j->stream);
-    else d->gemm(false, false, R, D, D, 1, dy, D, w.wout, D, 0, dq, D, j->stream);
+    int64_t D = j->D, R = j->B * j->L, ld = channel_first ? R : D;
+    struct hb_gemm weight = { .ta = true, .tb = channel_first, .m = D, .n = D, .k = R, .alpha = 1,
+                              .beta = 1, .A = dy, .lda = D, .B = q, .ldb = ld, .D = g.wout,
+                              .ldd = D, .out_f32 = true };
+    struct hb_gemm rows = { .m = R, .n = D, .k = D, .alpha = 1, .A = dy, .lda = D, .B = w.wout,
+                            .ldb = D, .D = dq, .ldd = D };
+    struct hb_gemm channels = { .ta = true, .tb = true, .m = D, .n = R, .k = D, .alpha = 1,
+                                .A = w.wout, .lda = D, .B = dy, .ldb = D, .D = dq, .ldd = R };
+    j->dev->bias_bwd(g.bout, dy, R, D, j->on);
+    j->dev->gemm(&weight, j->on);
+    j->dev->gemm(channel_first ? &channels : &rows, j->on);
 }
 
 #endif

@@ -1,18 +1,19 @@
 // hyena.c: the Hyena operator over the device interface, with any longconv inside (problem.inner).
 //     x^0 .. x^{N-1}, v = short(Win u + bin);  v_0 = v;  for o < N-1:  r_o = v_o x^{N-1-o},
-//     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout          u,y (B,L,D)  float32
+//     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout (+ res)          u,y (B,L,D)
 // Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the
 //           last reads it, so nothing is transposed and the long convolution sees contiguous time
 //           (strides b L, c B L).
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
 //           all b).
-// Memory    in units of B L D floats: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1},
-//           scratch); the filter h (C,L), C = (N-1) D, and its gradient.
+// Memory    in units of B L D elements: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1},
+//           scratch); the filter h (C,L), C = (N-1) D, and its gradient, in float32.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
 //           code has.
-// Accuracy  the filter in float64, the rest in float32.
-// Refuses   dtypes other than f32, order < 2, even E, lmax < L, filter = fixed (the filter is a
-//           parameter here).
+// Accuracy  the filter in float64; the rest is stored in the problem's dtype (f32, f16, bf16) and
+//           summed in float32.
+// Refuses   dtypes that the device or the longconv inside lacks, order < 2, even E, lmax < L,
+//           B L >= 2^31, filter = fixed (the filter is a parameter here).
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,11 +35,12 @@ struct state {
     bool backward;
     bool permute;                          // filter channels come as c*(N-1)+o, wanted as o*D+c
     int64_t BLD;
-    float *p, *s;                          // owned: (N+1 or 1 blocks), (N+1 blocks)
-    float *r, *v;                          // owned: r_o, v_{o+1}: N-1 blocks; forward only 0, 1
+    size_t size;                           // bytes of one element of an activation
+    void *p, *s;                           // owned: (N+1 or 1 blocks), (N+1 blocks)
+    void *r, *v;                           // owned: r_o, v_{o+1}: N-1 blocks; forward only 0, 1
     float *h, *dh;                         // owned: (C,L), the second with backward
     float *h_raw, *d, *dd;                 // owned, if permute: (C,L), (C), (2C)
-    float *e, *f, *blk;                    // owned: backward scratch: one block each, blk two
+    void *e, *f, *blk;                     // owned: backward scratch: one block each, blk two
     float *sink;                           // owned: where gradients that nobody wants go
     void *ws;                              // owned
 };
@@ -46,7 +48,7 @@ struct state {
 static const char *refuses(const struct hb_problem *p)
 {
     struct hb_oper_opts o = hb_oper_resolve(p);
-    if (p->dtype != HB_F32) return "hyena computes in float32 only";
+    if (p->dtype == HB_F64) return "hyena does not compute in float64";
     if (p->filter == HB_FILTER_FIXED)
         return "hyena makes its filter from its parameters at every call";
     if (o.order < 2) return "hyena needs order >= 2";
@@ -55,7 +57,7 @@ static const char *refuses(const struct hb_problem *p)
     if (o.short_taps < 1) return "hyena needs short_taps >= 1";
     if (o.lmax < p->L) return "hyena needs lmax >= L";
     if (!p->inner[0] && !o.no_long) return "hyena needs a long convolution: hyena:NAME";
-    return NULL;
+    return hb_proj_refuses(p);
 }
 
 // --- parameters ----------------------------------------------------------------------------------
@@ -73,24 +75,24 @@ static int tensors(const struct hb_problem *p, struct hb_tensor *out, int cap)
                        P = HB_INIT_POSEMB;
     const bool no = false, yes = true;
     // name, shape, rank; initialisation alone and inside a language model; residual_out, trainable,
-    // filter_group
+    // filter_group, cast
     const struct hb_tensor all[HB_HY_COUNT] = {
-        [HB_HY_WIN]  = { "in_proj.weight", { Q, D }, 2, U, aD, G, 0.02f, no, yes, no },
-        [HB_HY_BIN]  = { "in_proj.bias", { Q }, 1, U, aD, O, 0, no, yes, no },
-        [HB_HY_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, yes, yes, no },
-        [HB_HY_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, no, yes, no },
-        [HB_HY_WS]   = { "short_filter.weight", { Q, 1, taps }, 3, U, aK, U, aK, no, yes, no },
-        [HB_HY_BS]   = { "short_filter.bias", { Q }, 1, U, aK, U, aK, no, yes, no },
-        [HB_HY_D]    = { "filter_fn.bias", { C }, 1, G, 1, G, 1, no, yes, no },
-        [HB_HY_Z]    = { "filter_fn.pos_emb.z", { 1, lmax, E }, 3, P, 0, P, 0, no, o.train_z, yes },
-        [HB_HY_W1]   = { MLP "0.weight", { W, E }, 2, U, aE, G, 0.02f, no, yes, yes },
-        [HB_HY_B1]   = { MLP "0.bias", { W }, 1, U, aE, O, 0, no, yes, yes },
-        [HB_HY_FREQ] = { MLP "1.freq", { 1, W }, 2, K, o.w, K, o.w, no, yes, yes },
-        [HB_HY_W2]   = { MLP "2.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes },
-        [HB_HY_B2]   = { MLP "2.bias", { W }, 1, U, aW, O, 0, no, yes, yes },
-        [HB_HY_W3]   = { MLP "4.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes },
-        [HB_HY_B3]   = { MLP "4.bias", { W }, 1, U, aW, O, 0, no, yes, yes },
-        [HB_HY_W4]   = { MLP "6.weight", { C, W }, 2, U, aW, G, 0.02f, no, yes, yes },
+        [HB_HY_WIN]  = { "in_proj.weight", { Q, D }, 2, U, aD, G, 0.02f, no, yes, no, yes },
+        [HB_HY_BIN]  = { "in_proj.bias", { Q }, 1, U, aD, O, 0, no, yes, no, no },
+        [HB_HY_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, yes, yes, no, yes },
+        [HB_HY_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, no, yes, no, yes },
+        [HB_HY_WS]   = { "short_filter.weight", { Q, 1, taps }, 3, U, aK, U, aK, no, yes, no, no },
+        [HB_HY_BS]   = { "short_filter.bias", { Q }, 1, U, aK, U, aK, no, yes, no, no },
+        [HB_HY_D]    = { "filter_fn.bias", { C }, 1, G, 1, G, 1, no, yes, no, no },
+        [HB_HY_Z]    = { "filter_fn.pos_emb.z", { 1, lmax, E }, 3, P, 0, P, 0, no, o.train_z, yes, no },
+        [HB_HY_W1]   = { MLP "0.weight", { W, E }, 2, U, aE, G, 0.02f, no, yes, yes, no },
+        [HB_HY_B1]   = { MLP "0.bias", { W }, 1, U, aE, O, 0, no, yes, yes, no },
+        [HB_HY_FREQ] = { MLP "1.freq", { 1, W }, 2, K, o.w, K, o.w, no, yes, yes, no },
+        [HB_HY_W2]   = { MLP "2.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes, no },
+        [HB_HY_B2]   = { MLP "2.bias", { W }, 1, U, aW, O, 0, no, yes, yes, no },
+        [HB_HY_W3]   = { MLP "4.weight", { W, W }, 2, U, aW, G, 0.02f, no, yes, yes, no },
+        [HB_HY_B3]   = { MLP "4.bias", { W }, 1, U, aW, O, 0, no, yes, yes, no },
+        [HB_HY_W4]   = { MLP "6.weight", { C, W }, 2, U, aW, G, 0.02f, no, yes, yes, no },
     };
     int n = o.no_long ? HB_HY_D : HB_HY_COUNT;
     for (int i = 0; i < n && i < cap; i++) out[i] = all[i];
@@ -106,8 +108,16 @@ static int64_t count(const struct hb_tensor *t)
 
 static struct hb_proj_params proj_params(void *const *t)
 {
-    return (struct hb_proj_params){ t[HB_HY_WIN],  t[HB_HY_BIN], t[HB_HY_WOUT],
-                                    t[HB_HY_BOUT], t[HB_HY_WS],  t[HB_HY_BS] };
+    return (struct hb_proj_params){ .win = t[HB_HY_WIN], .bin = t[HB_HY_BIN],
+                                    .wout = t[HB_HY_WOUT], .bout = t[HB_HY_BOUT],
+                                    .ws = t[HB_HY_WS], .bs = t[HB_HY_BS] };
+}
+
+static struct hb_proj_grads proj_grads(void *const *t)
+{
+    return (struct hb_proj_grads){ .win = t[HB_HY_WIN], .bin = t[HB_HY_BIN],
+                                   .wout = t[HB_HY_WOUT], .bout = t[HB_HY_BOUT],
+                                   .ws = t[HB_HY_WS], .bs = t[HB_HY_BS] };
 }
 
 static struct hb_filter_params filter_params(void *const *t)
@@ -166,13 +176,15 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
 {
     int64_t one = st->BLD, steps = st->N - 1, C = steps * p->D, filter = no_long ? 0 : C * p->L;
     bool bwd = st->backward, perm = st->permute;
+    size_t size = st->size, f32 = sizeof(float);
     const struct hb_need need[] = {
-        { &st->p, (bwd ? st->N + 1 : 1) * one }, { &st->s, (st->N + 1) * one },
-        { &st->r, bwd && !no_long ? steps * one : 0 }, { &st->v, bwd ? steps * one : one },
-        { &st->h, filter }, { &st->h_raw, perm ? filter : 0 }, { &st->dh, bwd ? filter : 0 },
-        { &st->d, perm ? C : 0 }, { &st->dd, perm && bwd ? 2 * C : 0 },
-        { &st->e, bwd ? one : 0 }, { &st->f, bwd ? one : 0 }, { &st->blk, bwd ? 2 * one : 0 },
-        { &st->sink, bwd ? sink_size(p) : 0 },
+        { &st->p, (bwd ? st->N + 1 : 1) * one, size }, { &st->s, (st->N + 1) * one, size },
+        { &st->r, bwd && !no_long ? steps * one : 0, size },
+        { &st->v, bwd ? steps * one : one, size }, { &st->h, filter, f32 },
+        { &st->h_raw, perm ? filter : 0, f32 }, { &st->dh, bwd ? filter : 0, f32 },
+        { &st->d, perm ? C : 0, f32 }, { &st->dd, perm && bwd ? 2 * C : 0, f32 },
+        { &st->e, bwd ? one : 0, size }, { &st->f, bwd ? one : 0, size },
+        { &st->blk, bwd ? 2 * one : 0, size }, { &st->sink, bwd ? sink_size(p) : 0, f32 },
     };
     int rc = hb_need_alloc(st->dev, need, sizeof need / sizeof *need);
     if (rc || no_long) return rc;
@@ -183,16 +195,19 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
 static int plan(const struct hb_host *host, const struct hb_problem *p, void **out)
 {
     const char *why = refuses(p);
-    if (why) return host->fail(host, HB_ERR_REFUSED, "%s", why);
+    if (!why) why = hb_device_refuses(host->device, p);
+    if (why) return host->fail(host, HB_ERR_REFUSED, "hyena: %s", why);
     struct hb_oper_opts o = hb_oper_resolve(p);
     struct state *st = host->alloc(host, sizeof *st);
     *out = NULL;
     if (!st) return HB_ERR_OOM;
     *st = (struct state){ .host = host, .dev = host->device, .N = o.order,
                           .permute = o.package_layout && o.order > 2 && !o.no_long,
-                          .backward = p->backward, .BLD = p->B * p->L * p->D };
-    st->proj = (struct hb_proj){ .dev = st->dev, .B = p->B, .L = p->L, .D = p->D, .n = o.order + 1,
-                                 .taps = o.short_taps, .keep = p->backward };
+                          .backward = p->backward, .BLD = p->B * p->L * p->D,
+                          .size = hb_dtype_size(p->dtype) };
+    st->proj = (struct hb_proj){ .dev = st->dev, .on = { p->dtype, NULL }, .B = p->B, .L = p->L,
+                                 .D = p->D, .n = o.order + 1, .taps = o.short_taps,
+                                 .keep = p->backward };
     st->fs = (struct hb_filter_shape){ .L = p->L, .lmax = o.lmax, .shift = o.shift,
                                        .channels = (o.order - 1) * (int)p->D,
                                        .emb_dim = o.emb_dim, .width = o.filter_width,
@@ -206,7 +221,13 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
 
 // --- forward -------------------------------------------------------------------------------------
 
-// h (C,L) and d (C) in the order o*D+c. heads_join exchanges two axes: (D, N-1, n) <-> (N-1, D, n).
+// Block i of `x`.
+static void *block(const struct state *st, const void *x, int i)
+{
+    return hb_at(x, i * st->BLD, st->size);
+}
+
+// h (C,L) and d (C) in the order o*D+c.
 static int make_filter(struct state *st, void *const *par, const float **d, void *s)
 {
     int64_t D = st->proj.D, L = st->proj.L;
@@ -214,14 +235,15 @@ static int make_filter(struct state *st, void *const *par, const float **d, void
     int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, s);
     *d = par[HB_HY_D];
     if (rc || !st->permute) return rc;
-    st->dev->heads_join(st->h, raw, 1, D, st->N - 1, L, s);
-    st->dev->heads_join(st->d, par[HB_HY_D], 1, D, st->N - 1, 1, s);
+    struct hb_on f32 = { HB_F32, s };
+    st->dev->swap(st->h, raw, 1, D, st->N - 1, L, f32);
+    st->dev->swap(st->d, par[HB_HY_D], 1, D, st->N - 1, 1, f32);
     *d = st->d;
     return 0;
 }
 
-static struct hb_longconv_io conv_io(const struct state *st, int o, const float *r, const float *d,
-                                     float *v)
+static struct hb_longconv_io conv_io(const struct state *st, int o, const void *r, const float *d,
+                                     void *v)
 {
     int64_t D = st->proj.D, L = st->proj.L;
     struct hb_strides cf = { L, st->proj.B * L };
@@ -230,9 +252,9 @@ static struct hb_longconv_io conv_io(const struct state *st, int o, const float 
 }
 
 // v_{o+1} of step o; without a backward pass they share one block.
-static float *v_after(const struct state *st, int o)
+static void *v_after(const struct state *st, int o)
 {
-    return st->v + (st->backward ? o * st->BLD : 0);
+    return block(st, st->v, st->backward ? o : 0);
 }
 
 static int forward(void *state, const struct hb_io *io)
@@ -242,25 +264,27 @@ static int forward(void *state, const struct hb_io *io)
     void *s = io->stream, *const *par = io->oper.params;
     int64_t n = st->BLD;
     int N = st->N;
-    const float *d = NULL, *v = st->s + N * n;
-    float *q = st->backward ? st->blk : st->p;  // p's one block is free once s is complete
-    st->proj.stream = s;
+    const float *d = NULL;
+    const void *v = block(st, st->s, N);
+    void *q = st->backward ? st->blk : st->p;  // p's one block is free once s is complete
+    struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
         int rc = make_filter(st, par, &d, s);
         if (rc) return rc;
     }
     hb_proj_in(&st->proj, st->s, st->p, io->oper.u, proj_params(par));
     for (int o = 0; o < N - 1; o++) {
-        float *to = v_after(st, o), *r = st->inner ? st->backward ? st->r + o * n : st->p : to;
-        dev->gate_fwd(r, v, st->s + (N - 1 - o) * n, n, s);
+        void *to = v_after(st, o);
+        void *r = !st->inner ? to : st->backward ? block(st, st->r, o) : st->p;
+        dev->gate_fwd(r, v, block(st, st->s, N - 1 - o), n, on);
         v = to;
         if (!st->inner) continue;
         struct hb_io ci = { .stream = s, .conv = conv_io(st, o, r, d, to) };
         int rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
         if (rc) return rc;
     }
-    dev->gate_fwd(q, v, st->s, n, s);
-    hb_proj_out(&st->proj, true, io->oper.y, q, proj_params(par));
+    dev->gate_fwd(q, v, st->s, n, on);
+    hb_proj_out(&st->proj, true, io->oper.y, q, io->oper.res, proj_params(par));
     return 0;
 }
 
@@ -271,7 +295,7 @@ static int conv_bwd(struct state *st, int o, const float *d, float *dd, void *s)
 {
     int64_t D = st->proj.D, L = st->proj.L;
     struct hb_io ci = { .stream = s,
-                        .conv = conv_io(st, o, st->r + o * st->BLD, d, v_after(st, o)) };
+                        .conv = conv_io(st, o, block(st, st->r, o), d, v_after(st, o)) };
     ci.conv.dy = st->e; ci.conv.sdy = ci.conv.su;
     ci.conv.du = st->f; ci.conv.sdu = ci.conv.su;
     ci.conv.dh = st->dh + o * D * L;
@@ -287,9 +311,10 @@ static int filter_grads(struct state *st, void *const *par, void *const *g, void
     float *dh = st->dh;
     if (st->permute) {
         dh = st->h_raw;                                          // its h is in st->h
-        dev->heads_unjoin(dh, st->dh, 1, D, st->N - 1, L, s);
-        dev->heads_unjoin(st->dd + C, st->dd, 1, D, st->N - 1, 1, s);
-        dev->add(g[HB_HY_D], st->dd + C, C, s);
+        struct hb_on f32 = { HB_F32, s };
+        dev->swap(dh, st->dh, 1, st->N - 1, D, L, f32);
+        dev->swap(st->dd + C, st->dd, 1, st->N - 1, D, 1, f32);
+        dev->add(g[HB_HY_D], st->dd + C, C, f32);
     }
     return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, s);
 }
@@ -305,26 +330,28 @@ static int backward(void *state, const struct hb_io *io)
         return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
     for (int i = 0; i < n_par; i++)
         g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
-    struct hb_proj_params pp = proj_params(par), pg = proj_params(g);
-    const float *u = io->oper.u, *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
-    float *du = io->oper.du, *dx = st->blk, *dp = st->blk + n, *dd = st->permute ? st->dd : NULL;
-    st->proj.stream = s;
+    struct hb_proj_params pp = proj_params(par);
+    struct hb_proj_grads pg = proj_grads(g);
+    const void *u = io->oper.u, *v = v_after(st, N - 2);
+    const float *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
+    void *du = io->oper.du, *dx = st->blk, *dp = block(st, st->blk, 1);
+    float *dd = st->permute ? st->dd : NULL;
+    struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
         if (!dd) dd = g[HB_HY_D];
         else dev->zero(dd, (size_t)C * sizeof *dd, s);
         dev->zero(st->dh, (size_t)(C * st->fs.L) * sizeof *st->dh, s);
     }
-    const float *v = v_after(st, N - 2);
-    dev->gate_fwd(dx, v, st->s, n, s);                           // q again: cheaper than keeping it
+    dev->gate_fwd(dx, v, st->s, n, on);                          // q again: cheaper than keeping it
     hb_proj_out_bwd(&st->proj, true, st->e, io->oper.dy, dx, pp, pg);
-    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, s);             // e = dv_{N-1}, dx = dx^0
+    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, on);            // e = dv_{N-1}, dx = dx^0
     hb_proj_in_bwd(&st->proj, 0, true, du, dx, dp, st->p, u, pp, pg);
     for (int o = N - 2; o >= 0; o--) {
         int x = N - 1 - o;
-        float *dr = st->inner ? st->f : st->e;
+        void *dr = st->inner ? st->f : st->e;
         if (st->inner && (rc = conv_bwd(st, o, d, dd, s))) return rc;
-        v = o ? v_after(st, o - 1) : st->s + N * n;
-        dev->gate_bwd(st->e, dx, dr, v, st->s + x * n, n, s);    // e = dv_o, dx = dx^{N-1-o}
+        v = o ? v_after(st, o - 1) : block(st, st->s, N);
+        dev->gate_bwd(st->e, dx, dr, v, block(st, st->s, x), n, on);   // e = dv_o, dx = dx^{N-1-o}
         hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, pp, pg);
     }
     hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, pp, pg);
@@ -341,8 +368,9 @@ static int describe(const void *state, char *buf, size_t cap)
 }
 
 HB_EXPORT const struct hb_impl hb_impl = {
-    .abi = HB_ABI_VERSION, .name = "hyena", .op = HB_HYENA, .device = "cpu", .dtypes = 1u << HB_F32,
-    .source = "Poli et al. 2023, arXiv:2302.10866; channel-first over OpenBLAS and OpenMP",
+    .abi = HB_ABI_VERSION, .name = "hyena", .op = HB_HYENA, .device = "any",
+    .dtypes = 1u << HB_F32 | 1u << HB_F16 | 1u << HB_BF16,
+    .source = "Poli et al. 2023, arXiv:2302.10866; channel first over the device's primitives",
     .complexity = "O(L D^2) and that of its long convolution",
     .refuses = refuses, .plan = plan, .forward = forward, .backward = backward, .destroy = destroy,
     .tensors = tensors, .describe = describe,
