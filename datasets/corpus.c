@@ -163,6 +163,12 @@ bool hb_corpus_known(const char *name)
     return find(name) != NULL;
 }
 
+bool hb_corpus_is_text(const char *name)
+{
+    const struct corpus *c = find(name);
+    return c && c->vocab == BYTES;
+}
+
 const char *hb_corpus_names(void)
 {
     return "bible, wikitext-2, wikitext-103, enwiki2015, sotu, ecoli, lambda, chrX";

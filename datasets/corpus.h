@@ -33,6 +33,7 @@ int hb_corpus_load(const struct hb_host *host, const struct hb_data_dirs *dirs, 
 void hb_tokens_free(struct hb_tokens *t);            // safe on a zeroed one
 
 bool hb_corpus_known(const char *name);
+bool hb_corpus_is_text(const char *name);            // its tokens are bytes
 const char *hb_corpus_names(void);                   // "bible, wikitext-2, ...", static storage
 
 #endif

@@ -100,8 +100,7 @@ static void gradient(const char *pattern, const char *more)
     memcpy(keep, w, (size_t)n * sizeof *keep);
     for (uint64_t trial = 0; trial < 4; trial++) {
         double nll, expect = 0, norm = 0, loss[2];
-        cr_assert_eq(hb_lm_forward(m, in, target, true, &nll), HB_OK);
-        cr_assert_eq(hb_lm_backward(m), HB_OK);
+        cr_assert_eq(hb_lm_gradient(m, in, target, &nll), HB_OK);
         const float *g = hb_lm_grads(m);
         for (int64_t i = 0; i < n; i++) {        // along the gradient plus noise: the loss moves
             expect += g[i] * (g[i] + 0.02 * hb_rng_normal(9, trial, (uint64_t)i));
@@ -115,7 +114,7 @@ static void gradient(const char *pattern, const char *more)
         for (int side = 0; side < 2; side++) {
             for (int64_t i = 0; i < n; i++)
                 w[i] = keep[i] + (side ? 1e-2f : -1e-2f) * dir[i];
-            cr_assert_eq(hb_lm_forward(m, in, target, false, &loss[side]), HB_OK);
+            cr_assert_eq(hb_lm_loss(m, in, target, &loss[side], NULL), HB_OK);
         }
         double got = (loss[1] - loss[0]) / 2e-2, want = expect / norm;
         cr_expect(fabs(got - want) <= 3e-3 * fabs(want), "%s: difference %.8g, gradient %.8g",
@@ -146,8 +145,7 @@ static void losses(struct hb_lm_config c, int steps, double *out)
     int32_t in[BATCH * L], target[BATCH * L];
     tokens(in, target);
     for (int s = 0; s < steps; s++) {
-        cr_assert_eq(hb_lm_forward(m, in, target, true, &out[s]), HB_OK);
-        cr_assert_eq(hb_lm_backward(m), HB_OK);
+        cr_assert_eq(hb_lm_gradient(m, in, target, &out[s]), HB_OK);
         cr_assert_eq(hb_lm_update(m, hb_lm_rate(&c, s), s + 1, NULL), HB_OK);
     }
     hb_lm_destroy(m);

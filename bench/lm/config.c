@@ -10,17 +10,19 @@
 
 #include "../../datasets/corpus.h"
 #include "../cli.h"
+#include "../point.h"
 
 enum kind { WORD, INT, REAL, BOOL };
 struct key { const char *name; enum kind kind; size_t at; double lo, hi; };
 
 #define ROW(name, kind, lo, hi) {#name, kind, offsetof(struct hb_lm_config, name), lo, hi}
 static const struct key keys[] = {
-    ROW(pattern, WORD, 0, 0), ROW(longconv, WORD, 0, 0), ROW(attention, WORD, 0, 0),
+    ROW(device, WORD, 0, 0), ROW(dtype, WORD, 0, 0), ROW(pattern, WORD, 0, 0), ROW(longconv, WORD, 0, 0), ROW(attention, WORD, 0, 0),
     ROW(positions, WORD, 0, 0), ROW(purpose, WORD, 0, 0), ROW(D, INT, 1, 1 << 16),
     ROW(layers, INT, 1, HB_LM_MAX_LAYERS), ROW(heads, INT, 0, 1 << 12), ROW(ffn, INT, 0, 1 << 18),
     ROW(L, INT, 2, 1 << 24), ROW(batch_tokens, INT, 2, 1 << 28), ROW(tokens, INT, 2, 1e12),
-    ROW(data, WORD, 0, 0), ROW(eval_tokens, INT, 1, 1e10), ROW(valid_tokens, INT, 1, 1e10),
+    ROW(micro_batch_tokens, INT, 0, 1 << 28), ROW(minutes, REAL, 0, 1e5), ROW(data, WORD, 0, 0),
+    ROW(tokenizer, WORD, 0, 0), ROW(test_data, WORD, 0, 0), ROW(eval_tokens, INT, 1, 1e10), ROW(valid_tokens, INT, 1, 1e10),
     ROW(evals, INT, 0, 1000), ROW(seed, INT, 0, 9007199254740992.0),
     ROW(data_seed, INT, 0, 9007199254740992.0), ROW(source_seed, INT, 0, 9007199254740992.0),
     ROW(lr, REAL, 0, 10), ROW(warmup, REAL, 0, 1), ROW(lr_final, REAL, 0, 1),
@@ -41,9 +43,11 @@ enum { N_KEYS = sizeof keys / sizeof *keys };
 void hb_lm_config_default(struct hb_lm_config *c)
 {
     *c = (struct hb_lm_config){
+        .device = "auto",
+        .dtype = "f32",
         .pattern = "H",
-        .longconv = "longconv_fftw",
-        .attention = "attention_flash",
+        .longconv = "auto",
+        .attention = "auto",
         .positions = "auto",
         .purpose = "main",
         .D = 64,
@@ -52,6 +56,8 @@ void hb_lm_config_default(struct hb_lm_config *c)
         .batch_tokens = 2048,
         .tokens = 512000,
         .data = "bible",
+        .tokenizer = "bytes",
+        .test_data = "none",
         .eval_tokens = 65536,
         .valid_tokens = 32768,
         .evals = 4,
@@ -95,7 +101,7 @@ bool hb_lm_key_known(const char *key)
 static int unknown_key(const char *where, const char *name)
 {
     const char *names[N_KEYS];
-    char all[1024];
+    char all[2048];
     size_t n = 0;
     for (size_t i = 0; i < N_KEYS; i++) {
         names[i] = keys[i].name;
@@ -234,10 +240,67 @@ static bool one_of(const char *word, const char *const *list)
     return false;
 }
 
+// By its name, <operator>_<method>[_device]: a configuration is read where nothing is loaded.
+static bool for_cuda(const char *impl)
+{
+    const size_t n = strlen(impl);
+    return n > 5 && !strcmp(impl + n - 5, "_cuda");
+}
+
+static bool on_cuda(const struct hb_lm_config *c) { return !strncmp(c->device, "cuda", 4); }
+
+static bool uses_attention(const struct hb_lm_config *c)
+{
+    return hb_lm_has(c, 'A') || hb_lm_has(c, 'C');
+}
+
+static int check_device(const struct hb_lm_config *c)
+{
+    const char *const used[] = {hb_lm_has(c, 'H') ? c->longconv : NULL,
+                                uses_attention(c) ? c->attention : NULL};
+    const char *number = c->device + (on_cuda(c) ? 4 : 0);
+    enum hb_dtype t;
+    if (strcmp(c->device, "cpu0") &&
+        !(on_cuda(c) && number[0] && strspn(number, "0123456789") == strlen(number)))
+        return hb_fail(HB_ERR_INPUT, "%s: device is '%s', expected auto, cpu0 or cuda0", c->where,
+                       c->device);
+    for (size_t i = 0; i < sizeof used / sizeof *used; i++)
+        if (used[i] && for_cuda(used[i]) != on_cuda(c))
+            return hb_fail(HB_ERR_INPUT, "%s: device is %s, but %s is not for it", c->where,
+                           c->device, used[i]);
+    if (hb_dtype_parse(c->dtype, &t) || t == HB_F64) {
+        hb_error_clear();
+        return hb_fail(HB_ERR_INPUT, "%s: dtype is '%s', expected f32, bf16 or f16", c->where,
+                       c->dtype);
+    }
+    if (hb_lm_is_counts(c) && (on_cuda(c) || t != HB_F32))
+        return hb_fail(HB_ERR_INPUT, "%s: pattern %s counts: it has no device or dtype but cpu0 "
+                       "and f32", c->where, c->pattern);
+    return 0;
+}
+
+// test_data: "none" or corpora with commas between them.
+static int check_test_data(const struct hb_lm_config *c)
+{
+    char list[HB_LM_WORD], *save = NULL;
+    if (!strcmp(c->test_data, "none"))
+        return 0;
+    memcpy(list, c->test_data, sizeof list);
+    for (char *name = strtok_r(list, ",", &save); name; name = strtok_r(NULL, ",", &save))
+        if (!hb_corpus_known(name))
+            return hb_fail(HB_ERR_INPUT, "%s: test_data has '%s', expected none or some of %s",
+                           c->where, name, hb_corpus_names());
+        else if (hb_corpus_is_text(name) != hb_corpus_is_text(c->data))
+            return hb_fail(HB_ERR_INPUT, "%s: test_data has %s, which has other tokens than %s",
+                           c->where, name, c->data);
+    return 0;
+}
+
 static int check_words(const struct hb_lm_config *c)
 {
     static const char *const positions[] = {"auto", "none", "rotary", "learned", NULL};
     static const char *const plannings[] = {"estimate", "measure", "wisdom", NULL};
+    static const char *const tokenizers[] = {"bytes", "gpt2", NULL};
     if (!hb_lm_is_counts(c) && strspn(c->pattern, "HANSC") != strlen(c->pattern))
         return hb_fail(HB_ERR_INPUT,
                        "%s: pattern is '%s', expected letters of H A N S C, or bigram, or trigram",
@@ -255,6 +318,14 @@ static int check_words(const struct hb_lm_config *c)
     if (!hb_corpus_known(c->data) && strcmp(c->data, "markov") && strcmp(c->data, "recall"))
         return hb_fail(HB_ERR_INPUT, "%s: data is '%s', expected %s, markov or recall", c->where,
                        c->data, hb_corpus_names());
+    if (!one_of(c->tokenizer, tokenizers))
+        return hb_fail(HB_ERR_INPUT, "%s: tokenizer is '%s', expected bytes or gpt2", c->where,
+                       c->tokenizer);
+    if (strcmp(c->tokenizer, "bytes") && !hb_corpus_is_text(c->data))
+        return hb_fail(HB_ERR_INPUT, "%s: tokenizer %s is for text; data %s is none", c->where,
+                       c->tokenizer, c->data);
+    if (strcmp(c->tokenizer, "bytes") && hb_lm_is_counts(c))
+        return hb_fail(HB_ERR_INPUT, "%s: pattern %s counts bytes only", c->where, c->pattern);
     if (hb_lm_is_counts(c) && !strcmp(c->data, "recall"))
         return hb_fail(HB_ERR_INPUT, "%s: pattern %s counts running text; data recall has none",
                        c->where, c->pattern);
@@ -266,6 +337,11 @@ static int check_sizes(const struct hb_lm_config *c)
     if (c->batch_tokens % c->L)
         return hb_fail(HB_ERR_INPUT, "%s: batch_tokens is %lld, expected a multiple of L (%lld)",
                        c->where, (long long)c->batch_tokens, (long long)c->L);
+    if (c->batch_tokens % hb_lm_micro(c) || hb_lm_micro(c) % c->L)
+        return hb_fail(HB_ERR_INPUT,
+                       "%s: micro_batch_tokens is %lld, expected a divisor of batch_tokens (%lld) "
+                       "and a multiple of L (%lld)", c->where, (long long)c->micro_batch_tokens,
+                       (long long)c->batch_tokens, (long long)c->L);
     if (c->tokens < c->batch_tokens)
         return hb_fail(HB_ERR_INPUT, "%s: tokens is %lld, expected at least batch_tokens (%lld)",
                        c->where, (long long)c->tokens, (long long)c->batch_tokens);
@@ -294,9 +370,22 @@ static int check_sizes(const struct hb_lm_config *c)
     return 0;
 }
 
-// The keys that follow from others where they are 0.
+static void choose(char *key, const char *value)
+{
+    if (!strcmp(key, "auto"))
+        snprintf(key, HB_LM_WORD, "%s", value);
+}
+
+// The keys that follow from others where they are "auto" or 0.
 static void resolve(struct hb_lm_config *c)
 {
+    const bool asked = (hb_lm_has(c, 'H') && for_cuda(c->longconv)) ||
+                       (uses_attention(c) && for_cuda(c->attention));
+    choose(c->device, asked ? "cuda0" : "cpu0");
+    choose(c->longconv, on_cuda(c) ? "longconv_cufft_cuda" : "longconv_fftw");
+    choose(c->attention, !on_cuda(c)              ? "attention_flash"
+                         : strcmp(c->dtype, "f32") ? "attention_cudnn_cuda"
+                                                   : "attention_naive_cuda");  // cuDNN has no f32
     if (!c->heads)
         c->heads = c->D % 64 == 0 ? c->D / 64 : 1;
     if (!c->ffn)
@@ -311,6 +400,10 @@ int hb_lm_config_finish(struct hb_lm_config *c)
     if (!c->threads)
         c->threads = omp_get_max_threads();
     int rc = check_words(c);
+    if (!rc)
+        rc = check_device(c);
+    if (!rc)
+        rc = check_test_data(c);
     return rc ? rc : check_sizes(c);
 }
 
@@ -318,6 +411,18 @@ int hb_lm_config_finish(struct hb_lm_config *c)
 
 int64_t hb_lm_batch(const struct hb_lm_config *c) { return c->batch_tokens / c->L; }
 int64_t hb_lm_steps(const struct hb_lm_config *c) { return c->tokens / c->batch_tokens; }
+
+int64_t hb_lm_micro(const struct hb_lm_config *c)
+{
+    return c->micro_batch_tokens ? c->micro_batch_tokens : c->batch_tokens;
+}
+
+enum hb_dtype hb_lm_dtype(const struct hb_lm_config *c)
+{
+    enum hb_dtype t = HB_F32;
+    (void)hb_dtype_parse(c->dtype, &t);        // checked by hb_lm_config_finish
+    return t;
+}
 
 bool hb_lm_is_counts(const struct hb_lm_config *c)
 {
@@ -356,7 +461,8 @@ static void other_keys(const struct hb_lm_config *c, char *buf, size_t cap)
         "positions", "heads", "ffn", "data_seed", "source_seed", "warmup", "lr_final",
         "weight_decay", "beta1", "beta2", "clip", "order", "emb_dim", "filter_width", "lmax", "w",
         "shift", "window", "train_z", "package_layout", "markov_order", "markov_symbols",
-        "recall_vocab", "recall_train", "recall_test"};
+        "recall_vocab", "recall_train", "recall_test", "tokenizer", "micro_batch_tokens",
+        "minutes"};
     struct hb_lm_config usual;
     size_t n = 0;
     hb_lm_config_default(&usual);
@@ -379,9 +485,9 @@ void hb_lm_name(const struct hb_lm_config *c, char *buf, size_t cap)
     hb_lm_impl(c, impl, sizeof impl);
     other_keys(c, other, sizeof other);
     snprintf(buf, cap,
-             "lm:%s/dev:cpu0/dt:f32/B:%lld/D:%lld/L:%lld/layers:%lld/seed:%lld/data:%s/tokens:%lld/"
+             "lm:%s/dev:%s/dt:%s/B:%lld/D:%lld/L:%lld/layers:%lld/seed:%lld/data:%s/tokens:%lld/"
              "lr:%g/T:%lld%s/scope:step/manual_time",
-             impl, (long long)hb_lm_batch(c), (long long)c->D, (long long)c->L,
+             impl, c->device, c->dtype, (long long)hb_lm_batch(c), (long long)c->D, (long long)c->L,
              (long long)c->layers, (long long)c->seed, c->data, (long long)c->tokens, c->lr,
              (long long)c->threads, other);
 }

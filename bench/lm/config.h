@@ -8,6 +8,10 @@
 // or one of the words bigram, trigram: counts instead of a network.
 // Positions  "auto" is rotary inside A and C and nothing elsewhere; "learned" adds a table (L,D) to
 //            the embedding and turns rotary off; "none" and "rotary" as they say.
+// Device     "auto" follows the implementations: cuda0 if one that is used ends in _cuda, else cpu0;
+//            an implementation that is "auto" follows the device (and the dtype).
+// Tokens     `tokenizer` bytes (a DNA set: its letters) or gpt2 (datasets/bpe.h), for corpora of
+//            text. A budget in tokens is one in tokens of that kind.
 // Seeds      `seed` draws the first parameters, `data_seed` the order of the batches (0: the same
 //            number); `source_seed` draws the synthetic source itself.
 #ifndef HB_LM_CONFIG_H
@@ -19,6 +23,7 @@
 enum { HB_LM_WORD = 128, HB_LM_NAME = 512, HB_LM_MAX_LAYERS = 128 };
 
 struct hb_lm_config {
+    char device[HB_LM_WORD], dtype[HB_LM_WORD];   // of activations: "f32", "bf16", "f16"
     char pattern[HB_LM_WORD], longconv[HB_LM_WORD], attention[HB_LM_WORD], positions[HB_LM_WORD];
     // "main", "control", "equality", "bar", ...: for readers of the record
     char purpose[HB_LM_WORD];
@@ -26,7 +31,14 @@ struct hb_lm_config {
     int64_t D, layers, heads, ffn;
     // B = batch_tokens / L sequences a step, tokens / batch_tokens steps
     int64_t L, batch_tokens, tokens;
+    // a batch is worked on in parts of so many tokens, gradients added up; 0: in one
+    int64_t micro_batch_tokens;
+    double minutes;                      // of training, then it stops early and says so; 0: no end
     char data[HB_LM_WORD];               // a corpus (datasets/corpus.h), "markov" or "recall"
+    char tokenizer[HB_LM_WORD];
+    // further corpora, separated by commas, whose test split is scored at the end: at most
+    // eval_tokens each; "none"
+    char test_data[HB_LM_WORD];
     // held-out tokens: at the end (test), at each of `evals` points (valid)
     int64_t eval_tokens, valid_tokens;
     int64_t evals;
@@ -47,14 +59,16 @@ void hb_lm_config_default(struct hb_lm_config *c);
 // Every key must be known and of its type and range; `where` (file name) opens the message.
 int hb_lm_config_json(struct hb_lm_config *c, const json_t *obj, const char *where);
 int hb_lm_config_word(struct hb_lm_config *c, const char *key_equals_value);
-// Relations between the keys (L divides batch_tokens, heads divide D, ...); resolves heads, ffn,
-// data_seed, threads.
+// Relations between the keys (L divides batch_tokens, heads divide D, ...); resolves what is "auto"
+// or 0: device, longconv, attention, heads, ffn, data_seed, threads.
 int hb_lm_config_finish(struct hb_lm_config *c);
 bool hb_lm_key_known(const char *key);
 json_t *hb_lm_config_to_json(const struct hb_lm_config *c);    // new reference; NULL: out of memory
 
 int64_t hb_lm_batch(const struct hb_lm_config *c);             // B
 int64_t hb_lm_steps(const struct hb_lm_config *c);
+int64_t hb_lm_micro(const struct hb_lm_config *c);             // tokens worked on at once
+enum hb_dtype hb_lm_dtype(const struct hb_lm_config *c);
 bool hb_lm_is_counts(const struct hb_lm_config *c);            // bigram, trigram
 bool hb_lm_has(const struct hb_lm_config *c, char letter);
 // The record's name: lm:H:longconv_fftw/dev:cpu0/dt:f32/B:16/D:64/L:256/layers:2/..., and every

@@ -67,8 +67,8 @@ static void axes(struct obj *e, const struct hb_lm_config *c)
     put_text(e, "hb_scope", "step");
     put_text(e, "hb_pass", "fwdbwd");
     put_text(e, "hb_mode", "warm");
-    put_text(e, "hb_device", "cpu0");
-    put_text(e, "hb_dtype", "f32");
+    put_text(e, "hb_device", c->device);
+    put_text(e, "hb_dtype", c->dtype);
     put_text(e, "hb_pattern", c->pattern);
     put_text(e, "hb_positions", hb_lm_is_counts(c) ? "none" : hb_lm_positions_str(c));
     put_text(e, "hb_purpose", c->purpose);

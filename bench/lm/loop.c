@@ -40,13 +40,12 @@ static int held_out(struct run *x, enum hb_split split, double *nats, double *ri
     int64_t scored = 0, hits = 0;
     for (int64_t i = 0; i < n; i++) {
         double mean;
-        int64_t here = 0, correct;
+        int64_t here = 0, correct = 0;
         hb_lm_data_held(&x->data, x->c, split, i, x->in, x->target);
-        int rc = hb_lm_forward(x->model, x->in, x->target, false, &mean);
-        if (!rc && right && !(rc = hb_lm_correct(x->model, x->target, &correct)))
-            hits += correct;
+        int rc = hb_lm_loss(x->model, x->in, x->target, &mean, right ? &correct : NULL);
         if (rc)
             return rc;
+        hits += correct;
         for (int64_t r = 0; r < BL; r++)
             here += x->target[r] >= 0;
         sum += mean * (double)here;
@@ -65,9 +64,7 @@ static int one_step(struct run *x, int64_t s)
 {
     const int64_t t0 = hb_now_ns();
     hb_lm_data_train(&x->data, x->c, s, x->in, x->target);
-    int rc = hb_lm_forward(x->model, x->in, x->target, true, &x->r->loss[s]);
-    if (!rc)
-        rc = hb_lm_backward(x->model);
+    int rc = hb_lm_gradient(x->model, x->in, x->target, &x->r->loss[s]);
     if (!rc)
         rc = hb_lm_update(x->model, hb_lm_rate(x->c, s), s + 1, NULL);
     x->r->step_ns[s] = (double)(hb_now_ns() - t0);

@@ -23,7 +23,7 @@ static int add(struct hb_lm_table *tab, const struct hb_tensor *t, int layer)
         tab->row = more;
         tab->cap = cap;
     }
-    const int64_t align = HB_ALIGN / (int64_t)sizeof(float);
+    const int64_t align = HB_LM_ROW_ALIGN;
     struct hb_lm_row *r = &tab->row[tab->n];
     *r = (struct hb_lm_row){.t = *t, .n = hb_tensor_size(t), .at = tab->floats, .layer = layer};
     tab->floats += (r->n + align - 1) / align * align;
@@ -32,8 +32,9 @@ static int add(struct hb_lm_table *tab, const struct hb_tensor *t, int layer)
 }
 
 // A tensor of the backbone: rank 2 if cols > 0. residual: it writes into the residual stream.
+// Norms stay in float32, all else is cast.
 static int own(struct hb_lm_table *tab, int layer, const char *name, int64_t rows, int64_t cols,
-               enum hb_init init, bool residual)
+               enum hb_init init, bool residual, bool cast)
 {
     struct hb_tensor t = {.shape = {rows, cols ? cols : 1, 1},
                           .rank = cols ? 2 : 1,
@@ -42,7 +43,8 @@ static int own(struct hb_lm_table *tab, int layer, const char *name, int64_t row
                           .lm_init = init,
                           .lm_init_arg = INIT_STD,
                           .residual_out = residual,
-                          .trainable = true};
+                          .trainable = true,
+                          .cast = cast};
     if (layer < 0)
         snprintf(t.name, sizeof t.name, "backbone.%s", name);
     else
@@ -55,8 +57,8 @@ static int norm(struct hb_lm_table *tab, int layer, const char *which, int64_t D
     char weight[32], bias[32];
     snprintf(weight, sizeof weight, "%s.weight", which);
     snprintf(bias, sizeof bias, "%s.bias", which);
-    int first = own(tab, layer, weight, D, 0, HB_INIT_ONE, false);
-    int rc = first < 0 ? first : own(tab, layer, bias, D, 0, HB_INIT_ZERO, false);
+    int first = own(tab, layer, weight, D, 0, HB_INIT_ONE, false, false);
+    int rc = first < 0 ? first : own(tab, layer, bias, D, 0, HB_INIT_ZERO, false, false);
     return rc < 0 ? rc : first;
 }
 
@@ -66,8 +68,8 @@ static int linear(struct hb_lm_table *tab, int layer, const char *which, int64_t
     char weight[32], bias[32];
     snprintf(weight, sizeof weight, "mlp.%s.weight", which);
     snprintf(bias, sizeof bias, "mlp.%s.bias", which);
-    int first = own(tab, layer, weight, out, in, HB_INIT_NORMAL, residual);
-    int rc = first < 0 ? first : own(tab, layer, bias, out, 0, HB_INIT_ZERO, false);
+    int first = own(tab, layer, weight, out, in, HB_INIT_NORMAL, residual, true);
+    int rc = first < 0 ? first : own(tab, layer, bias, out, 0, HB_INIT_ZERO, false, true);
     return rc < 0 ? rc : first;
 }
 
@@ -122,10 +124,11 @@ int hb_lm_table_make(const struct hb_lm_config *c, int64_t V, struct hb_lm_table
 {
     *out = (struct hb_lm_table){.positions = -1, .n_layers = (int)c->layers};
     int rc = out->embedding =
-        own(out, -1, "embeddings.word_embeddings.weight", V, c->D, HB_INIT_NORMAL, false);
+        own(out, -1, "embeddings.word_embeddings.weight", V, c->D, HB_INIT_NORMAL, false,
+            true);
     if (rc >= 0 && hb_lm_learned_positions(c))
         rc = out->positions = own(out, -1, "embeddings.position_embeddings.weight", c->L, c->D,
-                                  HB_INIT_NORMAL, false);
+                                  HB_INIT_NORMAL, false, true);
     for (int layer = 0; rc >= 0 && layer < out->n_layers; layer++)
         rc = layer_rows(c, out, layer);
     if (rc >= 0)
@@ -175,8 +178,8 @@ int hb_lm_mixer(const struct hb_lm_config *c, char letter, struct hb_problem *p,
         return hb_fail(HB_ERR_INPUT, "%s cannot be a mixer: it has no table of tensors", name);
     *p = (struct hb_problem){
         .op = attention ? HB_MHA : HB_HYENA,
-        .dtype = HB_F32,
-        .B = hb_lm_batch(c),
+        .dtype = hb_lm_dtype(c),
+        .B = hb_lm_micro(c) / c->L,
         .L = c->L,
         .D = c->D,
         .H = attention ? c->heads : 0,

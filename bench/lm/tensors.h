@@ -9,9 +9,13 @@
 
 #include "config.h"
 
+// Elements: 256 bytes of float32, 128 of a 16-bit copy, so that every row can be read by the widest
+// loads and by bulk copies.
+enum { HB_LM_ROW_ALIGN = 64 };
+
 struct hb_lm_row {
     struct hb_tensor t;
-    int64_t n, at;  // elements; place in the flat buffers (floats, a multiple of HB_ALIGN / 4)
+    int64_t n, at;               // elements; place in the flat buffers, in elements too
     int layer;                   // -1: outside of the layers
 };
 struct hb_lm_layer_rows {        // first row of each group; mixer -1: the block has none
