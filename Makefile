@@ -28,7 +28,7 @@ COMMON := -std=c11 -D_GNU_SOURCE -O3 -march=$(MARCH) -g -fno-omit-frame-pointer 
 # Contestants: errno and FP traps are not their business; sums are reordered only where a pragma says so.
 FAST   := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 EXACT  := -ffp-contract=off
-LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
+LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lpcre2-8 -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
 INC    := -Iimpls/core $(if $(OPENBLAS_INC),-I$(OPENBLAS_INC))
 ifeq ($(SAN),asan)
 COMMON += -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
