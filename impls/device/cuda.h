@@ -55,9 +55,6 @@ int cuda_sum(const struct hb_device *d, double *out_host, const float *x, int64_
 int cuda_gemm_open(void);
 void cuda_gemm_close(void);
 void cuda_gemm(const struct hb_gemm *g, struct hb_on on);
-// Row-major product in float64: D (m,n) = op(A) op(B) + beta D.
-void cuda_dgemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, const double *A, int64_t lda,
-                const double *B, int64_t ldb, double beta, double *D, int64_t ldd, void *s);
 
 // --- cuda_time.cu --------------------------------------------------------------------------------
 int cuda_time_open(void);
