@@ -13,7 +13,8 @@
 //           arXiv:2205.14135, algorithms 1, 2, 4; Dao 2023, arXiv:2307.08691, sections 3.1, 3.2.
 // Accuracy  dot products over P in order, sums over keys by blocks of BK, exp2 to 2 ulp: rel. L2
 //           3e-7 at L = 4097. Same bits for a fixed number of threads; forward for any number.
-// Refuses   dtypes other than f32. P not a multiple of 8 runs on zero-padded copies.
+// Refuses   dtypes other than f32. Tensors are read by their strides; P not a multiple of 8 runs on
+//           zero-padded copies.
 #include <float.h>
 #include <immintrin.h>
 #include <math.h>
@@ -30,12 +31,17 @@ enum {
 static const float LOG2E = 1.44269504f;
 static const int64_t SERIAL_FLOP = 200000;   // below this, waking threads costs more than it saves
 
-// All tensors (heads,L,Pp), or those of one head (L,Pp); rows of statistics (heads,L) or (L).
-struct head { const float *q, *k, *v, *dy; float *y, *dq, *dk, *dv, *top, *rsum, *delta; };
+// All tensors (B,H,L,Pp) by the strides sq and, y and dy, sy; or those of one head, with rows sq.t
+// and sy.t apart. Rows of statistics (heads,L) or (L).
+struct head {
+    const float *q, *k, *v, *dy;
+    float *y, *dq, *dk, *dv, *top, *rsum, *delta;
+    struct hb_heads sq, sy;
+};
 
 struct state {
     const struct hb_host *host;    // borrowed until destroy
-    int64_t heads, L, P, Pp;       // Pp: P rounded up to 8
+    int64_t heads, H, L, P, Pp;    // heads = B H; Pp: P rounded up to 8
     int threads;
     int64_t split, slices;         // backward: the last `split` heads are cut into `slices` each
     float scale;                   // 1/sqrt(P)
@@ -131,13 +137,14 @@ ROW_BLOCK(tall_store, true, STORE)
 ROW_BLOCK(tall_add, true, ADD)
 ROW_BLOCK(tall_scale, true, SCALE)
 
-// Rows [0,n) of x (n,P) into panels of NR lanes: to[panel][p][lane]; lanes past n are zero.
-static void pack(float *to, const float *x, int64_t n, int64_t P)
+// Rows [0,n) of x (n,P), ld apart, into panels of NR lanes: to[panel][p][lane]; lanes past n are
+// zero.
+static void pack(float *to, const float *x, int64_t ld, int64_t n, int64_t P)
 {
     for (int64_t i0 = 0; i0 < n; i0 += NR, to += NR * P)
         for (int64_t lane = 0; lane < NR; lane++)
             for (int64_t p = 0; p < P; p++)
-                to[p * NR + lane] = i0 + lane < n ? x[(i0 + lane) * P + p] : 0.0f;
+                to[p * NR + lane] = i0 + lane < n ? x[(i0 + lane) * ld + p] : 0.0f;
 }
 
 // ----------------------------------------------------------------------------------------- forward
@@ -187,17 +194,18 @@ static void softmax_lanes(float *s, int64_t nk, int64_t col, int64_t off, float 
 static void forward_tile(const struct state *st, struct head h, int64_t i0, float *ws)
 {
     const int64_t P = st->Pp, nq = min64(BQ, st->L - i0), width = round_up(nq, NR);
+    const int64_t ld = h.sq.t, ldy = h.sy.t;
     float *const qt = ws, *const s = ws + BQ * P;
     struct running run;
     for (int i = 0; i < BQ; i++)
         run.m[i] = -FLT_MAX, run.l[i] = 0;
 
-    pack(qt, h.q + i0 * P, nq, P);
+    pack(qt, h.q + i0 * ld, ld, nq, P);
     for (int64_t j0 = 0; j0 < i0 + nq; j0 += BK) {
         const int64_t nk = min64(BK, i0 + nq - j0), off = i0 - j0;
         for (int64_t j = 0; j < nk; j += MR) {
             const int64_t i = max64(0, j - off) / NR * NR;
-            wide_store(P, h.k + (j0 + j) * P, P, qt + i * P, NR, NR * P, s + j * BQ + i, BQ,
+            wide_store(P, h.k + (j0 + j) * ld, ld, qt + i * P, NR, NR * P, s + j * BQ + i, BQ,
                        min64(MR, nk - j), width - i, NULL);
         }
         for (int64_t col = 0; 8 * col < width; col++)
@@ -205,15 +213,15 @@ static void forward_tile(const struct state *st, struct head h, int64_t i0, floa
         for (int64_t i = 0; i < nq; i += MR) {
             const int64_t seen = min64(nk, i + MR + off);   // keys that the block's last row sees
             if (seen > 0)
-                (j0 ? tall_scale : tall_store)(seen, s + i, BQ, h.v + j0 * P, P, NR,
-                                               h.y + (i0 + i) * P, P, min64(MR, nq - i), P,
+                (j0 ? tall_scale : tall_store)(seen, s + i, BQ, h.v + j0 * ld, ld, NR,
+                                               h.y + (i0 + i) * ldy, ldy, min64(MR, nq - i), P,
                                                run.alpha + i);
         }
     }
     for (int64_t i = 0; i < nq; i++) {
         const float r = 1.0f / run.l[i];
         for (int64_t p = 0; p < P; p++)
-            h.y[(i0 + i) * P + p] *= r;
+            h.y[(i0 + i) * ldy + p] *= r;
         h.top[i0 + i] = run.m[i];
         h.rsum[i0 + i] = r;
     }
@@ -263,66 +271,84 @@ static void grad_tile(float *s, float *dp, struct head h, int64_t nq, int64_t nk
 }
 
 // One tile pair: queries [i0, i0+nq) with keys [j0, j0+nk), j0 <= i0.
-//   kt, vt   packed keys and values;   s, dp  (BT,BT) scratch;   dq (L,P) of this slice
+//   kt, vt   packed keys and values;   s, dp  (BT,BT) scratch;   dq (L,P) of this slice, rows ldq
+//            apart
 // s = q k', dp = dy v', then p, ds;  dv += p' dy, dk += ds' q (set on the diagonal);  dq += ds k
-static void backward_tile(const struct state *st, struct head h, float *dq, int64_t i0, int64_t j0,
-                          const float *kt, const float *vt, float *s, float *dp)
+static void backward_tile(const struct state *st, struct head h, float *dq, int64_t ldq, int64_t i0,
+                          int64_t j0, const float *kt, const float *vt, float *s, float *dp)
 {
-    const int64_t P = st->Pp, nq = min64(BT, st->L - i0), nk = min64(BT, st->L - j0);
+    const int64_t P = st->Pp, ld = h.sq.t, ldy = h.sy.t;
+    const int64_t nq = min64(BT, st->L - i0), nk = min64(BT, st->L - j0);
     const bool diag = i0 == j0;
-    h.q += i0 * P, h.dy += i0 * P, h.top += i0, h.rsum += i0, h.delta += i0, dq += i0 * P;
-    h.k += j0 * P, h.dk += j0 * P, h.dv += j0 * P;
+    h.q += i0 * ld, h.dy += i0 * ldy, h.top += i0, h.rsum += i0, h.delta += i0, dq += i0 * ldq;
+    h.k += j0 * ld, h.dk += j0 * ld, h.dv += j0 * ld;
 
     for (int64_t i = 0; i < nq; i += MR) {
         const int64_t width = round_up(diag ? min64(i + MR, nk) : nk, NR), rows = min64(MR, nq - i);
-        wide_store(P, h.q + i * P, P, kt, NR, NR * P, s + i * BT, BT, rows, width, NULL);
-        wide_store(P, h.dy + i * P, P, vt, NR, NR * P, dp + i * BT, BT, rows, width, NULL);
+        wide_store(P, h.q + i * ld, ld, kt, NR, NR * P, s + i * BT, BT, rows, width, NULL);
+        wide_store(P, h.dy + i * ldy, ldy, vt, NR, NR * P, dp + i * BT, BT, rows, width, NULL);
     }
     grad_tile(s, dp, h, nq, nk, diag, diag && j0 == 0, st->scale);
     for (int64_t j = 0; j < nk; j += MR) {
         const int64_t i = diag ? j : 0, rows = min64(MR, nk - j);   // key j: queries from i on
         const float *const pj = s + i * BT + j, *const dsj = dp + i * BT + j;
-        (diag ? tall_store : tall_add)(nq - i, pj, BT, h.dy + i * P, P, NR, h.dv + j * P, P, rows,
-                                       P, NULL);
-        (diag ? tall_store : tall_add)(nq - i, dsj, BT, h.q + i * P, P, NR, h.dk + j * P, P, rows,
-                                       P, NULL);
+        (diag ? tall_store : tall_add)(nq - i, pj, BT, h.dy + i * ldy, ldy, NR, h.dv + j * ld,
+                                       ld, rows, P, NULL);
+        (diag ? tall_store : tall_add)(nq - i, dsj, BT, h.q + i * ld, ld, NR, h.dk + j * ld, ld,
+                                       rows, P, NULL);
     }
     for (int64_t i = 0; i < nq; i += MR)
-        wide_add(diag ? min64(i + MR, nk) : nk, dp + i * BT, BT, h.k, P, NR, dq + i * P, P,
+        wide_add(diag ? min64(i + MR, nk) : nk, dp + i * BT, BT, h.k, ld, NR, dq + i * ldq, ldq,
                  min64(MR, nq - i), P, NULL);
 }
 
 // Slice `slice` of a head: its key tiles, dealt out there and back so that the triangle balances.
-static void backward_slice(const struct state *st, struct head h, float *dq, int64_t slice,
-                           int64_t slices, float *ws)
+static void backward_slice(const struct state *st, struct head h, float *dq, int64_t ldq,
+                           int64_t slice, int64_t slices, float *ws)
 {
-    const int64_t P = st->Pp;
+    const int64_t P = st->Pp, ld = h.sq.t;
     float *const kt = ws, *const vt = kt + BT * P, *const s = vt + BT * P, *const dp = s + BT * BT;
-    memset(dq, 0, sizeof *dq * (size_t)(st->L * P));
+    for (int64_t i = 0; i < st->L; i++)
+        memset(dq + i * ldq, 0, sizeof *dq * (size_t)P);
     for (int64_t t = 0; t * BT < st->L; t++) {
         const int64_t turn = t % (2 * slices);
         if ((turn < slices ? turn : 2 * slices - 1 - turn) != slice)
             continue;
         const int64_t j0 = t * BT, nk = min64(BT, st->L - j0);
-        pack(kt, h.k + j0 * P, nk, P);
-        pack(vt, h.v + j0 * P, nk, P);
+        pack(kt, h.k + j0 * ld, ld, nk, P);
+        pack(vt, h.v + j0 * ld, ld, nk, P);
         for (int64_t i0 = j0; i0 < st->L; i0 += BT)
-            backward_tile(st, h, dq, i0, j0, kt, vt, s, dp);
+            backward_tile(st, h, dq, ldq, i0, j0, kt, vt, s, dp);
     }
 }
 
 // ------------------------------------------------------------------------------- padding and heads
 
-// x (heads L, from) -> y (heads L, to): cut, or filled up with zeros.
-static void repitch(const struct state *st, float *y, int64_t to, const float *x, int64_t from)
+// Where row t of head i (b H + h) begins.
+static int64_t row_at(const struct state *st, struct hb_heads s, int64_t i, int64_t t)
+{
+    return i / st->H * s.b + i % st->H * s.h + t * s.t;
+}
+
+// Copies that have rows of Pp.
+static struct hb_heads padded(const struct state *st)
+{
+    return (struct hb_heads){ st->H * st->L * st->Pp, st->L * st->Pp, st->Pp };
+}
+
+// x, rows of `from` -> y, rows of `to`: cut, or filled up with zeros.
+static void repitch(const struct state *st, float *y, struct hb_heads sy, int64_t to,
+                    const float *x, struct hb_heads sx, int64_t from)
 {
     const int64_t both = min64(to, from);
 #pragma omp parallel for num_threads(st->threads) schedule(static)
     for (int64_t r = 0; r < st->heads * st->L; r++) {
+        float *const yr = y + row_at(st, sy, r / st->L, r % st->L);
+        const float *const xr = x + row_at(st, sx, r / st->L, r % st->L);
         for (int64_t p = 0; p < both; p++)
-            y[r * to + p] = x[r * from + p];
+            yr[p] = xr[p];
         for (int64_t p = both; p < to; p++)
-            y[r * to + p] = 0.0f;
+            yr[p] = 0.0f;
     }
 }
 
@@ -332,10 +358,11 @@ static struct head all_heads(const struct state *st, const struct hb_attention_i
     const int64_t n = st->heads * st->L * st->Pp;
     float *const x = st->pad;
     struct head h = { .q = io->q, .k = io->k, .v = io->v, .dy = io->dy, .y = io->y, .dq = io->dq,
-                      .dk = io->dk, .dv = io->dv };
+                      .dk = io->dk, .dv = io->dv, .sq = io->sq, .sy = io->sy };
     if (x)
         h = (struct head){ .q = x, .k = x + n, .v = x + 2 * n, .y = x + 3 * n, .dy = x + 3 * n,
-                           .dq = x + 4 * n, .dk = x + 5 * n, .dv = x + 6 * n };
+                           .dq = x + 4 * n, .dk = x + 5 * n, .dv = x + 6 * n, .sq = padded(st),
+                           .sy = padded(st) };
     h.top = st->top, h.rsum = st->rsum, h.delta = st->delta;
     return h;
 }
@@ -343,10 +370,10 @@ static struct head all_heads(const struct state *st, const struct hb_attention_i
 // Head i of them, forward's tensors only, or all.
 static struct head one_head(const struct state *st, struct head h, int64_t i, bool grads)
 {
-    const int64_t n = i * st->L * st->Pp, r = i * st->L;
-    h.q += n, h.k += n, h.v += n, h.y += n, h.top += r, h.rsum += r;
+    const int64_t n = row_at(st, h.sq, i, 0), ny = row_at(st, h.sy, i, 0), r = i * st->L;
+    h.q += n, h.k += n, h.v += n, h.y += ny, h.top += r, h.rsum += r;
     if (grads)
-        h.dy += n, h.dq += n, h.dk += n, h.dv += n, h.delta += r;
+        h.dy += ny, h.dq += n, h.dk += n, h.dv += n, h.delta += r;
     return h;
 }
 
@@ -391,7 +418,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
         return HB_ERR_OOM;
     const int64_t L = p->L, P = p->D / p->H, Pp = round_up(P, 8), heads = p->B * p->H;
     const int64_t fwd = BQ * Pp + BK * BQ, bwd = 2 * BT * Pp + 2 * BT * BT;
-    *st = (struct state){ .host = host, .heads = heads, .L = L, .P = P, .Pp = Pp, .slices = 1,
+    *st = (struct state){ .host = host, .heads = heads, .H = p->H, .L = L, .P = P, .Pp = Pp,
+                          .slices = 1,
                           .threads = p->threads, .scale = (float)(1.0 / sqrt((double)P)),
                           .ws_floats = round_up(p->backward ? max64(fwd, bwd) : fwd, 16) };
     // Threads take whole heads; those of an incomplete last round are cut, for all to have work.
@@ -420,9 +448,10 @@ static int forward(void *vst, const struct hb_io *io)
     const struct head all = all_heads(st, &io->attn);
     if (st->pad) {
         const int64_t n = st->heads * st->L * st->Pp;
-        repitch(st, st->pad, st->Pp, io->attn.q, st->P);
-        repitch(st, st->pad + n, st->Pp, io->attn.k, st->P);
-        repitch(st, st->pad + 2 * n, st->Pp, io->attn.v, st->P);
+        const struct hb_heads wide = padded(st), own = io->attn.sq;
+        repitch(st, st->pad, wide, st->Pp, io->attn.q, own, st->P);
+        repitch(st, st->pad + n, wide, st->Pp, io->attn.k, own, st->P);
+        repitch(st, st->pad + 2 * n, wide, st->Pp, io->attn.v, own, st->P);
     }
     const int64_t tiles = (st->L + BQ - 1) / BQ, n = st->heads * tiles;
     // Head by head, longest rows first: threads share a head's k and v in cache, and end together.
@@ -432,7 +461,7 @@ static int forward(void *vst, const struct hb_io *io)
         forward_tile(st, one_head(st, all, i / tiles, false), (tiles - 1 - i % tiles) * BQ,
                      st->ws + omp_get_thread_num() * st->ws_floats);
     if (st->pad)
-        repitch(st, io->attn.y, st->P, all.y, st->Pp);
+        repitch(st, io->attn.y, io->attn.sy, st->P, all.y, all.sy, st->Pp);
     return HB_OK;
 }
 
@@ -443,7 +472,8 @@ static void backward_task(const struct state *st, struct head all, int64_t i)
     const int64_t slices = i < whole ? 1 : st->slices, slice = cut % slices;
     const struct head h = one_head(st, all, min64(i, whole) + cut / slices, true);
     const int64_t part = cut / slices * (slices - 1) + slice - 1;
-    backward_slice(st, h, slice ? st->dq_part + part * st->L * st->Pp : h.dq, slice, slices,
+    backward_slice(st, h, slice ? st->dq_part + part * st->L * st->Pp : h.dq,
+                   slice ? st->Pp : h.sq.t, slice, slices,
                    st->ws + omp_get_thread_num() * st->ws_floats);
 }
 
@@ -452,32 +482,38 @@ static int backward(void *vst, const struct hb_io *io)
     struct state *const st = vst;
     const struct head all = all_heads(st, &io->attn);
     if (st->pad)
-        repitch(st, st->pad + 3 * st->heads * st->L * st->Pp, st->Pp, io->attn.dy, st->P);
-    const int64_t rows = st->heads * st->L, P = st->P, LP = st->L * st->Pp, more = st->slices - 1;
+        repitch(st, st->pad + 3 * st->heads * st->L * st->Pp, padded(st), st->Pp, io->attn.dy,
+                io->attn.sy, st->P);
+    const int64_t rows = st->heads * st->L, P = st->P, L = st->L, more = st->slices - 1;
     const int64_t whole = st->heads - st->split, tasks = whole + st->split * st->slices;
     const float *const y = io->attn.y, *const dy = io->attn.dy;
-#pragma omp parallel num_threads(st->threads) if (rows * st->L * P > SERIAL_FLOP)
+#pragma omp parallel num_threads(st->threads) if (rows * L * P > SERIAL_FLOP)
     {
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = row_at(st, io->attn.sy, r / L, r % L);
             float sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (int64_t p = 0; p < P; p++)
-                sum += dy[r * P + p] * y[r * P + p];
+                sum += dy[at + p] * y[at + p];
             st->delta[r] = sum;
         }
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < tasks; i++)
             backward_task(st, all, i);
 #pragma omp for schedule(static)
-        for (int64_t e = 0; e < st->split * LP; e++)
+        for (int64_t r = 0; r < st->split * L; r++) {
+            float *const dq = all.dq + row_at(st, all.sq, whole + r / L, r % L);
             for (int64_t slice = 0; slice < more; slice++)
-                all.dq[whole * LP + e] += st->dq_part[(e / LP * more + slice) * LP + e % LP];
+                for (int64_t p = 0; p < st->Pp; p++)
+                    dq[p] += st->dq_part[((r / L * more + slice) * L + r % L) * st->Pp + p];
+        }
     }
     if (st->pad) {
-        repitch(st, io->attn.dq, P, all.dq, st->Pp);
-        repitch(st, io->attn.dk, P, all.dk, st->Pp);
-        repitch(st, io->attn.dv, P, all.dv, st->Pp);
+        const struct hb_heads own = io->attn.sq;
+        repitch(st, io->attn.dq, own, P, all.dq, all.sq, st->Pp);
+        repitch(st, io->attn.dk, own, P, all.dk, all.sq, st->Pp);
+        repitch(st, io->attn.dv, own, P, all.dv, all.sq, st->Pp);
     }
     return HB_OK;
 }

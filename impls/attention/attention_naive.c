@@ -1,6 +1,7 @@
 // hb-link: -lopenblas
 // attention_naive.c: causal softmax attention with its L x L probabilities kept, CPU.
 //     y = softmax(q k' / sqrt(P), causal) v, per head          q,k,v,y (B,H,L,P)   float32
+//     (by strides: a row's distance is the products' leading dimension)
 // Method    as it is written down: s = q k' / sqrt(P) by sgemm, softmax of each row over j <= t,
 //           zeros beyond, y = w v by sgemm; backward by four more products with the kept w. The
 //           products are full squares: nothing above the diagonal is skipped. Heads in parallel,
@@ -19,7 +20,7 @@
 
 struct state {
     const struct hb_host *host;   // borrowed until destroy
-    int64_t heads, L, P;
+    int64_t heads, H, L, P;       // heads = B H
     int threads;
     bool by_head;                 // heads in parallel
     float scale;                  // 1/sqrt(P)
@@ -63,7 +64,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     if (!st)
         return HB_ERR_OOM;
     const int64_t heads = p->B * p->H, P = p->D / p->H;
-    *st = (struct state){ .host = host, .heads = heads, .L = p->L, .P = P, .threads = p->threads,
+    *st = (struct state){ .host = host, .heads = heads, .H = p->H, .L = p->L, .P = P,
+                          .threads = p->threads,
                           .by_head = p->threads > 1 && heads >= p->threads,
                           .scale = (float)(1.0 / sqrt((double)P)) };
     int rc = square(host, &st->w, heads, p->L);
@@ -137,35 +139,43 @@ static void gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha,
                 (int)m, (int)n, (int)k, alpha, a, (int)lda, b, (int)ldb, 0.0f, c, (int)ldc);
 }
 
+// Where head `head` (b H + h) begins.
+static int64_t head_at(const struct state *st, struct hb_heads s, int64_t head)
+{
+    return head / st->H * s.b + head % st->H * s.h;
+}
+
 // s = q k' scale,  w = softmax(s),  y = w v
 static void forward_head(const struct state *st, const struct hb_attention_io *io, int64_t head)
 {
-    const int64_t L = st->L, P = st->P, at = head * L * P;
+    const int64_t L = st->L, P = st->P, at = head_at(st, io->sq, head), row = io->sq.t;
     const float *const q = (const float *)io->q + at, *const k = (const float *)io->k + at;
     const float *const v = (const float *)io->v + at;
+    float *const y = (float *)io->y + head_at(st, io->sy, head);
     float *const w = st->w + head * L * L;
-    gemm(false, true, L, L, P, st->scale, q, P, k, P, w, L);
+    gemm(false, true, L, L, P, st->scale, q, row, k, row, w, L);
 #pragma omp parallel for num_threads(st->threads) schedule(static, 16) if (!st->by_head && L > 64)
     for (int64_t t = 0; t < L; t++)
         softmax_row(w + t * L, t + 1, L);
-    gemm(false, false, L, P, L, 1.0f, w, L, v, P, (float *)io->y + at, P);
+    gemm(false, false, L, P, L, 1.0f, w, L, v, row, y, io->sy.t);
 }
 
 // dv = w' dy,  dp = dy v',  ds = scale w (dp - delta),  dq = ds k,  dk = ds' q
 static void backward_head(const struct state *st, const struct hb_attention_io *io, int64_t head)
 {
-    const int64_t L = st->L, P = st->P, at = head * L * P;
+    const int64_t L = st->L, P = st->P, at = head_at(st, io->sq, head), row = io->sq.t;
+    const int64_t y_at = head_at(st, io->sy, head), y_row = io->sy.t;
     const float *const q = (const float *)io->q + at, *const k = (const float *)io->k + at;
-    const float *const v = (const float *)io->v + at, *const y = (const float *)io->y + at;
-    const float *const dy = (const float *)io->dy + at, *const w = st->w + head * L * L;
+    const float *const v = (const float *)io->v + at, *const y = (const float *)io->y + y_at;
+    const float *const dy = (const float *)io->dy + y_at, *const w = st->w + head * L * L;
     float *const ds = st->ds + (st->by_head ? omp_get_thread_num() : 0) * L * L;
-    gemm(true, false, L, P, L, 1.0f, w, L, dy, P, (float *)io->dv + at, P);
-    gemm(false, true, L, L, P, 1.0f, dy, P, v, P, ds, L);
+    gemm(true, false, L, P, L, 1.0f, w, L, dy, y_row, (float *)io->dv + at, row);
+    gemm(false, true, L, L, P, 1.0f, dy, y_row, v, row, ds, L);
 #pragma omp parallel for num_threads(st->threads) schedule(static, 16) if (!st->by_head && L > 64)
     for (int64_t t = 0; t < L; t++)
-        grad_row(ds + t * L, w + t * L, dy + t * P, y + t * P, st->scale, L, P);
-    gemm(false, false, L, P, L, 1.0f, ds, L, k, P, (float *)io->dq + at, P);
-    gemm(true, false, L, P, L, 1.0f, ds, L, q, P, (float *)io->dk + at, P);
+        grad_row(ds + t * L, w + t * L, dy + t * y_row, y + t * y_row, st->scale, L, P);
+    gemm(false, false, L, P, L, 1.0f, ds, L, k, row, (float *)io->dq + at, row);
+    gemm(true, false, L, P, L, 1.0f, ds, L, q, row, (float *)io->dk + at, row);
 }
 
 // `one` for every head. Inside a parallel region (of two threads or more: one alone does not count)
