@@ -108,6 +108,33 @@ void hb64_gelu_bwd(double *dx, const double *dy, const double *x, int64_t n)
     }
 }
 
+// --- GEMM with what stands around it -------------------------------------------------------------
+
+void hb64_gemm_full(const struct hb_gemm *g)
+{
+    const double *bias = g->bias;
+    for (int64_t b = 0; b < (g->batch > 1 ? g->batch : 1); b++) {
+        double *D = (double *)g->D + b * g->sD;
+        for (int64_t i = 0; i < g->m && g->C && g->beta != 0; i++)
+            memcpy(D + i * g->ldd, (const double *)g->C + b * g->sD + i * g->ldd,
+                   (size_t)g->n * sizeof *D);
+        hb64_gemm(g->ta, g->tb, g->m, g->n, g->k, (double)g->alpha,
+                  (const double *)g->A + b * g->sA, g->lda, (const double *)g->B + b * g->sB,
+                  g->ldb, (double)g->beta, D, g->ldd);
+        for (int64_t i = 0; i < g->m; i++) {
+            double *d = D + i * g->ldd;
+            int64_t at_row = b * g->sD + i * g->ldd;
+            if (bias) hb64_bias_fwd(d, bias, 1, g->n);
+            if (g->gelu_in) {
+                memcpy((double *)g->gelu_in + at_row, d, (size_t)g->n * sizeof *d);
+                hb64_gelu_fwd(d, d, g->n);
+            } else if (g->dgelu) {
+                hb64_gelu_bwd(d, d, (const double *)g->dgelu + at_row, g->n);
+            }
+        }
+    }
+}
+
 // --- along the sequence --------------------------------------------------------------------------
 
 void hb64_shortconv_fwd(double *y, const double *p, const double *bp, const double *w,
@@ -200,6 +227,24 @@ void hb64_heads_join(double *y, const double *x, int64_t B, int64_t H, int64_t L
             for (int64_t t = 0; t < L; t++)
                 for (int64_t i = 0; i < P; i++)
                     y[((b * L + t) * H + h) * P + i] = x[in_head(b, h, t, i, H, L, P)];
+}
+
+void hb64_swap(double *y, const double *x, int64_t a, int64_t i, int64_t j, int64_t k)
+{
+    hb64_heads_join(y, x, a, i, j, k);
+}
+
+void hb64_rope(double *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse)
+{
+    for (int64_t r = 0; r < R; r++)
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t i = 0; i < P / 2; i++) {
+                double *lo = x + r * ld + h * P + i, *hi = lo + P / 2, sign = inverse ? -1 : 1;
+                double a = turned(*lo, *hi, r % L, i, P, sign);
+                double b = turned(*hi, *lo, r % L, i + P / 2, P, sign);
+                *lo = a;
+                *hi = b;
+            }
 }
 
 // --- language model ------------------------------------------------------------------------------

@@ -9,6 +9,8 @@
 // C (m,n) = alpha op(A) op(B) + beta C
 void hb64_gemm(bool ta, bool tb, int64_t m, int64_t n, int64_t k, double alpha, const double *A,
                int64_t lda, const double *B, int64_t ldb, double beta, double *C, int64_t ldc);
+// The same with everything that core/device.h lets stand around a product; pointers to double.
+void hb64_gemm_full(const struct hb_gemm *g);
 void hb64_bias_fwd(double *y, const double *b, int64_t R, int64_t C);
 void hb64_bias_bwd(double *db, const double *dy, int64_t R, int64_t C);
 void hb64_rowbias_fwd(double *y, const double *b, int64_t C, int64_t R);
@@ -30,6 +32,8 @@ void hb64_heads_split(double *q, double *k, double *v, const double *p, int64_t 
 void hb64_heads_merge(double *dp, const double *dq, const double *dk, const double *dv, int64_t B,
                       int64_t H, int64_t L, int64_t P, bool rope);
 void hb64_heads_join(double *y, const double *x, int64_t B, int64_t H, int64_t L, int64_t P);
+void hb64_swap(double *y, const double *x, int64_t a, int64_t i, int64_t j, int64_t k);
+void hb64_rope(double *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse);
 void hb64_embed_fwd(double *x, const double *W, const double *pos, const int32_t *tok, int64_t R,
                     int64_t L, int64_t C);
 void hb64_embed_bwd(double *dW, double *dpos, const double *dx, const int32_t *tok, int64_t R,
@@ -47,11 +51,20 @@ int hb64_filter_fwd(double *h, const struct hb_filter_shape *f, const struct hb6
 int hb64_filter_bwd(const double *dh, const struct hb_filter_shape *f, const struct hb64_filter *p,
                     const struct hb64_filter *grads, int threads);
 
-// Every primitive of a device, forward and backward, on small and ugly shapes against its twin.
-// err is the largest relative L2 error over the outputs and shapes; NaN, Inf and a changed input
-// count as failure.
-struct hb_prim_result { const char *name; double err, tol; int shapes; bool ok; char detail[128]; };
-// Fills out[0..cap) and returns how many primitives there are (cap 0: only that), or HB_ERR_*.
+// Every primitive of a device, forward and backward, in every type of its activations, on small and
+// ugly shapes against its twin, which sees the rounded inputs. One row for a primitive and a type;
+// err and tol are the relative L2 error, over a shape, of the output that comes nearest to (or goes
+// furthest beyond) its tolerance. NaN, Inf, a changed input, a write past a tensor's end, an error
+// of the device and bits that differ between two runs are failures, with their reason in `detail`.
+struct hb_prim_result {
+    const char *name;
+    enum hb_dtype dtype;                   // f32 for primitives without activations
+    double err, tol;
+    int shapes;
+    bool ok;
+    char detail[128];
+};
+// Fills out[0..cap) and returns how many rows there are (cap 0: only that), or HB_ERR_*.
 int hb_prims_check(const struct hb_device *dev, struct hb_prim_result *out, int cap);
 
 #endif
