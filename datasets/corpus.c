@@ -133,21 +133,28 @@ static void read_articles(const uint8_t *s, int64_t n, enum hb_split split, stru
 // --- the sets ------------------------------------------------------------------------------------
 
 // rows: the manifest's set name per split, or one for all of them (then the reader splits). NULL:
-// there is none.
+// there is none. file: this one of the set's files alone; NULL: all of them.
 static const struct corpus {
     const char *name;
     const char *rows[HB_SPLIT_COUNT];
     int vocab;
     reader read;
+    const char *file;
 } sets[] = {
-    {"bible", {"bible", "bible", "bible"}, BYTES, read_bible},
-    {"wikitext-2", {"wikitext-2.train", "wikitext-2.valid", "wikitext-2.test"}, BYTES, read_all},
-    {"wikitext-103", {NULL, "wikitext-103.valid", "wikitext-103.test"}, BYTES, read_all},
-    {"enwiki2015", {"enwiki2015", "enwiki2015", "enwiki2015"}, BYTES, read_articles},
-    {"sotu", {"sotu", "sotu", "sotu"}, BYTES, read_by_place},
-    {"ecoli", {"ecoli", "ecoli", "ecoli"}, BASES, read_fasta},
-    {"lambda", {"lambda", "lambda", "lambda"}, BASES, read_fasta},
-    {"chrX", {"chrX", "chrX", "chrX"}, BASES, read_fasta},
+    {"bible", {"bible", "bible", "bible"}, BYTES, read_bible, NULL},
+    {"wikitext-2", {"wikitext-2.train", "wikitext-2.valid", "wikitext-2.test"}, BYTES, read_all, NULL},
+    {"wikitext-103", {NULL, "wikitext-103.valid", "wikitext-103.test"}, BYTES, read_all, NULL},
+#define ENWIKI {"enwiki2015", "enwiki2015", "enwiki2015"}, BYTES, read_articles
+    {"enwiki2015", ENWIKI, NULL},
+    {"enwiki2015.part1", ENWIKI, "enwiki2015.part1.txt"},
+    {"enwiki2015.part2", ENWIKI, "enwiki2015.part2.txt"},
+    {"enwiki2015.part3", ENWIKI, "enwiki2015.part3.txt"},
+    {"enwiki2015.part4", ENWIKI, "enwiki2015.part4.txt"},
+#undef ENWIKI
+    {"sotu", {"sotu", "sotu", "sotu"}, BYTES, read_by_place, NULL},
+    {"ecoli", {"ecoli", "ecoli", "ecoli"}, BASES, read_fasta, NULL},
+    {"lambda", {"lambda", "lambda", "lambda"}, BASES, read_fasta, NULL},
+    {"chrX", {"chrX", "chrX", "chrX"}, BASES, read_fasta, NULL},
 };
 
 static const struct corpus *find(const char *name)
@@ -171,7 +178,8 @@ bool hb_corpus_is_text(const char *name)
 
 const char *hb_corpus_names(void)
 {
-    return "bible, wikitext-2, wikitext-103, enwiki2015, sotu, ecoli, lambda, chrX";
+    return "bible, wikitext-2, wikitext-103, enwiki2015, enwiki2015.part1 (to part4), sotu, ecoli, "
+           "lambda, chrX";
 }
 
 // The sum of one file is its own; of several, that of their sums in a row.
@@ -222,31 +230,56 @@ static int read_files(const struct hb_host *host, const struct hb_data_dirs *dir
     return set_sum(host, rows, n, out->sha256);
 }
 
+// The manifest's rows of a split: *all is malloc'ed, mine[0..*n) point into it.
+static int pick(const struct hb_host *host, const struct hb_data_dirs *dirs, const char *name,
+                enum hb_split split, const struct corpus **c, struct hb_manifest_row **all,
+                const struct hb_manifest_row *mine[MAX_FILES], int *n)
+{
+    static const char *const split_names[] = {"train", "valid", "test"};
+    *all = NULL;
+    *n = 0;
+    if (!(*c = find(name)))
+        return host->fail(host, HB_ERR_INPUT, "no data set '%s'; there are: %s", name,
+                          hb_corpus_names());
+    const char *set = (*c)->rows[split], *file = (*c)->file;
+    if (!set)
+        return host->fail(host, HB_ERR_INPUT, "the set %s has no %s split here", name,
+                          split_names[split]);
+    int n_all, rc = hb_manifest_read(host, dirs->manifest, all, &n_all);
+    for (int i = 0; !rc && i < n_all; i++)
+        if (!strcmp((*all)[i].set, set) && (!file || !strcmp((*all)[i].file, file)) &&
+            *n < MAX_FILES)
+            mine[(*n)++] = &(*all)[i];
+    if (!rc && *n == 0)
+        rc = host->fail(host, HB_ERR_INPUT, "%s has no row for %s", dirs->manifest, name);
+    return rc;
+}
+
+int hb_corpus_sha256(const struct hb_host *host, const struct hb_data_dirs *dirs, const char *name,
+                     enum hb_split split, char hex[65])
+{
+    const struct corpus *c;
+    struct hb_manifest_row *all;
+    const struct hb_manifest_row *mine[MAX_FILES];
+    int n, rc = pick(host, dirs, name, split, &c, &all, mine, &n);
+    if (!rc)
+        rc = set_sum(host, mine, n, hex);
+    free(all);
+    return rc;
+}
+
 int hb_corpus_load(const struct hb_host *host, const struct hb_data_dirs *dirs, const char *name,
                    enum hb_split split, struct hb_tokens *out)
 {
-    static const char *const split_names[] = {"train", "valid", "test"};
-    *out = (struct hb_tokens){0};
-    const struct corpus *c = find(name);
-    if (!c)
-        return host->fail(host, HB_ERR_INPUT, "no data set '%s'; there are: %s", name,
-                          hb_corpus_names());
-    if (!c->rows[split])
-        return host->fail(host, HB_ERR_INPUT, "the set %s has no %s split here", name,
-                          split_names[split]);
+    const struct corpus *c;
     struct hb_manifest_row *all;
-    int n_all, n = 0, rc = hb_manifest_read(host, dirs->manifest, &all, &n_all);
-    if (rc)
-        return rc;
     const struct hb_manifest_row *mine[MAX_FILES];
-    for (int i = 0; i < n_all; i++)
-        if (!strcmp(all[i].set, c->rows[split]) && n < MAX_FILES)
-            mine[n++] = &all[i];
-    if (n == 0)
-        rc = host->fail(host, HB_ERR_INPUT, "%s has no row for %s", dirs->manifest, c->rows[split]);
-    else
+    *out = (struct hb_tokens){0};
+    int n, rc = pick(host, dirs, name, split, &c, &all, mine, &n);
+    if (!rc)
         rc = read_files(host, dirs, c, mine, n, split, out);
-    out->vocab = c->vocab;
+    if (!rc)
+        out->vocab = c->vocab;
     free(all);
     if (rc)
         hb_tokens_free(out);

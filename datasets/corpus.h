@@ -7,6 +7,7 @@
 // wikitext-103   bytes                         as published; there is no training split
 // enwiki2015     bytes of the articles         by article id: test if id % 200 == 0,
 //                                              valid if id % 200 == 100, else train
+// enwiki2015.part1 .. part4    one of its four files alone, by the same rule
 // sotu           bytes                         by place: the last 3 % test, the 3 % before valid
 // ecoli, lambda, chrX   A C G T N = 0..4       by place, likewise; headers dropped, upper case
 //
@@ -30,6 +31,9 @@ struct hb_tokens {
 // HB_ERR_INPUT: no such set or no such split. HB_ERR_MISSING: not fetched; the message says how.
 int hb_corpus_load(const struct hb_host *host, const struct hb_data_dirs *dirs, const char *name,
                    enum hb_split split, struct hb_tokens *out);
+// The sum that hb_corpus_load records, from the manifest alone.
+int hb_corpus_sha256(const struct hb_host *host, const struct hb_data_dirs *dirs, const char *name,
+                     enum hb_split split, char hex[65]);
 void hb_tokens_free(struct hb_tokens *t);            // safe on a zeroed one
 
 bool hb_corpus_known(const char *name);

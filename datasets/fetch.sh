@@ -1,7 +1,8 @@
 #!/bin/bash
 # datasets/fetch.sh [SET ...]: puts data sets into build/datasets, unpacked and checked.
 #   no argument     the default set, bible
-#   SET ...         exactly these; a set that cannot be had is an error
+#   SET ...         exactly these; a set that cannot be had is an error. A file of a set, without its ending, is
+#                   fetched alone: enwiki2015.part1
 #   all             every set of the manifest
 #   list            fetches nothing, says where each set stands
 # Exit 0: all asked for is there.  2: no such set.  3: cannot be had here.  4: a tool failed.
@@ -57,7 +58,7 @@ fetch_file() {  # set file bytes sha get; 0 there, 3 cannot be had
 fetch_set() {  # name
     local set file bytes sum get licence source found=
     while IFS=$'\t' read -r set file bytes sum get licence source; do
-        [ "$set" = "$1" ] || continue
+        [ "$set" = "$1" ] || [ "${file%.*}" = "$1" ] || continue
         found=1
         fetch_file "$set" "$file" "$bytes" "$sum" "$get" ||
             die 3 "$set: $file is not here: $(how "$get" "$source")"
