@@ -12,6 +12,7 @@
 #include "../impls/core/oper.h"
 #include "../impls/core/rng.h"
 
+enum { RUN = 1024 };                   // elements looked at together
 enum { CACHE_MAX_BYTES = 16 << 20 };   // larger references cost more disk than they save time
 
 // --- what to judge -------------------------------------------------------------------------------
@@ -169,10 +170,11 @@ static double rms_of(const struct hb_inputs *in, const char *what)
     const struct hb_buf *b = hb_inputs_find(in, what);
     double sum = 0;
 #pragma omp parallel for reduction(+ : sum)
-    for (int64_t i = 0; i < b->n; i++) {
-        double x;
-        hb_buf_load(b, i, 1, &x);
-        sum += x * x;
+    for (int64_t at = 0; at < b->n; at += RUN) {
+        double x[RUN];
+        const int64_t n = b->n - at < RUN ? b->n - at : RUN;
+        hb_buf_load(b, at, n, x);
+        for (int64_t i = 0; i < n; i++) sum += x[i] * x[i];
     }
     return sqrt(sum / (double)b->n);
 }
@@ -237,22 +239,16 @@ static int layout(struct hb_judged *j, const struct hb_problem *p, const struct 
 
 // --- dy outside of the sample --------------------------------------------------------------------
 
-static void zero(struct hb_buf *b, int64_t at, int64_t n)
-{
-    size_t size = b->dtype == HB_F64 ? 8 : 4;
-    memset((char *)b->data + (size_t)at * size, 0, (size_t)n * size);
-}
-
 // Every (L,width) block of dy keeps the sampled rows only.
 static void keep_rows(const struct hb_sample *s, struct hb_buf *dy, int64_t L, int64_t width)
 {
     for (int64_t at = 0; at < dy->n; at += L * width) {
         int64_t t = 0;
         for (int64_t i = 0; i < s->n_rows; i++) {
-            zero(dy, at + t * width, (s->rows[i] - t) * width);
+            hb_buf_zero(dy, at + t * width, (s->rows[i] - t) * width);
             t = s->rows[i] + 1;
         }
-        zero(dy, at + t * width, (L - t) * width);
+        hb_buf_zero(dy, at + t * width, (L - t) * width);
     }
 }
 
@@ -268,7 +264,7 @@ static void sparsify(const struct hb_sample *s, const struct hb_problem *p,
     int64_t row = p->L * p->D;
     for (int64_t b = 0; b < p->B; b++) {
         int64_t keep = b < s->batches ? s->prefix * p->D : 0;
-        zero(dy, b * row + keep, row - keep);
+        hb_buf_zero(dy, b * row + keep, row - keep);
     }
 }
 
@@ -323,12 +319,14 @@ static void cache_key(const struct hb_point *pt, const struct hb_inputs *in,
     if (j->sample.rows)
         hb_sha256(j->sample.rows, (size_t)j->sample.n_rows * sizeof(int64_t),
                   k.sha[HB_MAX_BUFS + 1]);
-    struct hb_strides su = p->op == HB_LONGCONV ? in->io.conv.su : (struct hb_strides){ 0, 0 };
+    int64_t su = p->op == HB_LONGCONV    ? in->io.conv.su.b
+                 : p->op == HB_ATTENTION ? in->io.attn.sq.t
+                                         : 0;
     snprintf(
         k.text, sizeof k.text,
         "su %lld op %d dtype %d B %lld L %lld D %lld H %lld bwd %d order %d E %d W %d lmax %lld "
         "shift %.9g window %d package %d z %d long %d taps %d rope %d batches %lld prefix %lld",
-        (long long)su.b, (int)p->op, (int)p->dtype, (long long)p->B, (long long)p->L,
+        (long long)su, (int)p->op, (int)p->dtype, (long long)p->B, (long long)p->L,
         (long long)p->D, (long long)p->H, p->backward, o.order, o.emb_dim, o.filter_width,
         (long long)o.lmax, (double)o.shift, !o.no_window, o.package_layout, o.train_z, !o.no_long,
         o.short_taps, o.rope, (long long)j->sample.batches, (long long)j->sample.prefix);
