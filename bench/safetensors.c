@@ -163,18 +163,25 @@ int hb_st_load(const struct hb_st *st, const struct hb_st_tensor *t, float *out)
 
 // --- writing -------------------------------------------------------------------------------------
 
+static size_t bytes_of(const struct hb_st_tensor *t) { return (size_t)t->n * (t->f64 ? 8 : 4); }
+
 // The JSON header of t[0..n); *bytes: of all data. NULL: out of memory.
-static char *make_header(const struct hb_st_tensor *t, int n, int64_t *bytes)
+static char *make_header(const struct hb_st_tensor *t, int n, json_t *meta, int64_t *bytes)
 {
     json_t *head = json_object();
     *bytes = 0;
+    if (meta && json_object_set(head, "__metadata__", meta)) {
+        json_decref(head);
+        return NULL;
+    }
     for (int i = 0; i < n; i++) {
         json_t *shape = json_array();
         for (int k = 0; k < t[i].rank; k++)
             json_array_append_new(shape, json_integer(t[i].shape[k]));
-        int64_t end = *bytes + t[i].n * 4;
-        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", "F32", "shape", shape,
-                                  "data_offsets", (json_int_t)*bytes, (json_int_t)end);
+        int64_t end = *bytes + (int64_t)bytes_of(&t[i]);
+        json_t *entry = json_pack("{s:s, s:o, s:[I, I]}", "dtype", t[i].f64 ? "F64" : "F32",
+                                  "shape", shape, "data_offsets", (json_int_t)*bytes,
+                                  (json_int_t)end);
         if (json_object_set_new(head, t[i].name, entry)) {
             json_decref(head);
             return NULL;
@@ -186,10 +193,10 @@ static char *make_header(const struct hb_st_tensor *t, int n, int64_t *bytes)
     return text;
 }
 
-int hb_st_write(const char *path, const struct hb_st_tensor *t, int n)
+int hb_st_write_meta(const char *path, const struct hb_st_tensor *t, int n, json_t *meta)
 {
     int64_t data = 0;
-    char *text = make_header(t, n, &data), *x = NULL;
+    char *text = make_header(t, n, meta, &data), *x = NULL;
     size_t len = text ? (strlen(text) + 7) / 8 * 8 : 0;  // padded so that the data is aligned
     if (text) x = malloc(8 + len + (size_t)data);
     if (!x) {
@@ -201,11 +208,21 @@ int hb_st_write(const char *path, const struct hb_st_tensor *t, int n)
     memcpy(x + 8, text, strlen(text));
     char *at = x + 8 + len;
     for (int i = 0; i < n; i++) {
-        memcpy(at, t[i].data, (size_t)t[i].n * 4);
-        at += t[i].n * 4;
+        memcpy(at, t[i].data, bytes_of(&t[i]));
+        at += bytes_of(&t[i]);
     }
     int rc = hb_write_file(path, x, 8 + len + (size_t)data);
     free(text);
     free(x);
     return rc;
+}
+
+int hb_st_write(const char *path, const struct hb_st_tensor *t, int n)
+{
+    return hb_st_write_meta(path, t, n, NULL);
+}
+
+const char *hb_st_meta(const struct hb_st *st, const char *key)
+{
+    return json_string_value(json_object_get(json_object_get(st->header, "__metadata__"), key));
 }

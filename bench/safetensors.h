@@ -25,7 +25,11 @@ const struct hb_st_tensor *hb_st_find(const struct hb_st *st,
                                       const char *name);  // NULL if there is none
 int hb_st_load(const struct hb_st *st, const struct hb_st_tensor *t,
                float *out);  // as float32; HB_ERR_INPUT
-// F32 tensors in the given order; the file appears whole or not at all. HB_ERR_RUN, HB_ERR_OOM.
+// F32 or F64 tensors in the given order; the file appears whole or not at all. HB_ERR_RUN,
+// HB_ERR_OOM. meta (may be NULL): an object of strings, "__metadata__" of the file; hb_st_meta
+// finds one of them again, NULL if there is none.
 int hb_st_write(const char *path, const struct hb_st_tensor *t, int n);
+int hb_st_write_meta(const char *path, const struct hb_st_tensor *t, int n, json_t *meta);
+const char *hb_st_meta(const struct hb_st *st, const char *key);
 
 #endif

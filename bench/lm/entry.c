@@ -73,6 +73,7 @@ static void axes(struct obj *e, const struct hb_lm_config *c)
     put_text(e, "hb_positions", hb_lm_is_counts(c) ? "none" : hb_lm_positions_str(c));
     put_text(e, "hb_purpose", c->purpose);
     put_text(e, "hb_dataset", c->data);
+    put_text(e, "hb_tokenizer", c->tokenizer);
     if (control_of(c))
         put_text(e, "hb_control", control_of(c));
     put_int(e, "hb_batch", hb_lm_batch(c));
@@ -166,8 +167,15 @@ static void times(struct obj *e, const struct hb_lm_config *c, const struct hb_l
     put_real(e, "items_per_second", per_s);
     put_real(e, "hb_tokens_per_s", per_s);
     put_int(e, "hb_plan_ns", r->plan_ns);
-    put_int(e, "max_bytes_used", (int64_t)r->alloc_peak_bytes);
+    put_int(e, "max_bytes_used",
+            (int64_t)(r->device_peak_bytes ? r->device_peak_bytes : r->alloc_peak_bytes));
     put_int(e, "hb_alloc_peak_bytes", (int64_t)r->alloc_peak_bytes);
+    if (r->device_peak_bytes)
+        put_int(e, "hb_device_peak_bytes", (int64_t)r->device_peak_bytes);
+    put_int(e, "hb_planned_steps", r->planned_steps);
+    put(e, "hb_stopped_early", json_boolean(r->steps < r->planned_steps));
+    if (r->resumed_at)
+        put_int(e, "hb_resumed_at_step", r->resumed_at);
     put(e, "hb_curve", curve(c, r));
     if (r->n_eval)
         put(e, "hb_eval_curve", eval_curve(c, r));
@@ -182,6 +190,33 @@ static void times_of_counts(struct obj *e, const struct hb_lm_result *r)
     put_real(e, "cpu_time", r->eval_ns_per_token);
     put_real(e, "hb_median_ns", r->eval_ns_per_token);
     put_real(e, "hb_ngram_m", r->ngram_m);
+}
+
+static double bits_per_byte(double nats, int64_t tokens, int64_t bytes)
+{
+    return bytes > 0 ? nats * (double)tokens / (double)bytes / log(2.0) : NAN;
+}
+
+// Perplexities of different tokens do not compare; bits per byte do.
+static void test_sets(struct obj *e, const struct hb_lm_result *r)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < r->n_test; i++) {
+        const struct hb_lm_test *t = &r->test[i];
+        struct obj o = {json_object(), false};
+        put_text(&o, "name", t->name);
+        put_int(&o, "tokens", t->tokens);
+        put_real(&o, "nll_nats", t->nats);
+        put_real(&o, "ppl", exp(t->nats));
+        if (t->bytes > 0)
+            put_int(&o, "bytes", t->bytes);
+        put_real(&o, "bits_per_byte", bits_per_byte(t->nats, t->tokens, t->bytes));
+        e->failed |= o.failed || json_array_append_new(list, o.j) < 0;
+    }
+    if (r->n_test)
+        put_real(e, "hb_bits_per_byte",
+                 bits_per_byte(r->test[0].nats, r->test[0].tokens, r->test[0].bytes));
+    put(e, "hb_test_sets", list);
 }
 
 json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
@@ -214,6 +249,7 @@ json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
     put_real(e, "hb_eval_ns_per_token", r->eval_ns_per_token);
     put_real(e, "hb_nll_nats", r->test_nats);
     put_real(e, "hb_ppl", exp(r->test_nats));
+    test_sets(e, r);
     put_real(e, "hb_valid_nats", r->valid_nats);
     put_real(e, "hb_floor_nats", r->floor_nats);
     put_real(e, "hb_excess", r->test_nats / r->floor_nats - 1.0);

@@ -10,6 +10,7 @@
 #include "../../datasets/ngram.h"
 #include "../cli.h"
 #include "../proc.h"
+#include "checkpoint.h"
 #include "data.h"
 #include "model.h"
 
@@ -22,26 +23,26 @@ static double cpu_ns(void)
 
 struct run {
     const struct hb_lm_config *c;
+    const struct hb_lm_opts *o;
     struct hb_lm_data data;      // owned
     struct hb_lm *model;         // owned
     int32_t *in, *target;        // (B,L), owned
     struct hb_lm_result *r;
-    char name[HB_LM_NAME];
-    bool quiet;
+    int64_t first;               // step that this process begins with
     int64_t started_ns;
 };
 
-// Mean nats over a held-out split; *right (may be NULL): share of scored positions predicted.
-static int held_out(struct run *x, enum hb_split split, double *nats, double *right)
+// Mean nats over a held-out set; *right (may be NULL): share of scored positions predicted.
+static int held_out(struct run *x, int set, double *nats, double *right)
 {
-    const int64_t n = hb_lm_data_held_batches(&x->data, x->c, split), BL = x->c->batch_tokens;
+    const int64_t n = hb_lm_data_held_batches(&x->data, x->c, set), BL = x->c->batch_tokens;
     const int64_t t0 = hb_now_ns();
     double sum = 0.0;
     int64_t scored = 0, hits = 0;
     for (int64_t i = 0; i < n; i++) {
         double mean;
         int64_t here = 0, correct = 0;
-        hb_lm_data_held(&x->data, x->c, split, i, x->in, x->target);
+        hb_lm_data_held(&x->data, x->c, set, i, x->in, x->target);
         int rc = hb_lm_loss(x->model, x->in, x->target, &mean, right ? &correct : NULL);
         if (rc)
             return rc;
@@ -76,13 +77,13 @@ static void progress(const struct run *x, int64_t done)
 {
     char text[HB_LM_NAME + 64], impl[3 * HB_LM_WORD];
     const double spent = 1e-9 * (double)(hb_now_ns() - x->started_ns);
-    if (x->quiet)
+    if (x->o->quiet)
         return;
     hb_lm_impl(x->c, impl, sizeof impl);
     snprintf(text, sizeof text, "%s L %lld seed %lld: loss %.4f", impl, (long long)x->c->L,
              (long long)x->c->seed, x->r->loss[done - 1]);
     hb_progress(text, (size_t)done, (size_t)x->r->steps,
-                spent / (double)done * (double)(x->r->steps - done));
+                spent / (double)(done - x->first) * (double)(x->r->steps - done));
 }
 
 // Evaluation points: `evals` of them, evenly spaced, the last one after the last step.
@@ -102,35 +103,87 @@ static int evaluate(struct run *x, int64_t done)
     return rc;
 }
 
+static int save(const struct run *x, int64_t done)
+{
+    return x->o->checkpoint
+         ? hb_lm_checkpoint_write(x->o->checkpoint, x->c, x->model, x->r, done) : 0;
+}
+
+static int interrupted(const struct run *x, int64_t done)
+{
+    int rc = save(x, done);
+    return rc ? rc
+              : hb_fail(HB_ERR_RUN, "interrupted after %lld of %lld steps%s%s", (long long)done,
+                        (long long)x->r->steps,
+                        x->o->checkpoint ? "; the same command goes on with --resume-from " : "",
+                        x->o->checkpoint ? x->o->checkpoint : "");
+}
+
+// The time budget is this process's; at least one step is made.
+static bool out_of_time(const struct run *x, int64_t done)
+{
+    const double minutes = 1e-9 / 60 * (double)(hb_now_ns() - x->started_ns);
+    return x->c->minutes > 0 && done > x->first && minutes >= x->c->minutes;
+}
+
+// After step s - 1: evaluation, checkpoint, progress.
+static int between_steps(struct run *x, int64_t s, double *cpu_apart)
+{
+    const double cpu0 = cpu_ns();
+    int rc = eval_after(x->c, s) ? evaluate(x, s) : 0;
+    if (!rc && x->o->every > 0 && s % x->o->every == 0 && s < x->r->steps)
+        rc = save(x, s);
+    if (!rc)
+        progress(x, s);
+    *cpu_apart += cpu_ns() - cpu0;
+    return rc;
+}
+
 static int steps(struct run *x)
 {
+    struct hb_lm_result *r = x->r;
     x->started_ns = hb_now_ns();
-    int rc = x->c->evals > 0 ? evaluate(x, 0) : 0;
+    int rc = x->c->evals > 0 && x->first == 0 ? evaluate(x, 0) : 0;
     const double cpu0 = cpu_ns();
-    double cpu_eval = 0.0;
-    for (int64_t s = 0; !rc && s < x->r->steps; s++) {
+    double cpu_apart = 0.0;
+    int64_t s = x->first;
+    for (; !rc && s < r->steps && !out_of_time(x, s); s++) {
         if (hb_interrupted())
-            return hb_fail(HB_ERR_RUN, "interrupted after %lld of %lld steps", (long long)s,
-                           (long long)x->r->steps);
+            return interrupted(x, s);
         rc = one_step(x, s);
-        const double cpu1 = cpu_ns();
-        if (!rc && eval_after(x->c, s + 1))
-            rc = evaluate(x, s + 1);
-        cpu_eval += cpu_ns() - cpu1;
         if (!rc)
-            progress(x, s + 1);
+            rc = between_steps(x, s + 1, &cpu_apart);
     }
-    x->r->cpu_ns_per_step = (cpu_ns() - cpu0 - cpu_eval) / (double)x->r->steps;
+    if (s > x->first)
+        r->cpu_ns_per_step = (cpu_ns() - cpu0 - cpu_apart) / (double)(s - x->first);
+    if (!rc && s < r->steps) {
+        r->steps = s;
+        r->train_tokens = s * x->c->batch_tokens;
+        if (x->c->evals > 0 && r->eval[r->n_eval - 1].step != s)
+            rc = evaluate(x, s);
+    }
     hb_progress_end();
-    return rc;
+    return rc ? rc : save(x, s);
 }
 
 static int results(struct run *x)
 {
     struct hb_lm_result *r = x->r;
-    int rc = held_out(x, HB_SPLIT_TEST, &r->test_nats, x->data.is_recall ? &r->accuracy : NULL);
-    r->held_tokens = hb_lm_data_held_tokens(&x->data, x->c, HB_SPLIT_TEST);
+    const struct hb_device *d = hb_host()->device;
+    int rc = 0;
+    if (!(r->test = calloc(HB_LM_SETS, sizeof *r->test)))
+        return hb_fail(HB_ERR_OOM, "no memory for the results");
+    for (int set = HB_SPLIT_TEST; !rc && set < x->data.n_sets; set++) {
+        struct hb_lm_test *t = &r->test[r->n_test++];
+        snprintf(t->name, sizeof t->name, "%s", x->data.name[set]);
+        t->tokens = hb_lm_data_held_tokens(&x->data, x->c, set);
+        t->bytes = hb_lm_data_held_bytes(&x->data, x->c, set);
+        rc = held_out(x, set, &t->nats, x->data.is_recall ? &r->accuracy : NULL);
+    }
+    r->test_nats = r->test[0].nats;
+    r->held_tokens = r->test[0].tokens;
     r->alloc_peak_bytes = hb_host_mem().peak;
+    r->device_peak_bytes = strcmp(d->name, "cpu") ? d->peak_bytes(d) : 0;
     r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
     if (x->data.is_recall) {
         r->chance_uniform = x->data.recall.chance_uniform;
@@ -143,19 +196,27 @@ static int network(struct run *x)
 {
     struct hb_lm_result *r = x->r;
     const size_t ids = (size_t)x->c->batch_tokens * sizeof(int32_t);
-    r->steps = hb_lm_steps(x->c);
+    int rc = hb_use_device(x->c->device);
+    if (rc)
+        return rc;
+    const struct hb_device *d = hb_host()->device;
+    r->steps = r->planned_steps = hb_lm_steps(x->c);
     r->train_tokens = r->steps * x->c->batch_tokens;
     x->in = malloc(ids);
     x->target = malloc(ids);
     r->loss = malloc((size_t)r->steps * sizeof *r->loss);
     r->step_ns = malloc((size_t)r->steps * sizeof *r->step_ns);
-    r->eval = malloc((size_t)(x->c->evals + 1) * sizeof *r->eval);
+    r->eval = malloc((size_t)(x->c->evals + 2) * sizeof *r->eval);     // and one out of time
     if (!x->in || !x->target || !r->loss || !r->step_ns || !r->eval)
         return hb_fail(HB_ERR_OOM, "no memory for the curve of %lld steps", (long long)r->steps);
     hb_host_reset_peak();
-    int rc = hb_lm_create(x->c, x->data.vocab, &x->model, &r->plan_ns);
+    d->reset_peak(d);
+    rc = hb_lm_create(x->c, x->data.rows, &x->model, &r->plan_ns);
+    if (!rc && x->o->resume_from)
+        rc = hb_lm_checkpoint_read(x->o->resume_from, x->c, x->model, r, &x->first);
     if (rc)
         return rc;
+    r->resumed_at = x->first;
     r->params = hb_lm_table_of(x->model)->params;
     rc = steps(x);
     return rc ? rc : results(x);
@@ -189,7 +250,7 @@ static int counts(struct run *x)
     return 0;
 }
 
-int hb_lm_train(const struct hb_lm_config *c, bool quiet, struct hb_lm_result *out)
+int hb_lm_train(const struct hb_lm_config *c, const struct hb_lm_opts *o, struct hb_lm_result *out)
 {
     *out = (struct hb_lm_result){.valid_nats = NAN,
                                  .floor_nats = NAN,
@@ -198,8 +259,7 @@ int hb_lm_train(const struct hb_lm_config *c, bool quiet, struct hb_lm_result *o
                                  .chance_uniform = NAN,
                                  .chance_frequent = NAN,
                                  .ngram_m = NAN};
-    struct run x = {.c = c, .r = out, .quiet = quiet};
-    hb_lm_name(c, x.name, sizeof x.name);
+    struct run x = {.c = c, .o = o, .r = out};
     int rc = hb_lm_data_open(c, &x.data);
     if (rc)
         return rc;
@@ -223,6 +283,8 @@ void hb_lm_result_free(struct hb_lm_result *r)
     free(r->loss);
     free(r->step_ns);
     free(r->eval);
+    free(r->test);
     r->loss = r->step_ns = NULL;
     r->eval = NULL;
+    r->test = NULL;
 }

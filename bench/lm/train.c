@@ -16,7 +16,8 @@ enum { MAX_WORDS = 256 };
 
 struct args {
     bool suite, resume, dry_run, child;
-    const char *out;
+    const char *out, *checkpoint, *resume_from;
+    int64_t checkpoint_every;
     double budget_s;
     int64_t mem_limit;
     const char *pos[MAX_WORDS]; int n_pos;
@@ -33,6 +34,12 @@ static int parse(int argc, char **argv, struct args *a)
          1, 1e9},
         {"resume", HB_OPT_FLAG, &a->resume, NULL,
          "suite: continue the newest unfinished run of this suite", 0, 0},
+        {"checkpoint", HB_OPT_STR, &a->checkpoint, "FILE",
+         "one run: keep parameters and optimiser here, at its end and when interrupted", 0, 0},
+        {"checkpoint-every", HB_OPT_INT, &a->checkpoint_every, "STEPS",
+         "and after every so many steps", 1, 1e12},
+        {"resume-from", HB_OPT_STR, &a->resume_from, "FILE",
+         "one run: go on from a checkpoint of the same configuration", 0, 0},
         {"dry-run", HB_OPT_FLAG, &a->dry_run, NULL, "print what would be trained", 0, 0},
         {"mem-limit", HB_OPT_SIZE, &a->mem_limit, "BYTES",
          "limit of the allocator (default: 70 % of what is there)", 1, 1e15},
@@ -42,6 +49,7 @@ static int parse(int argc, char **argv, struct args *a)
         .command = "train", .args = "CONFIG.json [key=value ...]",
         .about = "Trains a language model and records its losses, perplexity, time and memory.",
         .example = "hyena-bench train bench/lm/configs/tiny.json pattern=H L=512\n"
+                   "hyena-bench train CONFIG.json --checkpoint a.st --resume-from a.st\n"
                    "hyena-bench train --suite bench/lm/suites/quick.json --budget-s 270 --resume",
         .opts = opts, .n_opts = sizeof opts / sizeof *opts, .min_pos = 0, .max_pos = MAX_WORDS,
     };
@@ -53,6 +61,11 @@ static int parse(int argc, char **argv, struct args *a)
     if (a->suite && a->out)
         return hb_fail(HB_ERR_INPUT,
                        "--out names the record of one run; a suite writes under build/results");
+    if (a->suite && (a->checkpoint || a->resume_from))
+        return hb_fail(HB_ERR_INPUT, "--%s is for one run; a suite goes on with --resume",
+                       a->checkpoint ? "checkpoint" : "resume-from");
+    if (a->checkpoint_every && !a->checkpoint)
+        return hb_fail(HB_ERR_INPUT, "--checkpoint-every needs --checkpoint FILE");
     if (!a->suite && (a->resume || a->budget_s > 0))
         return hb_fail(HB_ERR_INPUT, "--%s is for --suite", a->resume ? "resume" : "budget-s");
     return 0;
@@ -93,7 +106,7 @@ static int child(void)
     if (!rc)
         rc = hb_lm_config_finish(&c);
     if (!rc)
-        rc = hb_lm_train(&c, true, &r);
+        rc = hb_lm_train(&c, &(struct hb_lm_opts){.quiet = true}, &r);
     if (rc == HB_ERR_OOM || rc == HB_ERR_REFUSED)
         return reply(rc == HB_ERR_OOM ? "oom" : "refused", NULL);
     if (rc)
@@ -153,9 +166,9 @@ static void print_result(const struct hb_lm_config *c, const json_t *e)
     printf("%s\n", name);
     static const char *const keys[] = {
         "hb_params",          "hb_steps",        "hb_train_tokens",
-        "hb_train_s",         "hb_tokens_per_s", "hb_alloc_peak_bytes",
+        "hb_train_s",         "hb_tokens_per_s", "hb_alloc_peak_bytes", "hb_device_peak_bytes",
         "hb_final_loss_nats", "hb_valid_nats",   "hb_eval_tokens",
-        "hb_nll_nats",        "hb_ppl",          "hb_floor_nats",
+        "hb_nll_nats",        "hb_ppl",          "hb_bits_per_byte",    "hb_floor_nats",
         "hb_excess",          "hb_accuracy",     "hb_chance_uniform",
         "hb_chance_frequent", "hb_ngram_m"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
@@ -175,7 +188,7 @@ static int describe(const struct hb_lm_config *c, const struct hb_lm_data *d)
     printf("%s\n", name);
     if (hb_lm_is_counts(c))
         return 0;
-    int rc = hb_lm_table_make(c, d->vocab, &t);
+    int rc = hb_lm_table_make(c, d->rows, &t);
     if (rc)
         return rc;
     printf("%lld parameters, %lld steps of %lld sequences of %lld tokens, positions %s\n",
@@ -188,7 +201,9 @@ static int describe(const struct hb_lm_config *c, const struct hb_lm_data *d)
 static int train_one(const struct args *a, const struct hb_lm_config *c)
 {
     struct hb_lm_result r;
-    int rc = hb_lm_train(c, false, &r);
+    const struct hb_lm_opts o = {.checkpoint = a->checkpoint, .every = a->checkpoint_every,
+                                 .resume_from = a->resume_from};
+    int rc = hb_lm_train(c, &o, &r);
     if (rc == HB_ERR_OOM || rc == HB_ERR_REFUSED) {          // results, not accidents
         const char *status = rc == HB_ERR_OOM ? "oom" : "refused";
         printf("%s: %s\n", status, hb_error());
@@ -206,8 +221,8 @@ static int train_one(const struct args *a, const struct hb_lm_config *c)
     return record(c, a->out, "benchmarks", entry);
 }
 
-// Said before the training, not after it: the folder of --out must take a file.
-static int check_out(const char *out)
+// Said before the training, not after it: the folder must take a file.
+static int check_out(const char *option, const char *out)
 {
     char folder[4096];
     const char *slash = out ? strrchr(out, '/') : NULL;
@@ -215,9 +230,18 @@ static int check_out(const char *out)
         return 0;
     snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - out + 1) : 1, slash ? out : ".");
     if (access(folder, W_OK))
-        return hb_fail(HB_ERR_INPUT, "--out %s: cannot write into %s: %s", out, folder,
-                       strerror(errno));
+        return hb_fail(HB_ERR_INPUT, "--%s %s: cannot write into %s: %s", option, out,
+                       folder, strerror(errno));
     return 0;
+}
+
+// --mem-limit is of the memory that the model is in.
+static void limit_device(const struct args *a, const struct hb_lm_config *c)
+{
+    if (!a->mem_limit || !strcmp(c->device, "cpu0"))
+        return;
+    hb_host_set_limit(hb_default_mem_limit());
+    hb_host_set_device_limit((size_t)a->mem_limit);
 }
 
 static int single(const struct args *a)
@@ -233,7 +257,9 @@ static int single(const struct args *a)
            : hb_lm_config_json(&c, doc, a->pos[0]);
     json_decref(doc);
     if (!rc)
-        rc = check_out(a->out);
+        rc = check_out("out", a->out);
+    if (!rc)
+        rc = check_out("checkpoint", a->checkpoint);
     for (int i = 1; !rc && i < a->n_pos; i++)
         rc = hb_lm_config_word(&c, a->pos[i]);
     if (!rc)
@@ -241,6 +267,8 @@ static int single(const struct args *a)
                           a->mem_limit ? (size_t)a->mem_limit : hb_default_mem_limit());
     if (!rc)
         rc = hb_lm_config_finish(&c);
+    if (!rc)
+        limit_device(a, &c);
     if (!rc)
         rc = hb_registry_load();
     if (rc || !a->dry_run)
@@ -265,7 +293,9 @@ static int check_jobs(const struct hb_lm_jobs *jobs)
         struct hb_lm_table t;
         bool seen = false;
         for (int k = 0; k < i && !seen; k++)
-            seen = !strcmp(jobs->job[k].c.data, c->data);
+            seen = !strcmp(jobs->job[k].c.data, c->data) &&
+                   !strcmp(jobs->job[k].c.tokenizer, c->tokenizer) &&
+                   !strcmp(jobs->job[k].c.test_data, c->test_data);
         int rc = seen ? 0 : hb_lm_data_open(c, &d);
         if (!rc && !seen)
             hb_lm_data_close(&d);
