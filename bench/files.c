@@ -55,6 +55,13 @@ const char *hb_impls_dir(void)
     return dir;
 }
 
+const char *hb_devices_dir(void)
+{
+    static char dir[4200];
+    if (!dir[0]) snprintf(dir, sizeof dir, "%s/devices", exe_build_dir());
+    return dir;
+}
+
 const char *hb_build_dir(void)
 {
     static char dir[4096];

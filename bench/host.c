@@ -9,6 +9,7 @@
 //           least.
 #include <assert.h>
 #include <cblas.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <omp.h>
 #include <sched.h>
@@ -250,6 +251,53 @@ int hb_host_init(int threads, size_t mem_limit)
     if (hb_mkdirs(dir)) hb_error_clear();
     // A read-only build folder costs wisdom and caches, nothing else.
     host.cache_dir = access(dir, W_OK) == 0 ? dir : "";
+    return 0;
+}
+
+// --- devices -------------------------------------------------------------------------------------
+
+static size_t device_limit;          // bytes of a device that is opened later; 0: what it has
+
+void hb_host_set_device_limit(size_t mem_limit) { device_limit = mem_limit; }
+
+// Opens devices/cuda.so once; NULL with the message set. It stays open until exit.
+static const struct hb_device *cuda_device(void)
+{
+    static const struct hb_device *cuda;
+    char path[4300];
+    if (cuda) return cuda;
+    snprintf(path, sizeof path, "%s/cuda.so", hb_devices_dir());
+    if (access(path, R_OK) != 0) {
+        hb_fail(HB_ERR_MISSING, "device cuda: it is not built (%s is not there): make needs nvcc",
+                path);
+        return NULL;
+    }
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!lib) {
+        hb_fail(HB_ERR_MISSING, "device cuda: cannot be loaded: %s", dlerror());
+        return NULL;
+    }
+    hb_device_open_fn *open_it;
+    void *symbol = dlsym(lib, HB_DEVICE_OPEN);
+    memcpy(&open_it, &symbol, sizeof open_it);       // ISO C has no cast between the two
+    if (!symbol) hb_fail(HB_ERR_MISSING, "device cuda: %s exports no %s", path, HB_DEVICE_OPEN);
+    else cuda = open_it(&host, device_limit);
+    if (!cuda) hb_fail(HB_ERR_MISSING, "device cuda: no NVIDIA GPU, or no driver for it, is here");
+    return cuda;
+}
+
+int hb_use_device(const char *device)
+{
+    const struct hb_device *d;
+    if (strcmp(device, "cpu0") == 0) d = hb_device_cpu(&host);
+    else if (strcmp(device, "cuda0") == 0) d = cuda_device();
+    else if (strncmp(device, "cuda", 4) == 0)
+        return hb_fail(HB_ERR_INPUT,
+                       "device: '%.15s': only cuda0 is used; CUDA_VISIBLE_DEVICES says which GPU "
+                       "that is", device);
+    else return hb_fail(HB_ERR_INPUT, "device: '%.15s' is neither cpu0 nor cuda0", device);
+    if (!d) return hb_error_code() ? hb_error_code() : HB_ERR_MISSING;
+    host.device = d;
     return 0;
 }
 

@@ -12,6 +12,11 @@
 int hb_host_init(int threads, size_t mem_limit);
 const struct hb_host *hb_host(void);
 void hb_host_set_limit(size_t mem_limit);
+// "cpu0" or "cuda0": what hb_host()->device is from now on. Opens the device at its first use; the
+// cpu is always there, and one process may change between them (states that were planned keep
+// theirs). HB_ERR_MISSING: the plug-in is not built, or there is no GPU or driver for it.
+int hb_use_device(const char *device);
+void hb_host_set_device_limit(size_t mem_limit);  // before the first use; 0: what the device has
 int hb_available_threads(void);                   // affinity mask and cgroup quota, at least 1
 
 // Memory handed out by hb_host.alloc: now, at most since the last reset, allocations so far.
@@ -39,11 +44,16 @@ const struct hb_plugin *hb_registry_at(int i);                // sorted by opera
 // NAME or OPERATOR:INNER ("hyena:longconv_fftw"): the outer one; the inner must exist, too.
 const struct hb_impl *hb_registry_find(const char *name);     // NULL with the message set
 const struct hb_plugin *hb_registry_plugin(const char *name);
+bool hb_registry_has(const char *device);                     // an implementation for "cuda", say
+// What NAME runs on: "cpu", "cuda"; "any": an operator without something inside. NULL with the
+// message set.
+const char *hb_impl_device(const char *name);
 
 // Places. All end without '/'. Created on demand by hb_mkdirs.
 const char *hb_build_dir(void);      // folder of the executable (build/), or $HYENA_BENCH_BUILD
 const char *hb_root_dir(void);       // the project's root: parent of the executable's build folder
 const char *hb_impls_dir(void);      // impls/ in the executable's folder, or in its parent (tests)
+const char *hb_devices_dir(void);    // devices/ beside it
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
 const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, references
 int hb_mkdirs(const char *path);

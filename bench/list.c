@@ -2,6 +2,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "commands.h"
@@ -21,6 +22,11 @@ static bool has_backward(const struct row *r)
     return r->impl->backward && (!r->inner || r->inner->backward);
 }
 static bool has_fixed(const struct row *r) { return r->impl->set_filter != NULL; }
+static const char *device_of(const struct row *r)
+{
+    return r->inner && strcmp(r->impl->device, "any") == 0 ? r->inner->device : r->impl->device;
+}
+static bool needs_gpu(const struct row *r) { return strcmp(device_of(r), "cuda") == 0; }
 static unsigned dtypes(const struct row *r)
 {
     return r->impl->dtypes & (r->inner ? r->inner->dtypes : ~0u);
@@ -44,7 +50,8 @@ static void add_rows(struct rows *rows, const struct hb_impl *impl)
     }
     for (int i = 0; i < hb_registry_count(); i++) {
         const struct hb_impl *in = impl_at(i);
-        if (!in || in->op != inner_op(impl) || strcmp(in->device, impl->device)) continue;
+        if (!in || in->op != inner_op(impl)) continue;
+        if (strcmp(impl->device, "any") && strcmp(in->device, impl->device)) continue;
         struct row *r = &rows->r[rows->n++];
         *r = (struct row){ .impl = impl, .inner = in };
         snprintf(r->name, sizeof r->name, "%.60s:%.60s", impl->name, in->name);
@@ -78,11 +85,19 @@ static bool of_op(const struct hb_plugin *pl, int op)
            strncmp(stem, hb_op_str((enum hb_op)op), strlen(hb_op_str((enum hb_op)op))) == 0;
 }
 
+// What is missing for CUDA in this build, or NULL. Whether a GPU is here is not asked: that would
+// start CUDA.
 static const char *no_cuda(void)
 {
-    for (int i = 0; i < hb_registry_count(); i++)
-        if (impl_at(i) && strcmp(impl_at(i)->device, "cuda") == 0) return NULL;
-    return "no implementation for CUDA is built; everything runs on the CPU";
+    static char text[4500];
+    char path[4300];
+    if (!hb_registry_has("cuda"))
+        return "no implementation for CUDA is built; everything runs on the CPU";
+    snprintf(path, sizeof path, "%s/cuda.so", hb_devices_dir());
+    if (access(path, R_OK) == 0) return NULL;
+    snprintf(text, sizeof text, "the device is not built (%s): its implementations cannot run",
+             path);
+    return text;
 }
 
 // --- as a table ----------------------------------------------------------------------------------
@@ -95,7 +110,7 @@ static void fill_cells(const struct row *r, cells c)
     const struct hb_impl *core = r->inner ? r->inner : r->impl;
     snprintf(c[0], CELL, "%s", r->name);
     snprintf(c[1], CELL, "%s", hb_op_str(r->impl->op));
-    snprintf(c[2], CELL, "%s", r->impl->device);
+    snprintf(c[2], CELL, "%s%s", device_of(r), needs_gpu(r) ? "*" : "");
     c[3][0] = '\0';
     for (int t = 0; t < HB_DTYPE_COUNT; t++)
         if (dtypes(r) >> t & 1)
@@ -134,6 +149,11 @@ static int print_table(const struct rows *rows, int op)
         if (!pl->impl && of_op(pl, op))
             printf("%s  cannot be used: %s (%s)\n", stem, pl->why_not, pl->path);
     }
+    for (int i = 0; i < rows->n; i++)
+        if (needs_gpu(&rows->r[i])) {
+            printf("* needs an NVIDIA GPU\n");
+            break;
+        }
     if (no_cuda()) printf("cuda  %s\n", no_cuda());
     return 0;
 }
@@ -150,10 +170,11 @@ static json_t *row_json(const struct row *r)
     for (int k = 0; k < HB_PASS_COUNT; k++)
         if (k == HB_PASS_FWD || (k == HB_PASS_FWD_CACHED ? has_fixed(r) : has_backward(r)))
             json_array_append_new(passes, json_string(hb_pass_str((enum hb_pass)k)));
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:s, s:s, s:s}", "name", r->name, "op",
-                     hb_op_str(r->impl->op), "device", r->impl->device, "dtypes", types, "passes",
-                     passes, "complexity", r->inner ? r->inner->complexity : r->impl->complexity,
-                     "source", r->impl->source, "path", pl->path, "sha256", pl->sha256);
+    return json_pack("{s:s, s:s, s:s, s:s*, s:o, s:o, s:s, s:s, s:s, s:s}", "name", r->name, "op",
+                     hb_op_str(r->impl->op), "device", device_of(r), "needs",
+                     needs_gpu(r) ? "an NVIDIA GPU" : NULL, "dtypes", types, "passes", passes,
+                     "complexity", r->inner ? r->inner->complexity : r->impl->complexity, "source",
+                     r->impl->source, "path", pl->path, "sha256", pl->sha256);
 }
 
 static int print_json(const struct rows *rows, int op)

@@ -297,16 +297,20 @@ static int check_shape(const struct hb_problem *p)
     return 0;
 }
 
-static int check_device(struct hb_point *pt, const struct hb_impl *impl)
+static int check_device(struct hb_point *pt)
 {
-    size_t n = strlen(impl->device);
-    if (!pt->device[0]) snprintf(pt->device, sizeof pt->device, "%.10s0", impl->device);
-    if (strncmp(pt->device, impl->device, n) == 0 && strcmp(pt->device + n, "0") == 0) return 0;
-    if (strncmp(pt->device, "cuda", 4) == 0)
+    const char *device = hb_impl_device(pt->impl);
+    if (!device) return hb_error_code() ? hb_error_code() : HB_ERR_INPUT;
+    bool any = strcmp(device, "any") == 0;               // nothing inside decides
+    size_t n = strlen(device);
+    if (!pt->device[0]) snprintf(pt->device, sizeof pt->device, "%.10s0", any ? "cpu" : device);
+    if (any && (!strcmp(pt->device, "cpu0") || !strcmp(pt->device, "cuda0"))) return 0;
+    if (strncmp(pt->device, device, n) == 0 && strcmp(pt->device + n, "0") == 0) return 0;
+    if (strncmp(pt->device, "cuda", 4) == 0 && !hb_registry_has("cuda"))
         return hb_fail(HB_ERR_MISSING,
                        "device: '%s' is not there: no CUDA implementations are built", pt->device);
     return hb_fail(HB_ERR_INPUT, "device: '%s': %s runs on %s0", pt->device, pt->impl,
-                   impl->device);
+                   any ? "cpu0 or cuda" : device);
 }
 
 int hb_point_resolve(struct hb_point *pt)
@@ -328,9 +332,23 @@ int hb_point_resolve(struct hb_point *pt)
     if (rc == 0) rc = check_options(p);
     if (rc == 0) rc = hb_registry_load();
     if (rc) return rc;
-    const struct hb_impl *impl = hb_registry_find(pt->impl);
-    if (!impl) return hb_error_code() ? hb_error_code() : HB_ERR_INPUT;
-    return check_device(pt, impl);
+    return check_device(pt);
+}
+
+// What `in` says about the problem that an operator hands to it; the reason names it.
+static const char *inner_refuses(const struct hb_problem *p, const struct hb_impl *in)
+{
+    static char text[HB_NAME_MAX + 200];
+    const struct hb_problem part = { .op = in->op, .dtype = p->dtype, .B = p->B, .L = p->L,
+                                     .D = p->D, .H = p->H, .threads = p->threads,
+                                     .planning = p->planning, .backward = p->backward };
+    const char *why = NULL;
+    if (!(in->dtypes >> p->dtype & 1)) why = "it does not have this dtype";
+    else if (p->backward && !in->backward) why = "it has no backward pass";
+    else if (in->refuses) why = in->refuses(&part);
+    if (!why) return NULL;
+    snprintf(text, sizeof text, "%.127s inside: %.190s", in->name, why);
+    return text;
 }
 
 const char *hb_point_refuses(const struct hb_point *pt, const struct hb_impl *impl)
@@ -339,5 +357,8 @@ const char *hb_point_refuses(const struct hb_point *pt, const struct hb_impl *im
     if (pt->p.backward && !impl->backward) return "it has no backward pass";
     if (pt->p.filter == HB_FILTER_FIXED && !impl->set_filter)
         return "it has no fixed filter (pass fwd_cached)";
-    return impl->refuses ? impl->refuses(&pt->p) : NULL;
+    const char *why = impl->refuses ? impl->refuses(&pt->p) : NULL;
+    if (why || !pt->p.inner[0] || pt->p.oper.no_long) return why;
+    const struct hb_impl *in = hb_registry_find(pt->p.inner);
+    return in ? inner_refuses(&pt->p, in) : "what is inside is not there";
 }

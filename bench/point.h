@@ -10,7 +10,7 @@ enum hb_mode { HB_MODE_WARM, HB_MODE_COLD, HB_MODE_COUNT };
 
 struct hb_point {
     char impl[HB_NAME_MAX];      // "longconv_fftw", "hyena:longconv_fftw"
-    char device[16];             // "cpu0"
+    char device[16];             // "cpu0", "cuda0"
     struct hb_problem p;         // p.op, p.inner follow from impl
     enum hb_pass pass;
     enum hb_scope scope;         // core for longconv, attention; operator for hyena, mha
@@ -27,8 +27,8 @@ int hb_point_name(const struct hb_point *pt, char *buf, size_t cap);
 int hb_point_parse(const char *name, struct hb_point *pt);   // exact inverse; HB_ERR_INPUT
 // Fills op, inner and scope from impl and the registry; checks ranges, divisibility, existence.
 int hb_point_resolve(struct hb_point *pt);
-// NULL, or why `impl` does not do this point: dtype, pass, filter, then impl->refuses. A
-// result, not an error.
+// NULL, or why `impl` does not do this point: dtype, pass, filter, then impl->refuses, then the
+// same of what is inside. A result, not an error. The text is good until the next call.
 const char *hb_point_refuses(const struct hb_point *pt, const struct hb_impl *impl);
 
 const char *hb_op_str(enum hb_op);        int hb_op_parse(const char *, enum hb_op *);

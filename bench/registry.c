@@ -88,8 +88,10 @@ static const char *structure_problem(const struct hb_impl *im, const char *stem,
         return "its name must begin with its operator";
     if (!oper && strlen(stem) == strlen(hb_op_str(im->op)))
         return "its name must be <operator>_<method>";
-    if (!im->device || (strcmp(im->device, "cpu") && strcmp(im->device, "cuda")))
-        return "device must be cpu or cuda";
+    bool any = im->device && strcmp(im->device, "any") == 0;
+    if (!im->device || (strcmp(im->device, "cpu") && strcmp(im->device, "cuda") && !any))
+        return "device must be cpu, cuda or any";
+    if (any && !oper) return "device any is for hyena and mha: what is inside decides";
     if (!im->dtypes || im->dtypes >> HB_DTYPE_COUNT) return "dtypes is empty or has unknown bits";
     if (!im->source || !*im->source) return "it does not say its source";
     if (!im->complexity || !*im->complexity) return "it does not say its complexity";
@@ -278,12 +280,28 @@ const struct hb_impl *hb_registry_find(const char *name)
                 hb_op_str(want), inner);
         return NULL;
     }
-    if (in && strcmp(in->device, outer->device)) {
+    if (in && strcmp(outer->device, "any") && strcmp(in->device, outer->device)) {
         hb_fail(HB_ERR_INPUT, "'%s': %s is for %s, %s for %s", name, outer->name, outer->device,
                 inner, in->device);
         return NULL;
     }
     return in ? outer : NULL;
+}
+
+bool hb_registry_has(const char *device)
+{
+    for (int i = 0; i < reg.n; i++)
+        if (reg.rows[i].impl && strcmp(reg.rows[i].impl->device, device) == 0) return true;
+    return false;
+}
+
+const char *hb_impl_device(const char *name)
+{
+    const struct hb_impl *outer = hb_registry_find(name);
+    if (!outer) return NULL;
+    const char *colon = strchr(name, ':');
+    if (!colon || strcmp(outer->device, "any")) return outer->device;
+    return find_usable(colon + 1, strlen(colon + 1))->device;      // find has seen that it is there
 }
 
 const struct hb_plugin *hb_registry_plugin(const char *name)

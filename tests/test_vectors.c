@@ -148,7 +148,7 @@ Test(primitives, cpu_against_float64, .timeout = 120)
     cr_assert_eq(hb_prims_check(dev, r, n), n, "%s", hb_error());
     for (int i = 0; i < n; i++)
         cr_expect(r[i].ok && r[i].err <= r[i].tol && r[i].shapes > 0,
-                  "%s: error %.3g, tolerance %.3g, %d shapes %s", r[i].name, r[i].err, r[i].tol,
-                  r[i].shapes, r[i].detail);
+                  "%s %s: error %.3g, tolerance %.3g, %d shapes, %s", r[i].name,
+                  hb_dtype_str(r[i].dtype), r[i].err, r[i].tol, r[i].shapes, r[i].detail);
     free(r);
 }

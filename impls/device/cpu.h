@@ -1,5 +1,6 @@
 // cpu.h: what the files of the CPU device share. cpu.c has the table; cpu_gemm.c, cpu_nn.c,
-// cpu_seq.c and cpu_filter.c have the primitives by topic. The contract of each primitive is in core/device.h.
+// cpu_seq.c and cpu_filter.c have the primitives by topic. The contract of each primitive is in
+// core/device.h.
 #ifndef HB_DEVICE_CPU_H
 #define HB_DEVICE_CPU_H
 

@@ -64,7 +64,8 @@ static int tensors(const struct hb_problem *p, struct hb_tensor *out, int cap)
         [HB_MHA_BIN]  = { "Wqkv.bias", { 3 * D }, 1, U, aD, O, 0, no, yes, no, !K },
         [HB_MHA_WOUT] = { "out_proj.weight", { D, D }, 2, U, aD, G, 0.02f, yes, yes, no, yes },
         [HB_MHA_BOUT] = { "out_proj.bias", { D }, 1, U, aD, O, 0, no, yes, no, yes },
-        [HB_MHA_WS]   = { "short_filter.weight", { 3 * D, 1, K }, 3, U, aK, U, aK, no, yes, no, no },
+        [HB_MHA_WS]   = { "short_filter.weight", { 3 * D, 1, K }, 3, U, aK, U, aK, no, yes, no,
+                          no },
         [HB_MHA_BS]   = { "short_filter.bias", { 3 * D }, 1, U, aK, U, aK, no, yes, no, no },
     };
     int n = o.short_taps ? HB_MHA_COUNT : HB_MHA_WS;

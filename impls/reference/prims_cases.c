@@ -168,7 +168,8 @@ ARGS(sum, F(OUT, 1, 0, 0), F(IN, s[0], 0.5, 1))
 DEV(sum)
 {
     double total = NAN;
-    int rc = s[1] ? d->sumsq(d, &total, x[1], s[0], on.stream) : d->sum(d, &total, x[1], s[0], on.stream);
+    int rc = s[1] ? d->sumsq(d, &total, x[1], s[0], on.stream)
+                  : d->sum(d, &total, x[1], s[0], on.stream);
     float f = (float)total;
     return rc ? rc : d->upload(d, x[0], &f, sizeof f, on.stream);
 }
@@ -329,7 +330,8 @@ REF(filter_bwd)
 
 // --- the table -----------------------------------------------------------------------------------
 
-#define CASE(name, tol, ...) { #name, tol, tol, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name }
+#define CASE(name, tol, ...)                                                                     \
+    { #name, tol, tol, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name }
 // Sums of tensor cores are cut, not rounded, where terms are aligned: 1e-5 for float32 results.
 #define PRODUCT(name, tol, ...) { #name, tol, 1e-5, { __VA_ARGS__ }, args_gemm, dev_gemm, ref_gemm }
 #define RC {1, 1}, {1, 37}, {37, 1}, {129, 65}, {1000, 31}, {1000, 768}
