@@ -50,6 +50,6 @@ for build in "$@"; do
     if [[ $build == *asan* ]]; then scripts=bad_input; else scripts="layers bad_input report kill_resume newcomer"; fi
     for s in $scripts; do run_script "$here/$s.sh"; done
 done
-compgen -G 'impls/*/*.cu' >/dev/null || echo "cuda: no CUDA implementations in this build, nothing of them was tested"
+compgen -G "$1/impls/*_cuda.so" >/dev/null || echo "cuda: no CUDA implementations in this build, nothing of them was tested"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
