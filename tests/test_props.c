@@ -28,7 +28,7 @@ Test(props, implementations, .timeout = 300)
 {
     start();
     for (int i = 0; i < hb_registry_count(); i++) {
-        const struct hb_impl *impl = hb_registry_at(i)->impl;
+        const struct hb_impl *impl = cpu_impl(i);
         if (!impl || (impl->op != HB_LONGCONV && impl->op != HB_ATTENTION))
             continue;
         bool conv = impl->op == HB_LONGCONV;
