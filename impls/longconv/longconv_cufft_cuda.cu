@@ -269,11 +269,10 @@ __device__ __forceinline__ void put(float2 *__restrict__ z, const float (&x)[GRO
 }
 
 // Adds up x over the columns of a block, for each of its items: out, of column 0.
-__device__ __forceinline__ void sum_columns(float x, double *out)
+__device__ __forceinline__ void sum_columns(double sum, double *out)
 {
     __shared__ double warps[8];                 // 256 threads at most
     const int mine = threadIdx.y * blockDim.x + threadIdx.x, per = blockDim.x / 32;
-    double sum = x;
     for (int k = 16; k; k /= 2)
         sum += __shfl_xor_sync(~0u, sum, k);
     if (mine % 32 == 0) warps[mine / 32] = sum;
@@ -302,7 +301,7 @@ twist(const struct shape s, const struct signals a, const float2 *__restrict__ t
 {
     const int n2 = column_index(s);
     const struct item i = item_of<R>(s, item_index(s));
-    float sum = 0;
+    double sum = 0;                 // products of float32 are exact in float64
     if (n2 < s.N2 && i.n > 0) {
         const struct column<R> w(turns, s.N2, n2);
         float x[GROUP<R>][R];
@@ -313,11 +312,13 @@ twist(const struct shape s, const struct signals a, const float2 *__restrict__ t
         if (BACK && !i.filter) {
             float e[GROUP<R>][R];
             load<T, R>(e, (const T *)a.dy + i.b * a.sdy.b + i.c * a.sdy.c, a.sdy.b, i.n, s, n2);
+            if (a.dots) {
 #pragma unroll
-            for (int g = 0; g < GROUP<R>; g++)
+                for (int g = 0; g < GROUP<R>; g++)
 #pragma unroll
-                for (int n1 = 0; n1 < R; n1++)
-                    sum += x[g][n1] * e[g][n1];
+                    for (int n1 = 0; n1 < R; n1++)
+                        sum += (double)x[g][n1] * (double)e[g][n1];
+            }
             put<R>(a.zy + i.row * R * s.N2, e, i.n, w, s, n2);
         }
         put<R>((i.filter ? a.zh : a.zu) + i.row * R * s.N2, x, i.n, w, s, n2);
@@ -424,8 +425,8 @@ __device__ __forceinline__ float4 response(const float4 *__restrict__ h,
 // u (C,nb,N) *= h + d.   h (C,N)   d (C) or NULL   half = N/2
 // A block is a tile of frequencies times blockDim.y items; an item is PRODUCT_ROWS rows.
 __global__ void __launch_bounds__(PRODUCT_THREADS)
-multiply(float4 *__restrict__ u, const float4 *__restrict__ h, const float *__restrict__ d, int half,
-         int tiles, int64_t C, int64_t nb, int64_t groups)
+multiply(float4 *__restrict__ u, const float4 *__restrict__ h, const float *__restrict__ d,
+         int half, int tiles, int64_t C, int64_t nb, int64_t groups)
 {
     const int f = blockIdx.x % tiles * blockDim.x + threadIdx.x;
     const int64_t i = (int64_t)(blockIdx.x / tiles) * blockDim.y + threadIdx.y;
@@ -460,11 +461,22 @@ multiply_back(float4 *__restrict__ a, float4 *__restrict__ y, const float4 *__re
         const float4 r = response(h, d, c, half, f);
         y += c * nb * half + f;
         u += c * nb * half + f;
-#pragma unroll 4
-        for (int64_t b = threadIdx.y; b < nb; b += blockDim.y) {
-            const float4 g = y[b * half];
-            sum = sum + conj_times(u[b * half], g);
-            y[b * half] = conj_times(r, g);
+        for (int64_t b0 = threadIdx.y; b0 < nb; b0 += (int64_t)PRODUCT_ROWS * blockDim.y) {
+            float4 g[PRODUCT_ROWS], v[PRODUCT_ROWS];      // all on their way before the first store
+#pragma unroll
+            for (int k = 0; k < PRODUCT_ROWS; k++) {
+                const int64_t b = b0 + k * (int)blockDim.y;
+                if (b >= nb) continue;
+                g[k] = y[b * half];
+                v[k] = u[b * half];
+            }
+#pragma unroll
+            for (int k = 0; k < PRODUCT_ROWS; k++) {
+                const int64_t b = b0 + k * (int)blockDim.y;
+                if (b >= nb) continue;
+                sum = sum + conj_times(v[k], g[k]);
+                y[b * half] = conj_times(r, g[k]);
+            }
         }
     }
     part[threadIdx.y * blockDim.x + threadIdx.x] = sum;
@@ -487,7 +499,7 @@ __global__ void add_dots(float *dd, const double *dots, int64_t D, int64_t slots
         sum += dots[c * slots + i];
     for (int k = 16; k; k /= 2)
         sum += __shfl_xor_sync(~0u, sum, k);
-    if (lane == 0) dd[c] += (float)sum;
+    if (lane == 0) dd[c] = (float)((double)dd[c] + sum);
 }
 
 // --- launches ------------------------------------------------------------------------------------
@@ -719,7 +731,8 @@ static int run_part(const struct state *s, const struct pass *k, struct part p,
     const bool new_h = p.first && !s->fixed_filter, new_dh = k->back && p.last;
     const float *d = io->d ? (const float *)io->d + p.c0 : NULL;
     const struct shape in = shape_of(s, p.C, p.nb, new_h ? p.C : 0);
-    struct signals from = { .u = at(io->u, t, io->su, &p), .su = io->su, .zu = u, .zy = y, .zh = h };
+    struct signals from = { .u = at(io->u, t, io->su, &p), .su = io->su,
+                            .zu = u, .zy = y, .zh = h };
     if (new_h) from.h = (const float *)io->h + p.c0 * s->L;
     if (k->back) {
         from.dy = at(io->dy, t, io->sdy, &p);
@@ -773,7 +786,8 @@ static int backward(void *st, const struct hb_io *io)
     const struct state *s = (const struct state *)st;
     cudaStream_t stream = (cudaStream_t)io->stream;
     if (s->bwd.chunks == 0)
-        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_cufft_cuda: not planned for backward");
+        return s->host->fail(s->host, HB_ERR_INPUT,
+                             "longconv_cufft_cuda: not planned for backward");
     const int rc = run(s, &s->bwd, &io->conv, stream);
     if (rc || !io->conv.dd) return rc;
     add_dots<<<(unsigned)ceil_div(s->D, 8), 256, 0, stream>>>((float *)io->conv.dd, s->dots, s->D,
@@ -793,7 +807,8 @@ static int set_filter(void *st, const void *h)
     const struct hb_device *dev = s->host->device;
     cudaStream_t stream = (cudaStream_t)dev->stream;
     if (!s->fixed_filter)
-        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_cufft_cuda: not planned for a filter");
+        return s->host->fail(s->host, HB_ERR_INPUT,
+                             "longconv_cufft_cuda: not planned for fixed filters");
     int rc = use_stream(s, stream);
     for (int64_t c0 = 0; c0 < s->D && !rc; c0 += s->fwd.C) {
         const int64_t C = fixed_channels(s, c0);
