@@ -21,7 +21,8 @@ template <class T, int N> struct ins { const T *p[N]; };
 // Op::of(out, in, a): NO floats from NI floats. Outputs may be inputs: an element is read before it
 // is written, by the same thread. V = 1, or 16 bytes' worth.
 template <class T, int V, class Op, int NO, int NI>
-__global__ void __launch_bounds__(THREADS) each(outs<T, NO> out, ins<T, NI> in, float a, int64_t n)
+static __global__ void __launch_bounds__(THREADS)
+    each(outs<T, NO> out, ins<T, NI> in, float a, int64_t n)
 {
     const int64_t i0 = ((int64_t)blockIdx.x * UNROLL * THREADS + threadIdx.x) * V;
     cuda_pack<T, V> v[UNROLL][NI];
@@ -201,8 +202,8 @@ struct adam {
 
 // V parameters per thread; the caller sees to it that V divides n.
 template <class T, int V>
-__global__ void __launch_bounds__(THREADS) adamw(float *w, float *m, float *v, T *low,
-                                                 const float *g, struct adam o, int64_t n)
+static __global__ void __launch_bounds__(THREADS)
+    adamw(float *w, float *m, float *v, T *low, const float *g, struct adam o, int64_t n)
 {
     const int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * V;
     if (i >= n) return;

@@ -21,8 +21,8 @@ enum { MAX_C = 1024,             // columns that a warp keeps in registers
 
 // Block (32,32): columns c0 .. c0+31 of part (n_part,n).  dst0[c] += sum for c < n0, else
 // dst1[c-n0] +=.
-__global__ void __launch_bounds__(1024) fold(float *dst0, float *dst1, int64_t n0,
-                                             const float *part, int n_part, int64_t n)
+static __global__ void __launch_bounds__(1024)
+    fold(float *dst0, float *dst1, int64_t n0, const float *part, int n_part, int64_t n)
 {
     __shared__ double sums[WARP][WARP + 1];
     const int64_t c = (int64_t)blockIdx.x * WARP + threadIdx.x;
@@ -55,9 +55,9 @@ template <class T> struct normed { const T *x; const float *mean, *rstd; };
 // db = sum dy. NS = 2: dg = sum dy n and db = sum dy, n = (x - mean) rstd. part (share, NS C), or
 // NULL: one share, added to dg and db here.
 template <class T, int W, int NS>
-__global__ void __launch_bounds__(WARP *SUM_WARPS) colsum(float *dg, float *db, float *part,
-                                                          const T *dy, normed<T> by, int64_t R,
-                                                          int64_t C, int64_t share)
+static __global__ void __launch_bounds__(WARP *SUM_WARPS)
+    colsum(float *dg, float *db, float *part, const T *dy, normed<T> by, int64_t R, int64_t C,
+           int64_t share)
 {
     __shared__ float sums[SUM_WARPS][NS][WARP * W];
     const int lane = threadIdx.x, warp = threadIdx.y;
@@ -137,9 +137,9 @@ template <int W> __device__ __forceinline__ int first(int k)
 
 // Block (32, FWD_WARPS), a warp per row, C <= 32 E.
 template <class T, int E, int W>
-__global__ void __launch_bounds__(WARP *FWD_WARPS) norm(T *y, float *mean, float *rstd, const T *x,
-                                                        const float *g, const float *b, int64_t R,
-                                                        int C)
+static __global__ void __launch_bounds__(WARP *FWD_WARPS)
+    norm(T *y, float *mean, float *rstd, const T *x, const float *g, const float *b, int64_t R, int
+         C)
 {
     const int64_t r = (int64_t)blockIdx.x * FWD_WARPS + threadIdx.y;
     if (r >= R) return;
@@ -185,9 +185,9 @@ __global__ void __launch_bounds__(WARP *FWD_WARPS) norm(T *y, float *mean, float
 
 // Any C: the row is read three times, twice of it from a cache.
 template <class T>
-__global__ void __launch_bounds__(WARP *FWD_WARPS) norm_any(T *y, float *mean, float *rstd,
-                                                            const T *x, const float *g,
-                                                            const float *b, int64_t R, int64_t C)
+static __global__ void __launch_bounds__(WARP *FWD_WARPS)
+    norm_any(T *y, float *mean, float *rstd, const T *x, const float *g, const float *b, int64_t R,
+             int64_t C)
 {
     const int64_t r = (int64_t)blockIdx.x * FWD_WARPS + threadIdx.y;
     if (r >= R) return;
@@ -266,7 +266,7 @@ template <class T, int W> __device__ __forceinline__ void keep_packed(cuda_pack<
 // Block (32, BWD_WARPS); block k owns rows [k share, (k+1) share). Leaves dg and db of its rows in
 // part (block, 2 C), or adds them to dg and db if part is NULL (one block).
 template <class T, int E, int W>
-__global__ void __launch_bounds__(WARP *BWD_WARPS, resident<T>(E, W))
+static __global__ void __launch_bounds__(WARP *BWD_WARPS, resident<T>(E, W))
     norm_back(T *dx, float *dg, float *db, float *part, const T *dy, const T *x, const float *mean,
               const float *rstd, const float *g, int64_t R, int C, int64_t share)
 {
@@ -341,10 +341,9 @@ __global__ void __launch_bounds__(WARP *BWD_WARPS, resident<T>(E, W))
 
 // dx alone, any C.
 template <class T>
-__global__ void __launch_bounds__(WARP *FWD_WARPS) norm_back_any(T *dx, const T *dy, const T *x,
-                                                                 const float *mean,
-                                                                 const float *rstd, const float *g,
-                                                                 int64_t R, int64_t C)
+static __global__ void __launch_bounds__(WARP *FWD_WARPS)
+    norm_back_any(T *dx, const T *dy, const T *x, const float *mean, const float *rstd, const float
+                  *g, int64_t R, int64_t C)
 {
     const int64_t r = (int64_t)blockIdx.x * FWD_WARPS + threadIdx.y;
     if (r >= R) return;

@@ -115,8 +115,8 @@ __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b)
 }
 
 static inline bool on_16(const void *p) { return (uintptr_t)p % 16 == 0; }
-static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline __host__ __device__ int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline __host__ __device__ int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t pieces(int64_t n, int64_t per) { return (n + per - 1) / per; }
 
 #endif

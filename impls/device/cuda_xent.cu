@@ -51,9 +51,8 @@ __device__ __forceinline__ float nll_of(softmax s, float sum, float zt)
 
 // E elements per lane, W at a time, V <= 32 E. dz may be z: a lane has read what it writes.
 template <class T, int E, int W>
-__global__ void __launch_bounds__(WARP *ROW_WARPS) xent_warp(float *nll, T *dz, const T *z,
-                                                             const int32_t *target, float scale,
-                                                             int64_t R, int V)
+static __global__ void __launch_bounds__(WARP *ROW_WARPS)
+    xent_warp(float *nll, T *dz, const T *z, const int32_t *target, float scale, int64_t R, int V)
 {
     const int64_t r = (int64_t)blockIdx.x * ROW_WARPS + threadIdx.y;
     if (r >= R) return;
@@ -117,7 +116,7 @@ __device__ __forceinline__ int64_t edge_of(cut c, int64_t V, int tid)
 }
 
 // The block's softmax from its threads', to every thread, in the order of lanes and warps' numbers.
-template <class T, int THREADS> __device__ softmax together(softmax s)
+template <class T, int THREADS> static __device__ softmax together(softmax s)
 {
     __shared__ softmax parts[THREADS / WARP];
     float top = warp_max(s.top);
@@ -133,8 +132,8 @@ template <class T, int THREADS> __device__ softmax together(softmax s)
 // Block r owns row r. KEEP: the row fits the dynamic shared memory of V + HB_VEC elements; element
 // i at kept[pad + i], so that vectors are on 16-byte boundaries there too.
 template <class T, int THREADS, bool KEEP>
-__global__ void __launch_bounds__(THREADS) xent_block(float *nll, T *dz, const T *z,
-                                                      const int32_t *target, float scale, int64_t V)
+static __global__ void __launch_bounds__(THREADS)
+    xent_block(float *nll, T *dz, const T *z, const int32_t *target, float scale, int64_t V)
 {
     constexpr int W = HB_VEC<T>;
     extern __shared__ __align__(16) unsigned char shared[];
