@@ -114,6 +114,9 @@ static int find_impl(struct hb_apply *a)
                        "%s: what should be inside? Expected %s:NAME; 'hyena-bench list' shows all",
                        a->impl_name, a->impl_name);
     snprintf(a->p.inner, sizeof a->p.inner, "%s", colon ? colon + 1 : "");
+    const char *device = hb_impl_device(a->impl_name);
+    int rc = device && !strcmp(device, "cuda") ? hb_use_device("cuda0") : 0;
+    if (rc) return rc;
     if (!(a->impl->dtypes & 1u << HB_F32))
         return hb_fail(HB_ERR_REFUSED, "%s does not do float32", a->impl_name);
     return check_options(a);
@@ -173,7 +176,7 @@ static int read_inputs(struct hb_apply *a)
     return rc ? rc : read_like(a->dy_path, &a->dy, leading(a)->rank, leading(a)->shape);
 }
 
-// --- running -------------------------------------------------------------------------------------
+// --- outputs -------------------------------------------------------------------------------------
 
 static float *new_floats(int64_t n)
 {
@@ -197,48 +200,106 @@ static float *grad_like(struct hb_apply *a, const char *name, const struct hb_np
     return a->dy.data && x->data ? add_grad(a, name, x->rank, x->shape) : NULL;
 }
 
+// --- on the device -------------------------------------------------------------------------------
+
+// `n` floats of the host as the device sees them: a copy, on the cpu they themselves. `out`: what
+// the device makes of them is wanted back. NULL stays NULL; NULL with the message set where there
+// is no memory.
+static void *there(struct hb_apply *a, const void *host, int64_t n, bool out)
+{
+    const struct hb_device *d = hb_host()->device;
+    if (!host || !strcmp(d->name, "cpu")) return (void *)host;
+    struct hb_apply_copy *c = &a->copies[a->n_copies];
+    *c = (struct hb_apply_copy){ (void *)host, NULL, (size_t)n * sizeof(float), out };
+    c->dev = d->alloc(d, c->bytes);
+    if (!c->dev) return NULL;
+    a->n_copies++;
+    if (d->upload(d, c->dev, host, c->bytes, d->stream))
+        hb_fail(HB_ERR_RUN, "%s: cannot copy to the device", a->impl_name);
+    return c->dev;
+}
+
+static void *array_there(struct hb_apply *a, const struct hb_npy *x)
+{
+    return there(a, x->data, x->n, false);
+}
+
+// The gradient that belongs to the input x.
+static void *grad_there(struct hb_apply *a, const char *name, const struct hb_npy *x)
+{
+    return there(a, grad_like(a, name, x), x->n, true);
+}
+
+static int bring_back(struct hb_apply *a)
+{
+    const struct hb_device *d = hb_host()->device;
+    int rc = d->sync(d, d->stream);
+    for (int i = 0; i < a->n_copies && !rc; i++) {
+        const struct hb_apply_copy *c = &a->copies[i];
+        if (c->out) rc = d->download(d, c->host, c->dev, c->bytes, d->stream);
+    }
+    return rc ? rc : d->sync(d, d->stream);
+}
+
+// --- running -------------------------------------------------------------------------------------
+
 static void conv_io(struct hb_apply *a, struct hb_longconv_io *io)
 {
     struct hb_strides s = { a->p.D * a->p.L, a->p.L };
-    *io = (struct hb_longconv_io){ .u = a->u.data, .su = s, .h = a->h.data, .d = a->d.data,
-                                   .y = a->y, .sy = s, .dy = a->dy.data, .sdy = s,
-                                   .du = grad_like(a, "u", &a->u), .sdu = s,
-                                   .dh = grad_like(a, "h", &a->h),
-                                   .dd = grad_like(a, "d", &a->d) };
+    *io = (struct hb_longconv_io){ .u = array_there(a, &a->u), .su = s,
+                                   .h = array_there(a, &a->h), .d = array_there(a, &a->d),
+                                   .y = there(a, a->y, a->u.n, true), .sy = s,
+                                   .dy = array_there(a, &a->dy), .sdy = s,
+                                   .du = grad_there(a, "u", &a->u), .sdu = s,
+                                   .dh = grad_there(a, "h", &a->h),
+                                   .dd = grad_there(a, "d", &a->d) };
 }
 
 static void attention_io(struct hb_apply *a, struct hb_attention_io *io)
 {
-    *io = (struct hb_attention_io){ .q = a->q.data, .k = a->k.data, .v = a->v.data, .y = a->y,
-                                    .dy = a->dy.data, .dq = grad_like(a, "q", &a->q),
-                                    .dk = grad_like(a, "k", &a->k),
-                                    .dv = grad_like(a, "v", &a->v) };
+    int64_t L = a->p.L, P = a->p.D / a->p.H;
+    struct hb_heads s = { a->p.H * L * P, L * P, P };
+    *io = (struct hb_attention_io){ .q = array_there(a, &a->q), .k = array_there(a, &a->k),
+                                    .v = array_there(a, &a->v), .sq = s,
+                                    .y = there(a, a->y, a->q.n, true), .sy = s,
+                                    .dy = array_there(a, &a->dy),
+                                    .dq = grad_there(a, "q", &a->q),
+                                    .dk = grad_there(a, "k", &a->k),
+                                    .dv = grad_there(a, "v", &a->v) };
 }
 
-// grads: room for HB_APPLY_TENSORS, lives as long as io.
-static void oper_io(struct hb_apply *a, struct hb_oper_io *io, void **grads)
+// params, grads: room for HB_APPLY_TENSORS, live as long as io.
+static void oper_io(struct hb_apply *a, struct hb_oper_io *io, void **params, void **grads)
 {
-    *io = (struct hb_oper_io){ .u = a->u.data, .y = a->y, .dy = a->dy.data, .params = a->params,
-                               .du = grad_like(a, "u", &a->u), .grads = grads };
-    for (int i = 0; i < a->n_params && a->dy.data; i++)
-        grads[i] = add_grad(a, a->tensors[i].name, a->tensors[i].rank, a->tensors[i].shape);
+    *io = (struct hb_oper_io){ .u = array_there(a, &a->u), .y = there(a, a->y, a->u.n, true),
+                               .dy = array_there(a, &a->dy), .params = params,
+                               .du = grad_there(a, "u", &a->u), .grads = grads };
+    for (int i = 0; i < a->n_params; i++) {
+        const struct hb_tensor *t = &a->tensors[i];
+        int64_t n = 1;
+        for (int k = 0; k < t->rank; k++) n *= t->shape[k];
+        params[i] = there(a, a->params[i], n, false);
+        if (a->dy.data)
+            grads[i] = there(a, add_grad(a, t->name, t->rank, t->shape), n, true);
+    }
 }
 
 static int compute(struct hb_apply *a)
 {
-    void *st = NULL, *grads[HB_APPLY_TENSORS] = { 0 };
-    struct hb_io io = { .stream = NULL };
+    void *st = NULL, *params[HB_APPLY_TENSORS] = { 0 }, *grads[HB_APPLY_TENSORS] = { 0 };
+    struct hb_io io = { .stream = hb_host()->device->stream };
     const char *why = a->impl->refuses ? a->impl->refuses(&a->p) : NULL;
     if (why) return hb_fail(HB_ERR_REFUSED, "%s: %s", a->impl_name, why);
     a->y = new_floats(leading(a)->n);
     if (!a->y) return HB_ERR_OOM;
     if (a->p.op == HB_LONGCONV) conv_io(a, &io.conv);
     else if (a->p.op == HB_ATTENTION) attention_io(a, &io.attn);
-    else oper_io(a, &io.oper, grads);
-    if (hb_error_code()) return hb_error_code();             // no memory for a gradient
+    else oper_io(a, &io.oper, params, grads);
+    if (hb_error_code()) return hb_error_code();             // no memory for a tensor
     int rc = a->impl->plan(hb_host(), &a->p, &st);
     if (!rc) rc = a->impl->forward(st, &io);
     if (!rc && a->dy.data) rc = a->impl->backward(st, &io);
+    if (!rc) rc = bring_back(a);
     a->impl->destroy(st);
     return rc;
 }
@@ -258,6 +319,8 @@ static int write_outputs(struct hb_apply *a)
 static void clean(struct hb_apply *a)
 {
     struct hb_npy *const arrays[] = { &a->u, &a->h, &a->d, &a->q, &a->k, &a->v, &a->dy };
+    const struct hb_device *d = hb_host()->device;
+    for (int i = 0; i < a->n_copies; i++) d->free(d, a->copies[i].dev);
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) hb_npy_free(arrays[i]);
     for (int i = 0; i < HB_APPLY_TENSORS; i++) {
         hb_host()->free(hb_host(), a->params[i]);

@@ -28,6 +28,8 @@ struct hb_apply {
     void *grad[HB_APPLY_TENSORS];      // their data, host->alloc
     int n_grads;
     float *y;                          // host->alloc, as large as the input
+    struct hb_apply_copy { void *host, *dev; size_t bytes; bool out; } copies[3 * HB_APPLY_TENSORS];
+    int n_copies;                      // on a device that does not work in the host's memory
 };
 
 // Reads the parameters, infers the problem (op, D, options) from their names and shapes, checks
