@@ -164,11 +164,12 @@ static int reap(pid_t pid, int *wstatus)
     return r == pid ? 0 : -1;
 }
 
-static int start(struct child *c, char *const argv[], const json_t *request, size_t mem_bytes)
+static int start(struct child *c, char *const argv[], const json_t *request,
+                 const struct hb_child_limits *lim)
 {
     int err[2] = { -1, -1 }, reply[2] = { -1, -1 }, ex[2] = { -1, -1 }, e = 0;
     struct spawn s = { .parent = getpid(), .env = child_env(), .argv = NULL,
-                       .as = address_space(mem_bytes) };
+                       .as = address_space(lim->any_address_space ? 0 : lim->mem_bytes) };
     size_t argc = 0;
     while (argv[argc]) argc++;
     s.argv = malloc((argc + 1) * sizeof *s.argv);
@@ -380,7 +381,7 @@ int hb_child_run(char *const argv[], const json_t *request, const struct hb_chil
     memset(out, 0, sizeof *out);
     out->status = "crashed";
     double t0 = seconds();
-    int rc = start(&c, argv, request, lim->mem_bytes);
+    int rc = start(&c, argv, request, lim);
     if (rc) return rc;
     bool asked = false;
     rc = watch(&c, lim, t0, out, &asked);

@@ -8,6 +8,7 @@
 struct hb_child_limits {
     double time_s;           // wall; then SIGKILL and status timeout. 0: none
     size_t mem_bytes;        // of its allocator and of its RSS as the parent sees it; 0: none
+    bool any_address_space;  // CUDA reserves terabytes: mem_bytes then limits the RSS alone
     bool echo_stderr;        // what the child says also goes to our stderr (a training's progress)
 };
 struct hb_child_result {

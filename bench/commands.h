@@ -5,6 +5,7 @@
 #define HB_COMMANDS_H
 
 int hb_cmd_list(int argc, char **argv);
+int hb_cmd_check(int argc, char **argv);
 int hb_cmd_apply(int argc, char **argv);
 int hb_cmd_run(int argc, char **argv);
 int hb_cmd_sweep(int argc, char **argv);
@@ -15,6 +16,7 @@ int hb_cmd_report(int argc, char **argv);
 int hb_cmd_env(int argc, char **argv);
 int hb_cmd_roofline(int argc, char **argv);
 int hb_cmd_gbench(int argc, char **argv);
+int hb_cmd_check_group(int argc, char **argv);  // hidden: a part of `check` in a child process
 int hb_cmd_point(int argc, char **argv);    // hidden: one point in a child process
 
 #endif

@@ -51,12 +51,19 @@ bool hb_cell_ok(const struct hb_cell *c)
     return c && !strcmp(c->status, "ok") && c->median_ns > 0;
 }
 
+// Of the device that it ran on.
+static double memory_of(const struct hb_cell *c)
+{
+    const json_t *device = json_object_get(c->entry, "hb_device_peak_bytes");
+    return device ? json_number_value(device) : c->alloc_peak_bytes;
+}
+
 double hb_cell_value(const struct hb_cell *c, enum hb_metric m)
 {
     if (!hb_cell_ok(c)) return NAN;
     switch (m) {
     case HB_METRIC_TIME: return c->median_ns;
-    case HB_METRIC_MEMORY: return c->alloc_peak_bytes > 0 ? c->alloc_peak_bytes : NAN;
+    case HB_METRIC_MEMORY: return memory_of(c) > 0 ? memory_of(c) : NAN;
     case HB_METRIC_ERROR: return c->err_rel_l2 > 0 ? c->err_rel_l2 : NAN;
     }
     return NAN;

@@ -14,6 +14,7 @@
 
 #include "build_id.h"
 #include "env.h"
+#include "nvml.h"
 #include "record.h"
 #include "roofline.h"
 
@@ -53,14 +54,14 @@ json_t *hb_env_software(void)
 
 // --- identity ------------------------------------------------------------------------------------
 
-static struct { char fingerprint[65], id[96]; } self;
+static struct { char fingerprint[65], id[160]; } self;
 
 // "AMD EPYC 7763 64-Core Processor" -> "amd-epyc-7763": words with marks and without meaning are
 // left out.
 static void slug(const char *model, char *out, size_t cap)
 {
-    static const char *const skip[] = { "cpu",      "processor", "core", "with",
-                                        "intel(r)", "(r)",       "(tm)", "@" };
+    static const char *const skip[] = { "cpu",  "processor", "core", "with",  "intel(r)",
+                                        "(r)",  "(tm)",      "@",    "nvidia" };
     char copy[128], *save = NULL;
     size_t n = 0;
     snprintf(copy, sizeof copy, "%s", model);
@@ -81,14 +82,16 @@ static void slug(const char *model, char *out, size_t cap)
 static void identify(void)
 {
     if (self.id[0]) return;
-    char name[64] = "";
+    char name[64] = "", gpu[64] = "";
     json_t *machine = hb_env_machine();
     char *text = machine ? json_dumps(machine, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     const char *model =
         json_string_value(json_object_get(json_object_get(machine, "cpu"), "model"));
     hb_sha256(text ? text : "", text ? strlen(text) : 0, self.fingerprint);
     slug(model ? model : "unknown", name, sizeof name);
-    snprintf(self.id, sizeof self.id, "%s-%.8s", name[0] ? name : "unknown", self.fingerprint);
+    slug(hb_gpu_name(), gpu, sizeof gpu);                  // "h100-80gb-hbm3"
+    snprintf(self.id, sizeof self.id, "%s%s%s-%.8s", name[0] ? name : "unknown", gpu[0] ? "+" : "",
+             gpu, self.fingerprint);
     free(text);
     json_decref(machine);
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "nvml.h"
 
 const char *hb_read_line(const char *path, char *buf, size_t cap)
 {
@@ -238,5 +239,7 @@ json_t *hb_env_machine(void)
                             json_pack("{s:s, s:s, s:s}", "name", u.sysname, "release", u.release,
                                       "architecture", u.machine));
     json_object_set_new(o, "libraries", libraries());
+    json_t *gpu = hb_gpu_machine();              // only where there is one: ids of others stay
+    if (gpu) json_object_set_new(o, "gpu", gpu);
     return o;
 }

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "env.h"
+#include "nvml.h"
 #include "proc.h"
 
 enum { WINDOW_MS = 300, MAX_PROCS = 4096 };
@@ -107,6 +108,8 @@ json_t *hb_env_settings(void)
     json_object_set_new(o, "page_bytes", json_integer(sysconf(_SC_PAGESIZE)));
     json_object_set_new(o, "pmu", json_boolean(has_pmu()));
     json_object_set_new(o, "mitigations", mitigations());
+    json_t *gpu = hb_gpu_settings();
+    if (gpu) json_object_set_new(o, "gpu", gpu);
     return o;
 }
 

@@ -68,6 +68,7 @@ static int prepare(struct entry *e)
     if ((rc = hb_inputs_make(&e->pt, e->impl, HB_IN_NORMAL, &e->in)) != 0) return rc;
     e->live = true;
     live_entry = e;
+    if ((rc = hb_inputs_upload(&e->in)) != 0) return rc;
     if ((rc = e->impl->plan(hb_host(), &e->pt.p, &e->st)) != 0) return rc;
     if (e->pt.p.filter == HB_FILTER_FIXED
         && (rc = e->impl->set_filter(e->st, e->in.io.conv.h)) != 0)
@@ -88,10 +89,27 @@ static int start(void *ctx)
     return rc;
 }
 
+static bool on_device(const struct hb_point *pt) { return strncmp(pt->device, "cpu", 3) != 0; }
+
+// By the device's clock, launches included: this is a view, `run` has graphs.
+static double iterate_there(struct entry *e)
+{
+    const struct hb_device *d = hb_host()->device;
+    double s = -1;
+    int rc = e->pt.mode == HB_MODE_COLD ? d->flush(d, d->stream) : 0;
+    if (rc == 0) rc = d->mark(d, 0, d->stream);
+    if (rc == 0 && e->pt.pass != HB_PASS_BWD) rc = e->impl->forward(e->st, &e->in.io);
+    if (rc == 0 && e->pt.p.backward) rc = e->impl->backward(e->st, &e->in.io);
+    if (rc == 0) rc = d->mark(d, 1, d->stream);
+    if (rc == 0) rc = d->between(d, 0, 1, &s);
+    return rc == 0 && s > 0 ? s : -1;
+}
+
 static double iterate(void *ctx)
 {
     struct entry *e = ctx;
     int rc = 0;
+    if (on_device(&e->pt)) return iterate_there(e);
     if (e->pt.mode == HB_MODE_COLD) hb_flush_cache(NULL);
     int64_t begin = hb_now_ns();
     if (e->pt.pass != HB_PASS_BWD) rc = e->impl->forward(e->st, &e->in.io);
@@ -207,8 +225,14 @@ static int make_list(struct list *l, const char *points)
     int rc = !points                   ? add_defaults(l)
              : strstr(points, "/dev:") ? add_names(l, points)
                                        : add_sweep(l, points);
-    for (size_t i = 0; i < l->n && rc == 0; i++)
-        if (l->e[i].pt.mode == HB_MODE_COLD) rc = hb_flush_cache_init();
+    for (size_t i = 0; i < l->n && rc == 0; i++) {
+        if (strcmp(l->e[i].pt.device, l->e[0].pt.device))
+            rc = hb_fail(HB_ERR_INPUT, "points on %s and on %s: one device in one call",
+                         l->e[0].pt.device, l->e[i].pt.device);
+        else if (l->e[i].pt.mode == HB_MODE_COLD && !on_device(&l->e[i].pt))
+            rc = hb_flush_cache_init();
+    }
+    if (rc == 0 && l->n) rc = hb_use_device(l->e[0].pt.device);
     if (rc == 0 && l->n == 0)
         rc = hb_fail(HB_ERR_MISSING, "no point that any implementation here does");
     return rc;

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     { "list", hb_cmd_list, "implementations: what is there, what is not, and why" },
     { "run", hb_cmd_run, "measure one point" },
     { "sweep", hb_cmd_sweep, "measure many points from a file; stop and resume" },
+    { "check", hb_cmd_check, "are the implementations right, on this machine and device?" },
     { "apply", hb_cmd_apply, "run an implementation on your own NumPy arrays" },
     { "train", hb_cmd_train, "train one language model, record losses and perplexity" },
     { "crossover", hb_cmd_crossover, "lengths at which one implementation overtakes another" },
@@ -32,6 +33,7 @@ static const struct command commands[] = {
     { "roofline", hb_cmd_roofline, "measure the peaks of this machine" },
     { "gbench", hb_cmd_gbench, "Google Benchmark's own command line over the same points" },
     { "__point", hb_cmd_point, NULL },
+    { "__check", hb_cmd_check_group, NULL },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -22,12 +22,28 @@ static json_t *request_of(const struct hb_point *pts, int n, const struct hb_mea
     return r;
 }
 
+static bool on_device(const struct hb_point *pt)
+{
+    return pt->device[0] && strncmp(pt->device, "cpu", 3);
+}
+
+static struct hb_measure_opts resolved(const struct hb_point *pts, const struct hb_measure_opts *o)
+{
+    struct hb_measure_opts r = *o;
+    if (!r.mem_bytes && !on_device(pts)) r.mem_bytes = hb_default_mem_limit();
+    return r;
+}
+
 static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
                     const char *task, struct hb_child_result *res)
 {
     char arg0[] = "hyena-bench", arg1[] = "__point";
     char *const argv[] = { arg0, arg1, NULL };
     struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes };
+    if (on_device(pts)) {            // mem_bytes is the device's; address space is no limit there
+        lim.mem_bytes = hb_default_mem_limit();
+        lim.any_address_space = true;
+    }
     json_t *request = request_of(pts, n, o, task);
     if (!request) return HB_ERR_RUN;
     int rc = hb_child_run(argv, request, &lim, res);
@@ -58,7 +74,8 @@ static void read_numbers(struct hb_measured *out)
     out->median_ns = field(e, "hb_median_ns");
     out->ci_lo_ns = item(e, "hb_ci95_ns", 0);
     out->ci_hi_ns = item(e, "hb_ci95_ns", 1);
-    out->alloc_peak_bytes = field(e, "hb_alloc_peak_bytes");
+    bool device = json_object_get(e, "hb_device_peak_bytes") != NULL;
+    out->alloc_peak_bytes = field(e, device ? "hb_device_peak_bytes" : "hb_alloc_peak_bytes");
     out->ratio = field(p, "ratio");
     out->ratio_lo = item(p, "ratio_ci95", 0);
     out->ratio_hi = item(p, "ratio_ci95", 1);
@@ -77,10 +94,11 @@ static json_t *failed_doc(const struct hb_point *pts, int n, const struct hb_mea
     return json_pack("{s:[],s:[o],s:[]}", "benchmarks", "hb_skips", row, "hb_pairs");
 }
 
-int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *opts,
                struct hb_measured *out)
 {
     struct hb_child_result res;
+    struct hb_measure_opts full = resolved(pts, opts), *o = &full;
     memset(out, 0, sizeof *out);
     int rc = in_child(pts, n, o, "measure", &res);
     if (rc) return rc;
@@ -101,10 +119,11 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
     return 0;
 }
 
-int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *opts,
                    double *took_s)
 {
     struct hb_child_result res;
+    struct hb_measure_opts full = resolved(pts, opts), *o = &full;
     int rc = in_child(pts, n, o, "plan", &res);
     if (rc) return rc;
     *took_s = res.elapsed_s;
@@ -112,10 +131,11 @@ int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_op
     return 0;
 }
 
-int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+int hb_probe(const struct hb_point *pts, int n, const struct hb_measure_opts *opts,
              struct hb_measured *out)
 {
     struct hb_child_result res;
+    struct hb_measure_opts full = resolved(pts, opts), *o = &full;
     memset(out, 0, sizeof *out);
     int rc = in_child(pts, n, o, "probe", &res);
     if (rc) return rc;

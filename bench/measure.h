@@ -6,6 +6,7 @@
 
 #include "check.h"
 #include "child.h"
+#include "devtimer.h"
 #include "sample.h"
 
 #define HB_PAIR_NAME_MAX (2 * HB_POINT_NAME_MAX + 8)
@@ -14,18 +15,22 @@
 #define HB_JUDGE_FLOP   2e9
 #define HB_MIN_SAMPLE_S 20e-6
 enum { HB_MIN_SAMPLES = 9, HB_MAX_SAMPLES = 400 };
+// By a device's marks (resolution 0.5 us) at least so long.
+#define HB_MIN_DEVICE_SAMPLE_S 100e-6
 
 struct hb_measure_opts {
     struct hb_sample_opts sample;    // `seed` and `before` are set from the point
     double judge_flop;               // hb_check_opts.judge_flop
     double time_limit_s;             // of the whole child; 0: none
-    size_t mem_bytes;                // 0: none
+    // Of the device that the point runs on. 0: 70 % of what the host has available; on another
+    // device than the cpu all that it has free.
+    size_t mem_bytes;
 };
 struct hb_measured {
     const char *status;              // as in child.h
     char detail[512];
     double median_ns, ci_lo_ns, ci_hi_ns;            // one point and status ok, else 0
-    double alloc_peak_bytes;
+    double alloc_peak_bytes;         // of the point's device
     double ratio, ratio_lo, ratio_hi;                // a pair and status ok, else 0
     double elapsed_s;                                // of the child
     json_t *doc;                     // {benchmarks, hb_skips, hb_pairs} for hb_run_add; owned
@@ -69,6 +74,15 @@ struct hb_taken {
     double other_frac;                               // used by other processes, likewise
     int64_t ctx_invol, pagefaults_major;
     double setup_s;                                  // planning trial, judge, plan; no warm-up
+    double init_s, inputs_s, judge_s, plan_s;        // parts: host and device; both sets of inputs;
+                                                     // references; all plans
+    const char *timer, *timer_note;                  // "host", "event+graph", "event"; why no graph
+    // on a device, else device_name is NULL
+    const char *device_name;
+    size_t device_peak_bytes, device_base_bytes;     // plan and io; what the device itself holds
+    size_t device_workspace_bytes, l2_bytes;         // of the plan alone
+    struct hb_gpu_state gpu[3];                      // before, busy, after
+    bool has_gpu[3];
 };
 // The axes of a point: hb_impl, hb_op, hb_scope, ... into obj. 0 or HB_ERR_RUN.
 int hb_doc_axes(json_t *obj, const struct hb_point *pt);

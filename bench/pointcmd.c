@@ -8,6 +8,10 @@
 //           on this machine (wisdom only) and measure only if there is none.
 // Backward  timed alone: one forward before the timer, then backward as often as wanted.
 //           Accumulated gradients grow linearly with the calls and stay finite.
+// Device    the names say which; this process opens it. The check plans before it judges, so the
+//           first step is left out there; samples are taken by the device's clock (devtimer.h);
+//           the request's memory limit is that of the device. An error that the device does not
+//           get over ends this process, and the parent records it.
 #include <errno.h>
 #include <malloc.h>
 #include <math.h>
@@ -45,7 +49,20 @@ struct side {
     struct hb_check_result check;
     char plan_text[2048];
     struct hb_samples samples;       // owned
+    struct hb_devtimer timer;        // on a device; its graph is owned
+    size_t workspace_bytes;          // on a device: what the plan took there
+    double inputs_s, plan_s;         // seconds so far
 };
+
+// What this process did before its first point, and the device's memory then.
+static struct { int64_t t0_ns; double init_s; size_t base_bytes; struct hb_gpu_state gpu; bool has;
+} start;
+
+// NULL: the cpu.
+static const struct hb_device *device_of(const struct side *s)
+{
+    return strncmp(s->pt.device, "cpu", 3) ? hb_host()->device : NULL;
+}
 
 // --- request and answer --------------------------------------------------------------------------
 
@@ -126,7 +143,7 @@ static void unplan(struct side *s)
 static int plan(struct side *s)
 {
     struct hb_problem p = s->pt.p;
-    bool kept = p.planning == HB_PLAN_MEASURE;
+    bool kept = p.planning == HB_PLAN_MEASURE && !device_of(s);
     if (kept) p.planning = HB_PLAN_WISDOM_ONLY;
     int64_t t0 = hb_now_ns();
     int rc = s->impl->plan(hb_host(), &p, &s->st);
@@ -136,6 +153,7 @@ static int plan(struct side *s)
         rc = s->impl->plan(hb_host(), &s->pt.p, &s->st);
     }
     s->plan_ns = hb_now_ns() - t0;
+    s->plan_s += 1e-9 * (double)s->plan_ns;
     if (rc) unplan(s);
     return rc;
 }
@@ -186,13 +204,14 @@ static int probe(struct side *side, int n)
 // Plans the real problem and lets go of it again; then the judge. *ok false: the answer is wrong.
 static int try_and_judge(struct side *s, const struct request *r, bool *ok)
 {
-    int rc = plan(s);
+    bool device = device_of(s) != NULL;  // judging is quicker there than hashing large inputs
+    int rc = device ? 0 : plan(s);
     unplan(s);
     if (rc) return rc;
     char cache[4200];
     snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
     struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward,
-                               .judge_flop = r->judge_flop, .cache_dir = cache };
+                               .judge_flop = r->judge_flop, .cache_dir = device ? NULL : cache };
     rc = hb_check_point(&s->pt, &o, &s->check);
     *ok = s->check.ok;
     return rc;
@@ -208,16 +227,32 @@ static void reset_peaks(void)
     rss_restarted = f && fputs("5", f) >= 0;      // 5: reset VmHWM (proc(5))
     if (f && fclose(f) != 0) rss_restarted = false;
     hb_host_reset_peak();
+    const struct hb_device *d = hb_host()->device;
+    if (!d->mark) return;                         // cpu: its memory is the host's
+    d->reset_peak(d);
+    start.base_bytes = d->now_bytes(d);
 }
 
-static int prepare(struct side *s)
+static int make_inputs(struct side *s)
 {
+    int64_t t0 = hb_now_ns();
     int rc = hb_inputs_make(&s->pt, s->impl, HB_IN_NORMAL, &s->in);
     if (rc) return rc;
     s->has_inputs = true;
     hb_inputs_poison(&s->in);
-    rc = plan(s);
+    rc = hb_inputs_upload(&s->in);
+    s->inputs_s = 1e-9 * (double)(hb_now_ns() - t0);
+    return rc;
+}
+
+static int prepare(struct side *s)
+{
+    const struct hb_device *d = device_of(s);
+    int rc = make_inputs(s);
+    size_t before = d ? d->now_bytes(d) : 0;
+    if (!rc) rc = plan(s);
     if (rc) return rc;
+    if (d) s->workspace_bytes = d->now_bytes(d) - before;
     if (s->pt.p.filter == HB_FILTER_FIXED
         && (rc = s->impl->set_filter(s->st, s->in.io.conv.h)) != 0)
         return rc;
@@ -237,6 +272,20 @@ static const hb_body body_of[HB_PASS_COUNT] = {
     [HB_PASS_FWD] = body_fwd, [HB_PASS_FWD_CACHED] = body_fwd, [HB_PASS_BWD] = body_bwd,
     [HB_PASS_FWDBWD] = body_fwdbwd,
 };
+
+// Warm-up of the device's clock: one execution, so that all is loaded.
+static int open_timer(struct side *s, int slot)
+{
+    s->timer = (struct hb_devtimer){ .d = device_of(s), .run = body_of[s->pt.pass], .ctx = s,
+                                     .cold = s->pt.mode == HB_MODE_COLD, .slot = slot };
+    return hb_devtimer_open(&s->timer);
+}
+
+static int timed(void *ctx, int times, double *ns)
+{
+    struct side *s = ctx;
+    return hb_devtimer_take(&s->timer, times, ns);
+}
 
 // --- the machine while sampling ------------------------------------------------------------------
 
@@ -276,14 +325,42 @@ static struct hb_taken taken_of(const struct side *s, struct state a, struct sta
             fmax(0, (b.all.busy - a.all.busy) - (b.own_ticks - a.own_ticks)) / all : -1,
         .ctx_invol = b.invol - a.invol,
         .pagefaults_major = b.faults - a.faults,
+        .init_s = start.init_s,
+        .inputs_s = s->inputs_s + s->check.took.inputs_s,
+        .judge_s = s->check.took.judge_s,
+        .plan_s = s->plan_s + s->check.took.plan_s,
+        .timer = "host",
     };
+}
+
+// What only a device has.
+static void add_device(const struct side *s, struct hb_taken *t)
+{
+    const struct hb_device *d = device_of(s);
+    if (!d) return;
+    const char *name = hb_gpu_name();
+    t->timer = hb_devtimer_name(&s->timer);
+    t->timer_note = s->timer.why_plain;
+    t->device_name = *name ? name : d->name;
+    t->device_peak_bytes = d->peak_bytes(d) - start.base_bytes;
+    t->device_base_bytes = start.base_bytes;
+    t->device_workspace_bytes = s->workspace_bytes;
+    t->l2_bytes = hb_gpu_l2_bytes();
+    t->gpu[0] = start.gpu;
+    t->has_gpu[0] = start.has;
+    t->gpu[1] = s->timer.busy;
+    t->has_gpu[1] = s->timer.has_busy;
+    t->has_gpu[2] = hb_gpu_now(&t->gpu[2]);
 }
 
 static int answer(struct side *side, int n, struct state a, double setup_s)
 {
     struct hb_taken t[2];
     struct state b = state_now();
-    for (int i = 0; i < n; i++) t[i] = taken_of(&side[i], a, b, setup_s);
+    for (int i = 0; i < n; i++) {
+        t[i] = taken_of(&side[i], a, b, setup_s);
+        add_device(&side[i], &t[i]);
+    }
     json_t *rows = n == 1 ? hb_doc_entries(&t[0]) : hb_doc_pair(&t[0], &t[1]);
     if (!rows) return HB_ERR_RUN;
     json_t *doc =
@@ -317,7 +394,15 @@ static int measure(struct side *side, const struct request *r)
         names[i] = r->name[i]; bodies[i] = body_of[side[i].pt.pass]; ctx[i] = &side[i];
     }
     struct hb_sample_opts o = r->sample;
-    if (side[0].pt.mode == HB_MODE_COLD) {
+    const struct hb_device *d = device_of(&side[0]);
+    for (int i = 0; d && i < r->n; i++)
+        if ((rc = open_timer(&side[i], 2 * i)) != 0) return rc;
+    if (d) {
+        o.timed = timed;
+        o.single = side[0].pt.mode == HB_MODE_COLD;
+        o.min_sample_s = fmax(o.min_sample_s, HB_MIN_DEVICE_SAMPLE_S);
+        start.has = hb_gpu_now(&start.gpu);
+    } else if (side[0].pt.mode == HB_MODE_COLD) {
         if ((rc = hb_flush_cache_init()) != 0) return rc;
         o.before = hb_flush_cache;
     }
@@ -339,12 +424,18 @@ static int serve(const struct request *r)
     struct hb_point first;
     int rc = hb_point_parse(r->name[0], &first);
     if (rc) return rc;
-    if ((rc = hb_host_init(first.p.threads, r->mem_bytes)) != 0 || (rc = hb_registry_load()) != 0)
-        return rc;
+    bool device = strncmp(first.device, "cpu", 3) != 0;
+    rc = hb_host_init(first.p.threads, device ? hb_default_mem_limit() : r->mem_bytes);
+    if (!rc) rc = hb_registry_load();
+    if (device) hb_host_set_device_limit(r->mem_bytes);
+    if (rc) return rc;
     if (r->task == TASK_PLAN) return plan_all(r);
     for (int i = 0; !rc && i < r->n; i++) rc = open_side(&side[i], r->name[i], r);
+    if (!rc) rc = hb_use_device(first.device);           // dear: what is refused does without
+    start.init_s = 1e-9 * (double)(hb_now_ns() - start.t0_ns);
     if (!rc) rc = r->task == TASK_PROBE ? probe(side, r->n) : measure(side, r);
     for (int i = 0; i < r->n; i++) {
+        hb_devtimer_close(&side[i].timer);
         unplan(&side[i]);
         if (side[i].has_inputs) hb_inputs_free(&side[i].in);
         hb_samples_free(&side[i].samples);
@@ -359,6 +450,7 @@ int hb_cmd_point(int argc, char **argv)
         .example = "hyena-bench run --impl longconv_fftw --L 4096",
     };
     int n_pos = 0;
+    start.t0_ns = hb_now_ns();
     int rc = hb_cli_parse(&cli, argc, argv, NULL, &n_pos);
     if (rc) return rc == HB_CLI_HELP ? 0 : hb_exit_code("__point", rc);
     signal(SIGINT, SIG_DFL);         // the parent keeps what is measured; this point just ends

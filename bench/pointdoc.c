@@ -86,7 +86,43 @@ static int put_times(json_t *e, const struct hb_taken *t)
         || put_real(e, "hb_mad_ns", s->mad) || put_int(e, "hb_samples", (int64_t)t->s->n)
         || put_str(e, "hb_stop", t->s->stop) || put_str(e, "hb_steady", t->s->steady)
         || put_int(e, "hb_plan_ns", t->plan_ns) || put_int(e, "hb_wall_ns", t->wall_ns)
-        || put_int(e, "hb_t_start_ns", t->t_start_ns) || put_real(e, "hb_setup_s", t->setup_s);
+        || put_int(e, "hb_t_start_ns", t->t_start_ns) || put_real(e, "hb_setup_s", t->setup_s)
+        || put_real(e, "hb_init_s", t->init_s) || put_real(e, "hb_inputs_s", t->inputs_s)
+        || put_real(e, "hb_judge_s", t->judge_s) || put_real(e, "hb_plan_s", t->plan_s)
+        || put_str(e, "hb_timer", t->timer)
+        || (t->timer_note && *t->timer_note && put_str(e, "hb_timer_note", t->timer_note));
+}
+
+// Clocks, temperature, power and what held the clocks down, before, while and after it was timed.
+static int put_gpu(json_t *e, const struct hb_taken *t)
+{
+    static const char *const when[] = { "before", "busy", "after" };
+    json_t *o = json_object();
+    uint64_t bits = 0;
+    int rc = o ? 0 : hb_fail(HB_ERR_RUN, "out of memory for a record");
+    for (int i = 0; i < 3 && !rc; i++) {
+        if (!t->has_gpu[i]) continue;
+        rc = put(o, when[i], hb_gpu_state_json(&t->gpu[i]));
+        bits |= t->gpu[i].throttle;
+    }
+    if (rc) json_decref(o);
+    else rc = put(e, "hb_gpu", o);
+    return rc || put(e, "hb_throttled", json_boolean(bits & HB_GPU_SLOWED));
+}
+
+static int put_device(json_t *e, const struct hb_taken *t)
+{
+    if (!t->device_name) return 0;
+    int rc = put_str(e, "hb_device_name", t->device_name)
+          || put_int(e, "hb_device_peak_bytes", (int64_t)t->device_peak_bytes)
+          || put_int(e, "hb_device_base_bytes", (int64_t)t->device_base_bytes)
+          || put_int(e, "hb_device_workspace_bytes", (int64_t)t->device_workspace_bytes)
+          || put_int(e, "max_bytes_used", (int64_t)t->device_peak_bytes);
+    if (!rc && t->l2_bytes)
+        rc = put_int(e, "hb_l2_bytes", (int64_t)t->l2_bytes)
+          || put_real(e, "hb_working_set_l2", (double)(t->io_bytes + t->device_workspace_bytes)
+                                                  / (double)t->l2_bytes);
+    return rc || put_gpu(e, t);
 }
 
 static int put_work(json_t *e, const struct hb_taken *t)
@@ -144,7 +180,7 @@ json_t *hb_doc_entries(const struct hb_taken *t)
     int rc = !all || !common ? hb_fail(HB_ERR_RUN, "out of memory for a record") : 0;
     if (!rc)
         rc = put_identity(common, t) || put_times(common, t) || put_work(common, t)
-          || put_quality(common, t);
+          || put_quality(common, t) || put_device(common, t);
     int n = t->s->n < REPETITIONS ? (int)t->s->n : REPETITIONS;
     for (int r = 0; !rc && r < n; r++) {
         json_t *e = json_copy(common);
@@ -184,7 +220,8 @@ json_t *hb_doc_pair(const struct hb_taken *a, const struct hb_taken *b)
           || put_interval(e, "b_ci95_ns", b->s->s.ci95)
           || put_real(e, "a_err_rel_l2", a->check->worst_rel_l2)
           || put_real(e, "b_err_rel_l2", b->check->worst_rel_l2)
-          || put_str(e, "hb_stop", a->s->stop);
+          || put_str(e, "hb_stop", a->s->stop) || put_str(e, "hb_timer", a->timer)
+          || (a->device_name && (put_str(e, "hb_device_name", a->device_name) || put_gpu(e, a)));
     if (rc) { json_decref(e); return NULL; }
     return e;
 }

@@ -288,7 +288,11 @@ int hb_roofline_parse(const json_t *o, const char *where, struct hb_roofline *ou
 json_t *hb_roofline_json(void)
 {
     char path[4500];
-    if (access(file_path(path, sizeof path), F_OK) == 0) return hb_json_load(path);
+    if (access(file_path(path, sizeof path), F_OK) == 0) {
+        json_t *o = hb_json_load(path), *devices = o ? hb_device_peaks_json() : NULL;
+        if (devices) json_object_set_new(o, "devices", devices);
+        return o;
+    }
     hb_fail(HB_ERR_MISSING, "%s: not there, 'hyena-bench roofline' makes it", path);
     return NULL;
 }
@@ -334,6 +338,7 @@ static double bound_ns(const struct hb_roofline *r, int threads, struct hb_work 
 
 double hb_roof_ns(const struct hb_point *pt)
 {
+    if (strncmp(pt->device, "cpu", 3) && pt->device[0]) return hb_device_roof_ns(pt);
     static struct hb_roofline r;
     static enum { UNKNOWN, LOADED, ABSENT } state;
     if (state == UNKNOWN) {
@@ -386,8 +391,11 @@ static bool saved_fits(struct hb_roofline *r, int64_t threads)
 int hb_cmd_roofline(int argc, char **argv)
 {
     bool json = false, force = false;
+    const char *device = "cpu0";
     int64_t threads = 0;
     const struct hb_opt opts[] = {
+        { "device", HB_OPT_STR, &device, "D", "cpu0; cuda0: the GPU's peaks, after the CPU's", 0,
+          0 },
         { "json", HB_OPT_FLAG, &json, NULL, "print the file instead of the table", 0, 0 },
         { "force", HB_OPT_FLAG, &force, NULL, "measure again, even if this machine has been", 0,
           0 },
@@ -406,10 +414,15 @@ int hb_cmd_roofline(int argc, char **argv)
     if (rc == HB_CLI_HELP) return 0;
     if (rc == 0) rc = hb_host_init((int)threads, 0);
     struct hb_roofline r;
-    if (rc == 0 && (force || !saved_fits(&r, hb_host()->threads))) {
+    bool cpu = strcmp(device, "cpu0") == 0;      // for a device one measurement will do
+    bool there = rc == 0 && saved_fits(&r, hb_host()->threads);
+    if (rc == 0 && !there && !cpu) there = hb_roofline_load(&r) == 0;
+    if (rc == 0) hb_error_clear();
+    if (rc == 0 && ((force && cpu) || !there)) {
         rc = measure_all(hb_host()->threads, &r);
         if (rc == 0) rc = save(&r);
     }
+    if (rc == 0 && strcmp(device, "cpu0")) rc = hb_device_peaks_measure(device, force);
     if (rc == 0 && json) rc = print_json();
     else if (rc == 0) print_table(&r);
     return hb_exit_code("roofline", rc);

@@ -20,11 +20,27 @@ struct hb_roofline {
     bool disturbed;              // the machine was busy: peaks may be too low
 };
 
+// Of a device, roofline_device.c: products of 8192 x 8192 matrices and copies, read + written.
+// 0: not measured.
+struct hb_device_peaks {
+    double gemm[HB_DTYPE_COUNT];         // flop/s
+    double copy, l2_copy;                // bytes/s, of more than L2 holds and of less
+    double l2_bytes;
+};
+// Reads the device's object of hb_roofline_json()'s "devices"; false: it is not there.
+bool hb_device_peaks_read(const json_t *devices, const char *device, struct hb_device_peaks *out);
+// build/machine/<id>/roofline-<device>.json of all devices: {"cuda0": {...}}, NULL: none. New.
+json_t *hb_device_peaks_json(void);
+// The bound, as hb_roof_ns; 0: not measured.
+double hb_device_roof_ns(const struct hb_point *pt);
+// Measures (with `force` always, else if it is not there), saves, prints.
+int hb_device_peaks_measure(const char *device, bool force);
+
 // From build/machine/<id>/roofline.json. HB_ERR_MISSING: not measured yet; HB_ERR_INPUT: not such a
 // file.
 int hb_roofline_load(struct hb_roofline *out);
-// That file itself, as runs carry it in their context (hb_roofline); new reference, NULL with the
-// message set. And reading it back; `where` opens the message.
+// That file itself with "devices" added, as runs carry it in their context (hb_roofline); new
+// reference, NULL with the message set. And reading it back; `where` opens the message.
 json_t *hb_roofline_json(void);
 int hb_roofline_parse(const json_t *o, const char *where, struct hb_roofline *out);
 // The bound of a point, 0 if nothing was measured on this machine: the least time of its work,

@@ -41,12 +41,13 @@ static int parse(int argc, char **argv, struct run_args *a)
         { "planning", HB_OPT_STR, &a->planning, "P", "estimate, measure (measure)", 0, 0 },
         { "threads", HB_OPT_INT, &a->threads, "N",
           "worker threads; default all there are", 1, 1024 },
-        { "device", HB_OPT_STR, &a->device, "D", "cpu0; default the implementation's own", 0, 0 },
+        { "device", HB_OPT_STR, &a->device, "D",
+          "cpu0, cuda0; default the implementation's own", 0, 0 },
         { "scope", HB_OPT_STR, &a->scope, "S",
           "core or operator; follows from the name, checked if given", 0, 0 },
         { "seed", HB_OPT_INT, &a->seed, "N", "seed of the inputs (1)", 0, 9007199254740992.0 },
         { "mem-limit", HB_OPT_SIZE, &a->mem_bytes, "X",
-          "bytes, e.g. 4G; default 70 % of what is available", 1, 9e18 },
+          "bytes of the device, e.g. 4G; default 70 % of what is available, cuda0: all", 1, 9e18 },
         { "time-limit", HB_OPT_DOUBLE, &a->time_s, "S", "seconds for all of it (600)", 1e-3, 1e9 },
         { "ci-target", HB_OPT_DOUBLE, &a->ci_target, "X",
           "stop at this relative half-width (0.01)", 1e-6, 1 },
@@ -109,6 +110,42 @@ static int make_point(const struct run_args *a, const char *impl, struct hb_poin
 
 // --- what is printed -----------------------------------------------------------------------------
 
+static double real_of(const json_t *e, const char *key)
+{
+    return json_number_value(json_object_get(e, key));
+}
+
+static const char *text_of(const json_t *e, const char *key)
+{
+    const char *s = json_string_value(json_object_get(e, key));
+    return s ? s : "";
+}
+
+static void print_device(const json_t *e, struct hb_text *out)
+{
+    const json_t *busy = json_object_get(json_object_get(e, "hb_gpu"), "busy");
+    const char *note = text_of(e, "hb_timer_note");
+    if (!*text_of(e, "hb_device_name")) return;
+    hb_text_add(out, "device     %s, timed by %s%s%s; %s at most, %s of them the plan's\n",
+                text_of(e, "hb_device_name"), text_of(e, "hb_timer"), *note ? ": " : "", note,
+                hb_str_bytes(real_of(e, "hb_device_peak_bytes")).s,
+                hb_str_bytes(real_of(e, "hb_device_workspace_bytes")).s);
+    if (busy)
+        hb_text_add(out, "clocks     %.0f MHz, memory %.0f MHz, %.0f C, %.0f W%s\n",
+                    real_of(busy, "sm_mhz"), real_of(busy, "mem_mhz"), real_of(busy, "temp_c"),
+                    real_of(busy, "power_w"),
+                    json_is_true(json_object_get(e, "hb_throttled")) ? ", THROTTLED" : "");
+}
+
+// Where the child's time went.
+static void print_setup(const json_t *e, const struct hb_measured *m, struct hb_text *out)
+{
+    hb_text_add(out, "process    %.2f s: start and device %.2f, inputs %.2f, judge %.2f, "
+                     "plans %.2f, sampling %.2f\n", m->elapsed_s, real_of(e, "hb_init_s"),
+                real_of(e, "hb_inputs_s"), real_of(e, "hb_judge_s"), real_of(e, "hb_plan_s"),
+                1e-9 * real_of(e, "hb_wall_ns"));
+}
+
 static void print_point(const struct hb_measured *m, struct hb_text *out)
 {
     const json_t *e = json_array_get(json_object_get(m->doc, "benchmarks"), 0);
@@ -131,10 +168,13 @@ static void print_point(const struct hb_measured *m, struct hb_text *out)
     else hb_text_add(out, " (no bound: 'hyena-bench roofline' has not run here)\n");
     hb_text_add(out, "error      %s relative L2 (at most %s)\n", hb_str_num(err).s,
                 hb_str_num(tol).s);
-    hb_text_add(out, "memory     %s allocated at most", hb_str_bytes(m->alloc_peak_bytes).s);
+    hb_text_add(out, "memory     %s allocated at most",
+                hb_str_bytes(real_of(e, "hb_alloc_peak_bytes")).s);
     if (rss > 0) hb_text_add(out, ", %s resident\n", hb_str_bytes(rss).s);
     else hb_text_add(out, "\n");
     hb_text_add(out, "planning   %s\n", hb_str_time(plan).s);
+    print_device(e, out);
+    print_setup(e, m, out);
 }
 
 static void print_pair(const struct hb_measured *m, struct hb_text *out)
@@ -192,13 +232,17 @@ static int run(const struct run_args *a, int *answer)
     if (!rc) rc = hb_registry_load();
     if (!rc) rc = make_point(a, a->impl, &pts[0]);
     if (!rc && n == 2) rc = make_point(a, a->against, &pts[1]);
+    if (!rc && n == 2 && strcmp(pts[0].device, pts[1].device))
+        rc = hb_fail(HB_ERR_INPUT,
+                     "--against: %s runs on %s and %s on %s: only what runs on one device can be "
+                     "alternated", pts[0].impl, pts[0].device, pts[1].impl, pts[1].device);
     if (rc) return rc;
     struct hb_measure_opts o = {
         .sample = { .ci_target = a->ci_target, .budget_s = a->budget_s,
                     .min_samples = HB_MIN_SAMPLES,
                     .max_samples = HB_MAX_SAMPLES, .min_sample_s = HB_MIN_SAMPLE_S },
         .judge_flop = HB_JUDGE_FLOP, .time_limit_s = a->time_s,
-        .mem_bytes = a->mem_bytes ? (size_t)a->mem_bytes : hb_default_mem_limit(),
+        .mem_bytes = (size_t)a->mem_bytes,
     };
     struct hb_measured m;
     rc = hb_measure(pts, n, &o, &m);

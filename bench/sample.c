@@ -61,6 +61,12 @@ static int execute(struct body *b, int times)
 // One sample of one body into ns, cpu_ns (per execution).
 static int take(struct sampler *s, struct body *b, double *ns, double *cpu_ns)
 {
+    if (s->o->timed) {
+        double from = cpu_now_ns();
+        int rc = s->o->timed(b->ctx, b->iterations, ns);
+        *cpu_ns = (cpu_now_ns() - from) / b->iterations;
+        return rc;
+    }
     if (s->o->before) s->o->before(b->ctx);
     double cpu = cpu_now_ns();
     int64_t start = hb_now_ns();
@@ -92,16 +98,17 @@ static int warm_up(struct sampler *s, struct body *b)
     double recent[8];
     size_t n = 0;
     int64_t start = hb_now_ns();
+    b->iterations = 1;
     while (n < WARM_RUNS || (double)(hb_now_ns() - start) < WARM_S * 1e9) {
-        if (s->o->before) s->o->before(b->ctx);
-        int64_t t = hb_now_ns();
-        int rc = b->run(b->ctx);
+        double ns = 0, cpu_ns = 0;
+        int rc = take(s, b, &ns, &cpu_ns);
         if (rc != 0) return rc;
-        recent[n++ % 8] = fmax((double)(hb_now_ns() - t), 1) * 1e-9;
+        recent[n++ % 8] = ns * 1e-9;
     }
     b->once_s = hb_median(recent, n < 8 ? n : 8);
     // What `before` prepares (a cold cache, a fresh forward) holds for one execution only.
-    double want = s->o->before ? 1 : ceil(s->o->min_sample_s / b->once_s);
+    bool single = s->o->before || s->o->single;
+    double want = single ? 1 : ceil(s->o->min_sample_s / b->once_s);
     b->iterations = (int)fmin(fmax(want, 1), CALIBRATION_CAP);
     return 0;
 }

@@ -3,6 +3,7 @@
 #ifndef HB_SAMPLE_H
 #define HB_SAMPLE_H
 
+#include <stdbool.h>
 #include "stats.h"
 
 struct hb_sample_opts {
@@ -14,6 +15,10 @@ struct hb_sample_opts {
     uint64_t seed;
     void (*before)(void *);  // outside the timer, before every sample: cold cache; NULL: warm.
                              // Gets the body's ctx; with it a sample is exactly one execution
+    // Takes a sample itself, by a device's clock: `times` executions, *ns of each. It prepares what
+    // `before` would. NULL: the host's clock around the body. Gets the body's ctx.
+    int (*timed)(void *ctx, int times, double *ns);
+    bool single;             // with `timed`: a sample is exactly one execution (cold)
 };
 struct hb_samples {
     size_t n;                // samples; ns[i], cpu_ns[i] are per execution of the body

@@ -190,7 +190,7 @@ static int refine_once(struct job *j, const struct sweep_refine *r, int64_t L)
     struct sweep *s = &j->s;
     int g = 0, index[2];
     while (strcmp(s->file.groups[g].id, r->group)) g++;   // the reader checked that it is there
-    struct sweep_settings set = s->file.groups[g].set;
+    struct sweep_settings set = hb_sweep_refine_set(s, r);
     set.priority = r->priority;
     for (int k = 0; k < 2; k++) {
         struct hb_point pt;

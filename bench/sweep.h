@@ -9,13 +9,20 @@
 #include "measure.h"
 #include "record.h"
 
-enum { SWEEP_MAX_LENGTHS = 128, SWEEP_MAX_IMPLS = 64, SWEEP_MAX_GROUPS = 64, SWEEP_TEXT = 160 };
+enum { SWEEP_MAX_LENGTHS = 128, SWEEP_MAX_IMPLS = 64, SWEEP_MAX_GROUPS = 64, SWEEP_TEXT = 160,
+       SWEEP_MAX_DEVICES = 4 };
 
 // What `defaults` sets and each group, pair or refinement may set again.
+// device, dtype and mode may be lists in the file: of a point's settings they are one of each,
+// hb_sweep_variant.
 struct sweep_settings {
-    char device[16];
+    char device[16];                                      // "": the implementation's own
     enum hb_dtype dtype;
     enum hb_mode mode;
+    char devices[SWEEP_MAX_DEVICES][16];
+    enum hb_dtype dtypes[HB_DTYPE_COUNT];
+    enum hb_mode modes[HB_MODE_COUNT];
+    int n_devices, n_dtypes, n_modes;
     enum hb_planning planning;
     bool pass[HB_PASS_COUNT];
     int64_t B, D, H, order, threads, seed, priority;      // threads 0: all; H 0: one per 64 of D
@@ -36,8 +43,10 @@ struct sweep_pair {
     struct sweep_settings set;
 };
 enum sweep_what { SWEEP_TIME, SWEEP_MEMORY };
+// dtype and pass: of those of the group; -1: its first
 struct sweep_refine {
     char a[HB_NAME_MAX], b[HB_NAME_MAX], group[SWEEP_TEXT];
+    int dtype, pass;
     enum sweep_what what;
     int64_t steps, priority;
 };
@@ -86,7 +95,10 @@ struct sweep {
 // priority and the longer time limit. Returns its index or HB_ERR_*.
 int hb_sweep_add(struct sweep *s, const struct hb_point *pts, int n,
                  const struct sweep_settings *set, int group);
-// A point of these settings.
+// How many combinations of device, dtype and mode there are, and the settings with one of them.
+int hb_sweep_variants(const struct sweep_settings *set);
+struct sweep_settings hb_sweep_variant(const struct sweep_settings *set, int i);
+// A point of these settings, with their device, dtype and mode.
 int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L, enum hb_pass pass,
                    struct hb_point *pt);
 // All points of the file, filtered: only implementations matching glob (NULL: all), only these
@@ -116,8 +128,9 @@ int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, int64
 // The planning step; planning gets {implementation: seconds}.
 int hb_sweep_plan(const struct sweep *s, json_t *planning);
 
-// The first pass of a refinement's group.
+// A refinement's pass, and its group's settings with its type: the first of each if it names none.
 enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r);
+struct sweep_settings hb_sweep_refine_set(const struct sweep *s, const struct sweep_refine *r);
 // The next length that would sharpen refinement r: between the measured lengths around its
 // crossover; 0: there is none or it is sharp enough. Of what was measured only points up to its
 // priority count, so that a resumed sweep, which has later ones already, takes the same lengths.

@@ -23,10 +23,10 @@ static const struct key { const char *name; enum kind kind; unsigned in; double 
     { "a", K_IMPL, IN_PAIR | IN_REFINE, 0, 0 },  { "b", K_IMPL, IN_PAIR | IN_REFINE, 0, 0 },
     { "what", K_WHAT, IN_REFINE, 0, 0 },         { "group", K_TEXT, IN_REFINE, 0, 0 },
     { "steps", K_INT, IN_REFINE, 1, 32 },        { "priority", K_INT, SET | IN_REFINE, 0, 1000 },
-    { "L", K_LENGTHS, SET, 0, 0 },               { "pass", K_PASSES, SET, 0, 0 },
+    { "L", K_LENGTHS, SET, 0, 0 },               { "pass", K_PASSES, SET | IN_REFINE, 0, 0 },
     { "B", K_INT, SET, 1, 2147483648.0 },        { "D", K_INT, SET, 1, 1 << 24 },
     { "H", K_INT, SET, 1, 1 << 24 },             { "order", K_INT, SET, 2, 16 },
-    { "dtype", K_DTYPE, SET, 0, 0 },             { "mode", K_MODE, SET, 0, 0 },
+    { "dtype", K_DTYPE, SET | IN_REFINE, 0, 0 }, { "mode", K_MODE, SET, 0, 0 },
     { "planning", K_PLANNING, SET, 0, 0 },       { "device", K_DEVICE, SET, 0, 0 },
     { "threads", K_INT, SET, 0, 1024 },          { "seed", K_INT, SET, 0, 9007199254740992.0 },
     { "mem_limit", K_SIZE, SET, 0, 0 },          { "time_limit_s", K_REAL, SET, 1e-3, 1e6 },
@@ -156,14 +156,37 @@ static int size(const struct at *a, const json_t *v, int64_t *out)
     return hb_parse_size("size", json_string_value(v), out) ? bad_value(a, "mem_limit") : 0;
 }
 
-static int word(const struct at *a, const struct key *k, const json_t *v, struct sweep_settings *s)
+static int planning(const struct at *a, const json_t *v, struct sweep_settings *s)
 {
     const char *w = json_string_value(v);
-    if (!w) return bad(a, "'%s': a text expected", k->name);
-    int rc = k->kind == K_DTYPE ? hb_dtype_parse(w, &s->dtype)
-           : k->kind == K_MODE ? hb_mode_parse(w, &s->mode)
-           : hb_planning_parse(w, &s->planning);
-    return rc ? bad_value(a, k->name) : 0;
+    if (!w) return bad(a, "'planning': a text expected");
+    return hb_planning_parse(w, &s->planning) ? bad_value(a, "planning") : 0;
+}
+
+// A name or a list of names: devices, types, modes. The first of them is what a single one was.
+static int words(const struct at *a, const struct key *k, const json_t *v, struct sweep_settings *s)
+{
+    size_t n = json_is_array(v) ? json_array_size(v) : 1;
+    size_t room = k->kind == K_DTYPE ? HB_DTYPE_COUNT : k->kind == K_MODE ? HB_MODE_COUNT
+                : SWEEP_MAX_DEVICES;
+    if (!n || n > room) return bad(a, "'%s': 1 to %zu names expected", k->name, room);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *e = json_is_array(v) ? json_array_get(v, i) : v;
+        const char *w = json_string_value(e);
+        if (!w) return bad(a, "'%s': a name or a list of names expected", k->name);
+        int rc = k->kind == K_DTYPE ? hb_dtype_parse(w, &s->dtypes[i])
+               : k->kind == K_MODE ? hb_mode_parse(w, &s->modes[i]) : 0;
+        if (rc) return bad_value(a, k->name);
+        if (k->kind == K_DEVICE && text(a, k->name, e, s->devices[i], sizeof s->devices[i]))
+            return HB_ERR_INPUT;
+    }
+    if (k->kind == K_DTYPE) { s->n_dtypes = (int)n; s->dtype = s->dtypes[0]; }
+    if (k->kind == K_MODE) { s->n_modes = (int)n; s->mode = s->modes[0]; }
+    if (k->kind == K_DEVICE) {
+        s->n_devices = (int)n;
+        memcpy(s->device, s->devices[0], sizeof s->device);
+    }
+    return 0;
 }
 
 // Integer settings by name.
@@ -201,9 +224,9 @@ static int settings(const struct at *a, const json_t *obj, struct sweep_settings
         else if (k->kind == K_SIZE) rc = size(a, v, &s->mem_bytes);
         else if (k->kind == K_LENGTHS) rc = lengths(a, v, s);
         else if (k->kind == K_PASSES) rc = passes(a, v, s);
-        else if (k->kind == K_DEVICE) rc = text(a, k->name, v, s->device, sizeof s->device);
-        else if (k->kind == K_DTYPE || k->kind == K_MODE || k->kind == K_PLANNING)
-            rc = word(a, k, v, s);
+        else if (k->kind == K_PLANNING) rc = planning(a, v, s);
+        else if (k->kind == K_DTYPE || k->kind == K_MODE || k->kind == K_DEVICE)
+            rc = words(a, k, v, s);
         if (rc) return rc;
     }
     return s->max_samples < s->min_samples ? bad(a, "'max_samples': less than min_samples") : 0;
@@ -220,6 +243,17 @@ static bool add_name(struct sweep_group *g, const char *name)
     return true;
 }
 
+// A pattern means the implementations of the group's devices; of the cpu where it names none.
+static bool is_for(const struct sweep_group *g, const char *name)
+{
+    const char *device = hb_impl_device(name);
+    if (!device) { hb_error_clear(); return false; }
+    size_t n = strlen(device);
+    for (int i = 0; i < g->set.n_devices; i++)
+        if (!strncmp(g->set.devices[i], device, n)) return true;
+    return !g->set.n_devices && !strcmp(device, "cpu");
+}
+
 // Every name that can be measured: longconv_x, attention_x, each operator with each of them inside.
 static bool add_matching(struct sweep_group *g, const char *glob)
 {
@@ -228,17 +262,16 @@ static bool add_matching(struct sweep_group *g, const char *glob)
         const struct hb_impl *im = hb_registry_at(i)->impl;
         if (!im) continue;
         if (im->op != HB_HYENA && im->op != HB_MHA) {
-            if (!fnmatch(glob, im->name, 0)) room = add_name(g, im->name);
+            if (!fnmatch(glob, im->name, 0) && is_for(g, im->name)) room = add_name(g, im->name);
             continue;
         }
         for (int k = 0; room && k < hb_registry_count(); k++) {
             const struct hb_impl *in = hb_registry_at(k)->impl;
             char name[HB_NAME_MAX];
             if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
-            if (strcmp(in->device, im->device)) continue;
             int len = snprintf(name, sizeof name, "%s:%s", im->name, in->name);
             if (len < 0 || (size_t)len >= sizeof name) continue;   // names are shorter
-            if (!fnmatch(glob, name, 0)) room = add_name(g, name);
+            if (!fnmatch(glob, name, 0) && is_for(g, name)) room = add_name(g, name);
         }
     }
     return room;
@@ -308,6 +341,13 @@ static int read_refine(struct at *a, const json_t *obj, const struct sweep_setti
     if (!rc) rc = impl(a, obj, "a", r->a);
     if (!rc) rc = impl(a, obj, "b", r->b);
     if (!rc) rc = text(a, "group", json_object_get(obj, "group"), r->group, sizeof r->group);
+    struct sweep_settings own = { .n_dtypes = 0 };
+    const json_t *dtype = json_object_get(obj, "dtype"), *pass = json_object_get(obj, "pass");
+    static const struct key dtype_key = { "dtype", K_DTYPE, IN_REFINE, 0, 0 };
+    r->dtype = r->pass = -1;
+    if (!rc && dtype && !(rc = words(a, &dtype_key, dtype, &own))) r->dtype = (int)own.dtype;
+    if (!rc && pass && !(rc = passes(a, pass, &own)))
+        for (int k = 0; k < HB_PASS_COUNT && r->pass < 0; k++) r->pass = own.pass[k] ? k : -1;
     const json_t *what = json_object_get(obj, "what");
     const char *w = what ? json_string_value(what) : "time";
     if (!rc && (!w || (strcmp(w, "time") && strcmp(w, "memory"))))

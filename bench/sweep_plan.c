@@ -20,7 +20,7 @@ static int fft_problems(const struct sweep *s, const char *impl, struct hb_point
             const struct sweep_item *it = &s->items[i];
             struct hb_point pt = it->pt[k];
             const char *inner = pt.p.op == HB_HYENA ? pt.p.inner : pt.impl;
-            if (it->state != ITEM_PENDING || strcmp(inner, impl)
+            if (it->state != ITEM_PENDING || strcmp(inner, impl) || strncmp(pt.device, "cpu", 3)
                 || pt.p.planning != HB_PLAN_MEASURE)
                 continue;
             if (pt.p.op == HB_HYENA) {
@@ -54,7 +54,7 @@ int hb_sweep_plan(const struct sweep *s, json_t *planning)
         const struct hb_impl *im = hb_registry_at(i)->impl;
         char what[HB_NAME_MAX + 32];
         double took = 0;
-        if (!im || im->op != HB_LONGCONV) continue;
+        if (!im || im->op != HB_LONGCONV || strcmp(im->device, "cpu")) continue;
         int n = fft_problems(s, im->name, pts, HB_PLAN_POINTS);
         if (!n) continue;
         qsort(pts, (size_t)n, sizeof *pts, shorter);   // the limit cuts off the longest

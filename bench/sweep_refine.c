@@ -24,9 +24,17 @@ static const struct sweep_group *group_of(const struct sweep *s, const struct sw
 enum hb_pass hb_sweep_refine_pass(const struct sweep *s, const struct sweep_refine *r)
 {
     const struct sweep_group *g = group_of(s, r);
+    if (r->pass >= 0) return (enum hb_pass)r->pass;
     for (int p = 0; g && p < HB_PASS_COUNT; p++)
         if (g->set.pass[p]) return (enum hb_pass)p;
     return HB_PASS_FWD;
+}
+
+struct sweep_settings hb_sweep_refine_set(const struct sweep *s, const struct sweep_refine *r)
+{
+    struct sweep_settings set = group_of(s, r)->set;     // the reader checked that it is there
+    if (r->dtype >= 0) set.dtype = (enum hb_dtype)r->dtype;
+    return set;
 }
 
 // Is this measured point one of the two curves (same setting but for length)?
@@ -38,6 +46,7 @@ static bool on_curve(const struct sweep_item *it, const struct hb_point *like, i
         && !strcmp(pt->impl, like->impl) && pt->pass == like->pass && pt->mode == like->mode
         && pt->p.B == like->p.B && pt->p.D == like->p.D && pt->p.H == like->p.H
         && pt->p.dtype == like->p.dtype && pt->p.threads == like->p.threads
+        && !strcmp(pt->device, like->device)
         && pt->p.oper.order == like->p.oper.order && pt->p.planning == like->p.planning;
 }
 
@@ -73,13 +82,13 @@ static int common(const struct sweep *s, const struct hb_point *a, const struct 
 int hb_sweep_crossing(const struct sweep *s, const struct sweep_refine *r, int64_t priority,
                       struct hb_crossing *x)
 {
-    const struct sweep_group *g = group_of(s, r);
+    const struct sweep_settings set = hb_sweep_refine_set(s, r);
     struct hb_point a, b;
     struct hb_curve_pt *c = NULL;
     enum hb_pass pass = hb_sweep_refine_pass(s, r);
     *x = (struct hb_crossing){ .kind = HB_CROSS_TIE };
-    int rc = hb_sweep_point(&g->set, r->a, ROUND_TO, pass, &a);
-    if (!rc) rc = hb_sweep_point(&g->set, r->b, ROUND_TO, pass, &b);
+    int rc = hb_sweep_point(&set, r->a, ROUND_TO, pass, &a);
+    if (!rc) rc = hb_sweep_point(&set, r->b, ROUND_TO, pass, &b);
     if (rc) return rc;
     int n = common(s, &a, &b, r->what, priority, &c);
     if (n >= 2) hb_cross(c, (size_t)n, 1, x);

@@ -16,7 +16,9 @@
 #include "sweep.h"
 
 // Guesses until something is measured: start of a child, and what two cores of today do.
+// A GPU: opening it, the inputs there, and its share of its arithmetic.
 static const double START_S = 0.15, TYPICAL_FLOP_S = 5e10, TYPICAL_JUDGE_FLOP_S = 4e9;
+static const double GPU_START_S = 1.5, GPU_FLOP_S = 5e13;
 enum { WARM_RUNS = 2 };
 #define WARM_S 0.05                    // hb_sample's own warm-up
 
@@ -29,7 +31,7 @@ static struct hb_measure_opts options(const struct sweep_settings *s)
                     .min_samples = (int)s->min_samples,
                     .max_samples = (int)s->max_samples, .min_sample_s = HB_MIN_SAMPLE_S },
         .judge_flop = s->judge_flop, .time_limit_s = s->time_limit_s,
-        .mem_bytes = s->mem_bytes ? (size_t)s->mem_bytes : hb_default_mem_limit(),
+        .mem_bytes = (size_t)s->mem_bytes,
     };
 }
 
@@ -91,6 +93,32 @@ int hb_sweep_point(const struct sweep_settings *set, const char *impl, int64_t L
     return hb_point_resolve(pt);
 }
 
+static int at_least_one(int n) { return n > 1 ? n : 1; }
+
+int hb_sweep_variants(const struct sweep_settings *set)
+{
+    return at_least_one(set->n_devices) * at_least_one(set->n_dtypes)
+         * at_least_one(set->n_modes);
+}
+
+struct sweep_settings hb_sweep_variant(const struct sweep_settings *set, int i)
+{
+    struct sweep_settings one = *set;
+    int modes = at_least_one(set->n_modes), dtypes = at_least_one(set->n_dtypes);
+    if (set->n_modes) one.mode = set->modes[i % modes];
+    if (set->n_dtypes) one.dtype = set->dtypes[i / modes % dtypes];
+    if (set->n_devices)
+        memcpy(one.device, set->devices[i / modes / dtypes], sizeof one.device);
+    return one;
+}
+
+// An implementation of one of several devices is left out on the others.
+static bool elsewhere(const struct sweep_settings *set, const char *impl)
+{
+    const char *device = set->n_devices > 1 ? hb_impl_device(impl) : NULL;
+    return device && strncmp(set->device, device, strlen(device));
+}
+
 static bool wanted(const char *glob, const char *impl) { return !glob || !fnmatch(glob, impl, 0); }
 
 // Puts the file and the place in front of the message that is set.
@@ -106,13 +134,17 @@ static int expand_group(struct sweep *s, int g, const char *glob, const int64_t 
                         int n_lengths)
 {
     const struct sweep_group *gr = &s->file.groups[g];
+    const int n = gr->n_impls, variants = hb_sweep_variants(&gr->set);
     for (int l = 0; l < n_lengths; l++)
         for (int p = 0; p < HB_PASS_COUNT; p++)
-            for (int i = 0; i < gr->n_impls; i++) {
+            for (int k = 0; k < variants * n; k++) {
                 struct hb_point pt;
-                if (!gr->set.pass[p] || !wanted(glob, gr->impls[i])) continue;
-                int rc = hb_sweep_point(&gr->set, gr->impls[i], lengths[l], (enum hb_pass)p, &pt);
-                if (!rc) rc = hb_sweep_add(s, &pt, 1, &gr->set, g);
+                struct sweep_settings set = hb_sweep_variant(&gr->set, k / n);
+                const char *impl = gr->impls[k % n];
+                if (!set.pass[p] || !wanted(glob, impl) || elsewhere(&set, impl))
+                    continue;
+                int rc = hb_sweep_point(&set, impl, lengths[l], (enum hb_pass)p, &pt);
+                if (!rc) rc = hb_sweep_add(s, &pt, 1, &set, g);
                 if (rc < 0) return in_place(s, "group", gr->id, rc);
             }
     return 0;
@@ -121,16 +153,22 @@ static int expand_group(struct sweep *s, int g, const char *glob, const int64_t 
 static int expand_pair(struct sweep *s, const struct sweep_pair *pr, const int64_t *lengths,
                        int n_lengths)
 {
-    for (int l = 0; l < n_lengths; l++)
-        for (int p = 0; p < HB_PASS_COUNT; p++) {
-            struct hb_point pt[2];
-            if (!pr->set.pass[p]) continue;
-            int rc = hb_sweep_point(&pr->set, pr->a, lengths[l], (enum hb_pass)p, &pt[0]);
-            if (!rc) rc = hb_sweep_point(&pr->set, pr->b, lengths[l], (enum hb_pass)p, &pt[1]);
-            if (!rc) rc = hb_sweep_add(s, pt, 2, &pr->set, -1);
-            if (rc < 0) return in_place(s, "pair of", pr->a, rc);
-            snprintf(s->items[rc].title, sizeof s->items[rc].title, "%s", pr->title);
-        }
+    const int variants = hb_sweep_variants(&pr->set);
+    for (int k = 0; k < n_lengths * HB_PASS_COUNT * variants; k++) {
+        struct hb_point pt[2];
+        const struct sweep_settings set = hb_sweep_variant(&pr->set, k % variants);
+        const int64_t L = lengths[k / variants / HB_PASS_COUNT];
+        const enum hb_pass pass = (enum hb_pass)(k / variants % HB_PASS_COUNT);
+        if (!set.pass[pass]) continue;
+        int rc = hb_sweep_point(&set, pr->a, L, pass, &pt[0]);
+        if (!rc) rc = hb_sweep_point(&set, pr->b, L, pass, &pt[1]);
+        if (!rc && strcmp(pt[0].device, pt[1].device))
+            rc = hb_fail(HB_ERR_INPUT, "%s runs on %s, %s on %s: only what runs on one device can "
+                         "be alternated", pr->a, pt[0].device, pr->b, pt[1].device);
+        if (!rc) rc = hb_sweep_add(s, pt, 2, &set, -1);
+        if (rc < 0) return in_place(s, "pair of", pr->a, rc);
+        snprintf(s->items[rc].title, sizeof s->items[rc].title, "%s", pr->title);
+    }
     return 0;
 }
 
@@ -187,6 +225,9 @@ void hb_sweep_sort(struct sweep *s)
 
 // --- how long ------------------------------------------------------------------------------------
 
+static bool on_gpu(const struct hb_point *pt) { return strncmp(pt->device, "cpu", 3) != 0; }
+static double start_of(const struct hb_point *pt) { return on_gpu(pt) ? GPU_START_S : START_S; }
+
 static double flop_of(const struct hb_point *pt) { return fmax(hb_point_work(pt).flop, 1e3); }
 
 // How unlike two points are: near amounts of work are alike; another pass, other threads are not.
@@ -194,7 +235,7 @@ static double distance(const struct hb_point *a, const struct hb_point *b)
 {
     if (strcmp(a->impl, b->impl)) return INFINITY;
     return fabs(log(flop_of(a) / flop_of(b))) + (a->pass == b->pass ? 0 : 20)
-         + (a->p.threads == b->p.threads ? 0 : 40);
+         + (a->p.threads == b->p.threads ? 0 : 40) + (a->p.dtype == b->p.dtype ? 0 : 10);
 }
 
 // The measured point most like pt, of this run or, failing that, of an earlier one.
@@ -226,7 +267,7 @@ static double exec_of(const struct sweep *s, const struct hb_point *pt, bool *kn
     enum source from = nearest(s, pt, &like);
     *known = *known && from == FROM_THIS_RUN;
     return from ? like.median_ns * 1e-9 * flop_of(pt) / flop_of(&like.pt)
-                : flop_of(pt) / TYPICAL_FLOP_S;
+                : flop_of(pt) / (on_gpu(pt) ? GPU_FLOP_S : TYPICAL_FLOP_S);
 }
 
 double hb_sweep_predict_exec(const struct sweep *s, const struct sweep_item *it, bool *known)
@@ -259,7 +300,7 @@ double hb_sweep_predict(const struct sweep *s, const struct sweep_item *it)
     }
     double sampling = fmax(it->opts.sample.min_samples * exec,
                            it->opts.sample.budget_s * s->sample_share);
-    return START_S + setup + fmax(warm, WARM_RUNS * exec) + sampling;
+    return start_of(&it->pt[0]) + setup + fmax(warm, WARM_RUNS * exec) + sampling;
 }
 
 bool hb_sweep_hopeless(const struct sweep *s, const struct sweep_item *it)
@@ -276,7 +317,7 @@ double hb_sweep_remaining(const struct sweep *s)
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
         if (it->state != ITEM_PENDING) continue;
-        sum += hb_sweep_hopeless(s, it) ? START_S
+        sum += hb_sweep_hopeless(s, it) ? start_of(&it->pt[0])
                                         : fmin(hb_sweep_predict(s, it), it->opts.time_limit_s);
     }
     return sum;
@@ -314,7 +355,8 @@ bool hb_sweep_restore(struct sweep_item *it, const json_t *doc)
     it->median_ns = field(e, "hb_median_ns");
     it->lo_ns = end_of(e, "hb_ci95_ns", 0);
     it->hi_ns = end_of(e, "hb_ci95_ns", 1);
-    it->mem_bytes = field(e, "hb_alloc_peak_bytes");
+    bool device = json_object_get(e, "hb_device_peak_bytes") != NULL;
+    it->mem_bytes = field(e, device ? "hb_device_peak_bytes" : "hb_alloc_peak_bytes");
     it->setup_s = field(e, "hb_setup_s");
     it->sampling_s = field(e, "hb_wall_ns") * 1e-9;
     it->ratio = field(p, "ratio");

@@ -17,12 +17,21 @@ static int flush(struct hb_text *out)
     return rc;
 }
 
+// One table: a pass with one device, dtype and mode of a group.
+struct view { enum hb_pass pass; struct sweep_settings set; };
+
+static bool in_view(const struct hb_point *pt, const struct view *v)
+{
+    return pt->pass == v->pass && pt->p.dtype == v->set.dtype && pt->mode == v->set.mode
+        && (!v->set.device[0] || !strcmp(pt->device, v->set.device));
+}
+
 static const struct sweep_item *at(const struct sweep *s, int group, const char *impl, int64_t L,
-                                   enum hb_pass pass)
+                                   const struct view *v)
 {
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && it->pt[0].p.L == L
+        if (it->n == 1 && it->groups >> group & 1 && in_view(&it->pt[0], v) && it->pt[0].p.L == L
             && !strcmp(it->pt[0].impl, impl) && it->state != ITEM_PENDING) return it;
     }
     return NULL;
@@ -34,13 +43,13 @@ static bool shown(const struct sweep_item *it) { return it && it->state == ITEM_
 
 // The lengths of a group and pass for which there is an answer. Owned by the caller; NULL: none or
 // no memory.
-static int64_t *lengths_of(const struct sweep *s, int group, enum hb_pass pass, size_t *n)
+static int64_t *lengths_of(const struct sweep *s, int group, const struct view *v, size_t *n)
 {
     int64_t *L = malloc((s->n + 1) * sizeof *L);
     size_t m = 0;
     for (size_t i = 0; L && i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n == 1 && it->groups >> group & 1 && it->pt[0].pass == pass && shown(it))
+        if (it->n == 1 && it->groups >> group & 1 && in_view(&it->pt[0], v) && shown(it))
             L[m++] = it->pt[0].p.L;
     }
     *n = L ? hb_sort_unique(L, m) : 0;
@@ -54,7 +63,7 @@ static bool timed(const struct sweep_item *it)
     return it && it->status && !strcmp(it->status, "ok");
 }
 
-static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass pass, double lo,
+static void chart_row(const struct sweep *s, int group, int64_t L, const struct view *v, double lo,
                       double hi, struct hb_text *out)
 {
     const struct sweep_group *g = &s->file.groups[group];
@@ -62,7 +71,7 @@ static void chart_row(const struct sweep *s, int group, int64_t L, enum hb_pass 
     memset(row, ' ', CHART_WIDTH);
     row[CHART_WIDTH] = 0;
     for (int k = 0; k < g->n_impls && k < MAX_CURVES; k++) {
-        const struct sweep_item *it = at(s, group, g->impls[k], L, pass);
+        const struct sweep_item *it = at(s, group, g->impls[k], L, v);
         if (!timed(it)) {
             if (it)
                 snprintf(note + strlen(note), sizeof note - strlen(note), "  %c: %s", 'a' + k,
@@ -80,12 +89,12 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
 {
     const struct sweep_group *g = &s->file.groups[group];
     double lo = INFINITY, hi = 0;
-    enum hb_pass pass = HB_PASS_FWD;
+    struct view v = { HB_PASS_FWD, hb_sweep_variant(&g->set, 0) };
     struct hb_text out = { 0 };
-    while (pass < HB_PASS_COUNT && !g->set.pass[pass]) pass++;
+    while (v.pass < HB_PASS_COUNT && !g->set.pass[v.pass]) v.pass++;
     for (size_t i = 0; i < s->n; i++) {
         const struct sweep_item *it = &s->items[i];
-        if (it->n != 1 || !(it->groups >> group & 1) || it->pt[0].pass != pass || !timed(it))
+        if (it->n != 1 || !(it->groups >> group & 1) || !in_view(&it->pt[0], &v) || !timed(it))
             continue;
         lo = fmin(lo, it->median_ns);
         hi = fmax(hi, it->median_ns);
@@ -98,8 +107,8 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
     hb_text_add(&out, "%8s  %-*s%s\n", "L", CHART_WIDTH - (int)strlen(hb_str_time(hi).s) + 1,
                 hb_str_time(lo).s, hb_str_time(hi).s);
     size_t n = 0;
-    int64_t *L = lengths_of(s, group, pass, &n);
-    for (size_t i = 0; L && i < n; i++) chart_row(s, group, L[i], pass, lo, hi, &out);
+    int64_t *L = lengths_of(s, group, &v, &n);
+    for (size_t i = 0; L && i < n; i++) chart_row(s, group, L[i], &v, lo, hi, &out);
     hb_text_add(&out, "   (* two at the same place)\n\n");
     free(L);
     if (flush(&out)) hb_error_clear();       // a picture on the way is no reason to stop measuring
@@ -107,27 +116,30 @@ void hb_sweep_print_curve(const struct sweep *s, int group)
 
 // --- the tables ----------------------------------------------------------------------------------
 
-static void group_table(const struct sweep *s, int group, enum hb_pass pass, struct hb_text *out)
+static void group_table(const struct sweep *s, int group, const struct view *v, struct hb_text *out)
 {
     const struct sweep_group *g = &s->file.groups[group];
     struct hb_table t = { 0 };
     char heads[SWEEP_MAX_IMPLS * (HB_NAME_MAX + 2) + 8] = ">L";
     size_t n = 0;
-    int64_t *L = lengths_of(s, group, pass, &n);
+    int64_t *L = lengths_of(s, group, v, &n);
     bool used[SWEEP_MAX_IMPLS] = { 0 };
     for (int k = 0; k < g->n_impls; k++) {
         for (size_t i = 0; i < n; i++)
-            used[k] = used[k] || shown(at(s, group, g->impls[k], L[i], pass));
+            used[k] = used[k] || shown(at(s, group, g->impls[k], L[i], v));
         if (used[k])
             snprintf(heads + strlen(heads), sizeof heads - strlen(heads), "|>%s", g->impls[k]);
     }
     if (n) {
-        hb_text_add(out, "\n%s, pass %s: median time\n", g->title, hb_pass_str(pass));
+        bool several = hb_sweep_variants(&g->set) > 1;
+        hb_text_add(out, "\n%s, pass %s%s%s%s%s: median time\n", g->title, hb_pass_str(v->pass),
+                    several ? ", " : "", several ? hb_dtype_str(v->set.dtype) : "",
+                    several ? ", " : "", several ? hb_mode_str(v->set.mode) : "");
         hb_table_head(&t, heads);
         for (size_t i = 0; i < n; i++) {
             hb_table_cell(&t, "%lld", (long long)L[i]);
             for (int k = 0; k < g->n_impls; k++) {
-                const struct sweep_item *it = at(s, group, g->impls[k], L[i], pass);
+                const struct sweep_item *it = at(s, group, g->impls[k], L[i], v);
                 if (used[k])
                     hb_table_cell(&t, "%s", timed(it) ? hb_str_time(it->median_ns).s
                                           : it ? it->status : "");
@@ -193,7 +205,15 @@ static void sums(const struct sweep *s, struct hb_text *out)
         }
         if (n) hb_text_add(out, "%d %s  ", n, all[k]);
     }
-    hb_text_add(out, "\n");
+    double spent = 0, setup = 0, sampling = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        spent += s->items[i].elapsed_s;
+        setup += s->items[i].elapsed_s > 0 ? s->items[i].setup_s : 0;
+        sampling += s->items[i].elapsed_s > 0 ? s->items[i].sampling_s : 0;
+    }
+    hb_text_add(out, "\nprocesses: %.1f s; plans, inputs and judge %.1f s, sampling %.1f s, "
+                     "start, device and end %.1f s\n", spent, setup, sampling,
+                fmax(spent - setup - sampling, 0));
 }
 
 int hb_sweep_print_tables(const struct sweep *s)
@@ -201,7 +221,10 @@ int hb_sweep_print_tables(const struct sweep *s)
     struct hb_text out = { 0 };
     for (int g = 0; g < s->file.n_groups; g++)
         for (int p = 0; p < HB_PASS_COUNT; p++)
-            if (s->file.groups[g].set.pass[p]) group_table(s, g, (enum hb_pass)p, &out);
+            for (int k = 0; k < hb_sweep_variants(&s->file.groups[g].set); k++) {
+                struct view v = { (enum hb_pass)p, hb_sweep_variant(&s->file.groups[g].set, k) };
+                if (v.set.pass[p]) group_table(s, g, &v, &out);
+            }
     pair_table(s, &out);
     crossings(s, &out);
     sums(s, &out);

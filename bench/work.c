@@ -66,23 +66,36 @@ static double around_core(const struct hb_problem *p, const struct hb_oper_opts 
     return o->no_long ? f : f + 2 * L * (E * W + 2 * W * W + W * C);
 }
 
-// Elements that must move, whatever the method: tensors read once and written once; += reads and
-// writes.
-static double elements(const struct hb_point *pt, const struct hb_oper_opts *o)
+// Bytes of all parameters and filters, read once; `cast` ones (projections) in the signals' type,
+// the rest in float32, or float64 beside it. *n: elements.
+static double weight_bytes(const struct hb_problem *p, const struct hb_oper_opts *o, double signal,
+                           double wide, double *n)
 {
+    double D = (double)p->D, blocks = p->op == HB_HYENA ? o->order + 1 : 3;
+    *n = 0;
+    if (p->op == HB_LONGCONV) *n = D * (double)(p->L + 1);
+    if (p->op != HB_HYENA && p->op != HB_MHA) return *n * wide;
+    *n = n_params(p, o);
+    double cast = (blocks + 1) * D * (D + 1);
+    return cast * signal + (*n - cast) * wide;
+}
+
+// What must move, whatever the method: tensors read once and written once; += reads and writes.
+static double least_bytes(const struct hb_point *pt, const struct hb_oper_opts *o)
+{
+    static const double size[HB_DTYPE_COUNT] = { 4, 8, 2, 2 };
     const struct hb_problem *p = &pt->p;
     bool fwd = pt->pass != HB_PASS_BWD, bwd = pt->pass == HB_PASS_BWD || pt->pass == HB_PASS_FWDBWD;
     double X = (double)p->B * (double)p->D * (double)p->L;             // one activation
     double in = p->op == HB_ATTENTION ? 3 * X : X;  // q, k, v or u; their gradients likewise
-    double w = 0;  // read; their gradients read and written
-    if (p->op == HB_LONGCONV) w = (double)p->D * (double)(p->L + 1);
-    if (p->op == HB_HYENA || p->op == HB_MHA) w = n_params(p, o);
-    return in + w + (fwd ? X : 0) + (bwd ? X + in + 2 * w : 0);
+    double wide = p->dtype == HB_F64 ? 8 : 4, n = 0;
+    double weights = weight_bytes(p, o, size[p->dtype], wide, &n);
+    double signals = in + (fwd ? X : 0) + (bwd ? X + in : 0);
+    return signals * size[p->dtype] + weights + (bwd ? 2 * n * wide : 0);
 }
 
 struct hb_work hb_point_work(const struct hb_point *pt)
 {
-    static const double size[HB_DTYPE_COUNT] = { 4, 8, 2, 2 };
     const struct hb_problem *p = &pt->p;
     struct hb_oper_opts o = hb_oper_resolve(p);
     bool oper = p->op == HB_HYENA || p->op == HB_MHA,
@@ -97,7 +110,7 @@ struct hb_work hb_point_work(const struct hb_point *pt)
     return (struct hb_work){
         .flop = (times + again) * n_core * core.own + times * around,
         .flop_min = times * (n_core * core.least + around),
-        .bytes_min = elements(pt, &o) * size[p->dtype],
+        .bytes_min = least_bytes(pt, &o),
     };
 }
 
