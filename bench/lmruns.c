@@ -27,6 +27,12 @@ static const char *text(const json_t *e, const char *key)
     return s ? s : "";
 }
 
+static const char *text_or(const json_t *e, const char *key, const char *absent)
+{
+    const char *s = json_string_value(json_object_get(e, key));
+    return s ? s : absent;
+}
+
 // "lm:H:longconv_fftw/..." -> model "H", impl "longconv_fftw".
 static void split_name(struct hb_lm_run *r)
 {
@@ -46,6 +52,13 @@ static void fill(struct hb_lm_run *r, const struct hb_cell *c)
                             .dataset = text(e, "hb_dataset"),
                             .control = text(e, "hb_control"),
                             .positions = text(e, "hb_positions"),
+                            .device = text_or(e, "hb_device", "cpu0"),
+                            .dtype = text_or(e, "hb_dtype", "f32"),
+                            .tokenizer = text_or(e, "hb_tokenizer", "bytes"),
+                            .bits_per_byte = number(e, "hb_bits_per_byte"),
+                            .peak_bytes = number(e, "max_bytes_used"),
+                            .tokens_per_s = number(e, "hb_tokens_per_s"),
+                            .stopped_early = json_is_true(json_object_get(e, "hb_stopped_early")),
                             .L = integer(e, "hb_seq_len"),
                             .B = integer(e, "hb_batch"),
                             .D = integer(e, "hb_width"),
@@ -185,7 +198,8 @@ static bool same_tokens(double a, double b) { return a == b || (isnan(a) && isna
 bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
     return r->ok && hb_lm_ngram(r) && !strcmp(r->dataset, b->dataset) &&
-           !strcmp(r->machine, b->machine) && same_tokens(r->eval_tokens, b->eval_tokens);
+           !strcmp(r->machine, b->machine) && same_tokens(r->eval_tokens, b->eval_tokens) &&
+           !strcmp(r->tokenizer, b->tokenizer);
 }
 
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
@@ -193,7 +207,18 @@ bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
     return r->ok && r->L > 0 && !hb_lm_ngram(r) && strcmp(r->purpose, "equality") &&
            r->steps == b->steps && r->B * r->L == b->batch_tokens && r->D == b->D &&
            !strcmp(r->dataset, b->dataset) && !strcmp(r->machine, b->machine) &&
-           same_tokens(r->eval_tokens, b->eval_tokens);
+           same_tokens(r->eval_tokens, b->eval_tokens) && !strcmp(r->device, b->device) &&
+           !strcmp(r->dtype, b->dtype) && !strcmp(r->tokenizer, b->tokenizer);
+}
+
+bool hb_lm_scored_at(const struct hb_lm_run *r, size_t i, struct hb_lm_scored *out)
+{
+    const json_t *e = json_array_get(json_object_get(r->cell->entry, "hb_test_sets"), i);
+    if (!e) return false;
+    const double bytes = number(e, "bytes");
+    *out = (struct hb_lm_scored){text(e, "name"), number(e, "tokens"), isnan(bytes) ? 0 : bytes,
+                                 number(e, "nll_nats")};
+    return true;
 }
 
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out)
@@ -202,7 +227,8 @@ bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_bud
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *one = &s->run[i];
         const struct hb_lm_budget b = {machine, one->dataset, one->steps, one->B * one->L, one->D,
-                                       one->eval_tokens};
+                                       one->eval_tokens, one->device, one->dtype,
+                                       one->tokenizer};
         size_t lengths = 0, runs = 0;
         int64_t last = -1;
         if (!hb_lm_in(&s->run[i], &b)) continue;

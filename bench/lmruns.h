@@ -11,8 +11,11 @@ struct hb_lm_run {
     char model[HB_NAME_MAX];     // "A", "H", "N" ... or "bigram": what stands after "lm:"
     char impl[HB_NAME_MAX];      // implementation of the mixer, "" if none
     const char *dataset, *control, *positions, *purpose;  // "" if absent
+    const char *device, *dtype, *tokenizer;               // older records: "cpu0", "f32", "bytes"
     int64_t L, B, D, seed, params, steps;
     double nll, ppl, final_loss, train_tokens, eval_tokens, lr, floor_nll;  // NAN if absent
+    double bits_per_byte, peak_bytes, tokens_per_s;  // NAN if absent; peak: of the device's memory
+    bool stopped_early;       // the time budget ended the training
     double seconds, token_s;  // of the whole training; per token, from the median step
     bool ok;
 };
@@ -35,18 +38,23 @@ struct hb_lm_group {
 // The group that starts at run i (runs are sorted); i + n is the next one's start.
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
-// The budget that the study is about: data set, steps, tokens a step, width and held-out tokens
-// with the most lengths, then the most runs. Only runs with a length count. false: there are none.
+// The budget that the study is about: data set, steps, tokens a step, width, held-out tokens,
+// device, type and tokenizer with the most lengths, then the most runs. Only runs with a length count. false: there are none.
 struct hb_lm_budget {
     const char *machine, *dataset;
     int64_t steps, batch_tokens, D;
     double eval_tokens;          // held out
+    const char *device, *dtype, *tokenizer;
 };
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
 // What stands in the place of the mixer: the control, or the implementation.
 const char *hb_lm_run_mixer(const struct hb_lm_run *r);
 bool hb_lm_ngram(const struct hb_lm_run *r);  // counts, not a network
+// Test sets scored by the run, its data's own first; of set i name, tokens, bytes (0: no text),
+// nats a token. false: there is no such set, or an older record without a list.
+struct hb_lm_scored { const char *name; double tokens, bytes, nats; };
+bool hb_lm_scored_at(const struct hb_lm_run *r, size_t i, struct hb_lm_scored *out);
 // Counts scored on the same held-out tokens: they stand beside the budget.
 bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
 

@@ -29,7 +29,7 @@ static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b)
 {
     return !strcmp(a->model, b->model) && !strcmp(a->dataset, b->dataset) && a->L == b->L &&
            a->B == b->B && a->D == b->D && a->seed == b->seed && a->steps == b->steps &&
-           a->lr == b->lr && !strcmp(a->machine, b->machine);
+           a->lr == b->lr && !strcmp(a->dtype, b->dtype) && !strcmp(a->machine, b->machine);
 }
 
 // Runs that differ from this one in nothing but the implementation. first: the one of the main

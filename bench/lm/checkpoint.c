@@ -109,6 +109,8 @@ static bool may_differ(const char *key)
     return false;
 }
 
+static const size_t SHORT = JSON_ENCODE_ANY | JSON_REAL_PRECISION(9);
+
 static int compare(const char *path, json_t *was, json_t *is)
 {
     const char *key;
@@ -117,8 +119,8 @@ static int compare(const char *path, json_t *was, json_t *is)
         const json_t *then = json_object_get(was, key);
         if (may_differ(key) || (then && json_equal(then, now)))
             continue;
-        char *a = then ? json_dumps(then, JSON_ENCODE_ANY) : NULL,
-             *b = json_dumps(now, JSON_ENCODE_ANY);
+        char *a = then ? json_dumps(then, SHORT) : NULL,
+             *b = json_dumps(now, SHORT);
         int rc = hb_fail(HB_ERR_INPUT, "%s was trained with %s %s, this run has %s", path, key,
                          a ? a : "unset", b ? b : "another");
         free(a);

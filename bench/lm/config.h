@@ -36,8 +36,7 @@ struct hb_lm_config {
     double minutes;                      // of training, then it stops early and says so; 0: no end
     char data[HB_LM_WORD];               // a corpus (datasets/corpus.h), "markov" or "recall"
     char tokenizer[HB_LM_WORD];
-    // further corpora, separated by commas, whose test split is scored at the end: at most
-    // eval_tokens each; "none"
+    // further corpora, separated by commas, whose test splits are scored at the end, whole; "none"
     char test_data[HB_LM_WORD];
     // held-out tokens: at the end (test), at each of `evals` points (valid)
     int64_t eval_tokens, valid_tokens;

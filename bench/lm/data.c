@@ -242,9 +242,9 @@ static int64_t held_windows(const struct hb_lm_data *d, const struct hb_lm_confi
 {
     if (d->is_recall)
         return d->recall.n_test;
-    int64_t n = set == HB_SPLIT_VALID ? c->valid_tokens : c->eval_tokens;
-    if (set >= HB_SPLIT_COUNT && d->split[set].n - 1 < n)
-        n = d->split[set].n - 1;
+    const int64_t n = set == HB_SPLIT_VALID  ? c->valid_tokens
+                      : set == HB_SPLIT_TEST ? c->eval_tokens
+                                             : d->split[set].n - 1;
     return n / c->L;
 }
 

@@ -8,7 +8,7 @@
 //            nothing else.
 // Held out   the windows 0, L, 2L, ... of the first n + 1 tokens of the split, without overlap: a
 //            token is predicted from those of its window before it. With n a multiple of every L
-//            compared, all of them predict the same tokens.
+//            compared, all of them predict the same tokens. Of the sets in test_data: all windows.
 #ifndef HB_LM_DATA_H
 #define HB_LM_DATA_H
 
