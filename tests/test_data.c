@@ -1,8 +1,10 @@
 // test_data.c: the data sets: known entropies, the published task's facts, counts, the Bible.
+#include "../datasets/bpe.h"
 #include "../datasets/corpus.h"
 #include "../datasets/markov.h"
 #include "../datasets/ngram.h"
 #include "../datasets/recall.h"
+#include "../impls/core/rng.h"
 #include "tests.h"
 
 // The default source of the language-model runs: second order over four symbols.
@@ -127,4 +129,153 @@ Test(corpus, bible)
     struct hb_tokens t = {0};
     cr_expect_eq(hb_corpus_load(hb_host(), &dirs, "no-such-set", HB_SPLIT_TRAIN, &t), HB_ERR_INPUT);
     cr_expect(strstr(hb_error(), "no-such-set"), "%s", hb_error());
+}
+
+// --- byte-pair encoding --------------------------------------------------------------------------
+
+// encoder.json with the 256 bytes at their own number and `more` behind them; byte b is written as
+// GPT-2 does.
+static void alphabet_json(char *to, const char *more)
+{
+    char *at = to + sprintf(to, "{");
+    for (int b = 0, k = 0; b < 256; b++) {
+        const bool plain = (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || b >= 174;
+        at += sprintf(at, "%s\"\\u%04x\": %d", b ? ", " : "", plain ? b : 256 + k++, b);
+    }
+    sprintf(at, "%s}", more);
+}
+
+static struct hb_bpe *tiny(const char *more, const char *merges)
+{
+    static char json[8192];
+    struct hb_bpe *b;
+    alphabet_json(json, more);
+    cr_assert_eq(hb_bpe_make(hb_host(), json, strlen(json), merges, strlen(merges), &b), HB_OK,
+                 "%s", hb_error());
+    return b;
+}
+
+static void expect_ids(struct hb_bpe *b, const char *text, size_t n, const uint16_t *want,
+                       size_t n_want)
+{
+    uint16_t *ids;
+    int64_t k;
+    uint8_t back[512];
+    cr_assert_eq(hb_bpe_encode(b, (const uint8_t *)text, (int64_t)n, &ids, &k), HB_OK, "%s",
+                 hb_error());
+    cr_expect(k == (int64_t)n_want && !memcmp(ids, want, n_want * sizeof *want),
+              "'%s': %lld ids, expected %zu", text, (long long)k, n_want);
+    cr_assert(hb_bpe_decode(b, ids, k, NULL) == (int64_t)n && n <= sizeof back);
+    hb_bpe_decode(b, ids, k, back);
+    cr_expect_arr_eq(back, text, n);
+    free(ids);
+}
+#define IDS(b, text, ...)                                                                          \
+    expect_ids(b, text, sizeof text - 1, (const uint16_t[]){__VA_ARGS__},                          \
+               sizeof(uint16_t[]){__VA_ARGS__} / sizeof(uint16_t))
+
+// Ranks decide, not places; words are cut before anything is joined.
+Test(bpe, merges_by_rank)
+{
+    start();
+    struct hb_bpe *b = tiny(", \"bc\": 256, \"ab\": 257, \"abc\": 258, \"\\u0120a\": 259, "
+                            "\"aa\": 260", "#version: 0.2\nb c\na b\nab c\n\u0120 a\na a\n");
+    cr_expect_eq(hb_bpe_vocab(b), 261);
+    IDS(b, "abc", 'a', 256);                 // b c comes before a b, and then nothing joins a, bc
+    IDS(b, "ab", 257);
+    IDS(b, "abbc", 257, 256);
+    IDS(b, "aaa", 260, 'a');                 // from the left
+    IDS(b, " a a  a", 259, 259, ' ', 259);   // a space belongs to the word behind it
+    IDS(b, "b c", 'b', ' ', 'c');            // no merge across words
+    IDS(b, "a\n\nb", 'a', '\n', '\n', 'b');
+    IDS(b, "a\377\300\200b", 'a', 0xff, 0xc0, 0x80, 'b');      // not UTF-8
+    hb_bpe_free(b);
+}
+
+Test(bpe, bad_files_are_named)
+{
+    start();
+    static char json[8192];
+    struct hb_bpe *b;
+    static const struct { const char *more, *merges, *what; } cases[] = {
+        {", \"bc\": 256", "b c\nb d\n", "vocab.bpe:2"},
+        {", \"bc\": 256", "bc\n", "vocab.bpe:1"},
+        {", \"bc\": 255", "b c\n", "twice"},
+        {", \"bc\": 700", "b c\n", "below the number"},
+        {", \"\\u4e00\": 256", "b c\n", "stands for no byte"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        alphabet_json(json, cases[i].more);
+        cr_expect_eq(hb_bpe_make(hb_host(), json, strlen(json), cases[i].merges,
+                                 strlen(cases[i].merges), &b), HB_ERR_INPUT);
+        cr_expect(strstr(hb_error(), cases[i].what), "%s: %s", cases[i].what, hb_error());
+        hb_error_clear();
+    }
+    cr_expect_eq(hb_bpe_make(hb_host(), "{}", 2, "", 0, &b), HB_ERR_INPUT);
+}
+
+// The published vocabulary. The ids are tiktoken's (0.14.0), from the same two files.
+Test(bpe, gpt2)
+{
+    start();
+    static const struct { const char *text; size_t n; uint16_t ids[32]; } vectors[] = {
+        {"Hello world", 2,
+         {15496, 995}},
+        {"Hello, world!", 4,
+         {15496, 11, 995, 0}},
+        {"I'll say they've won't; we're he's it'd I'm DON'T 'S", 21,
+         {40, 1183, 910, 484, 1053, 1839, 470, 26, 356, 821, 339, 338, 340, 1549, 314, 1101,
+          23917, 6, 51, 705, 50}},
+        {"  two  spaces\012\012\011tab \012 end  ", 12,
+         {220, 734, 220, 9029, 628, 197, 8658, 220, 198, 886, 220, 220}},
+        {"1234567 3.14159 \357\274\222\357\274\220\357\274\222\357\274\224 \302\275", 20,
+         {10163, 2231, 3134, 513, 13, 1415, 19707, 27332, 120, 240, 171, 120, 238, 171, 120,
+          240, 171, 120, 242, 25208}},
+        {"na\303\257ve caf\303\251 \342\200\224 \342\200\234quoted\342\200\235 \342\200\246 "
+         "\342\202\2545", 13,
+         {2616, 38776, 40304, 851, 564, 250, 421, 5191, 447, 251, 3926, 10432, 20}},
+        {"\346\227\245\346\234\254\350\252\236\343\201\256\343\203\206\343\202\255\343\202\271"
+         "\343\203\210", 10,
+         {33768, 98, 17312, 105, 45739, 252, 5641, 24336, 25084, 43302}},
+        {"\320\237\321\200\320\270\320\262\320\265\321\202, \320\274\320\270\321\200! \327\242"
+         "\327\221\327\250\327\231\327\252 \330\247\331\204\330\271\330\261\330\250\331\212"
+         "\330\251", 25,
+         {140, 253, 21169, 18849, 38857, 16843, 20375, 11, 12466, 120, 18849, 21169, 0, 14360,
+          95, 49603, 37778, 33951, 103, 28981, 44690, 26897, 39848, 22654, 45632}},
+        {"\360\237\231\202\360\237\244\267\360\237\217\275\342\200\215\342\231\200\357\270\217"
+         " emoji", 14,
+         {8582, 25081, 8582, 97, 115, 8582, 237, 121, 447, 235, 17992, 222, 37929, 44805}},
+        {"a\302\240b\343\200\200c\342\200\250d\302\205e\341\240\216f", 16,
+         {64, 1849, 65, 5099, 222, 66, 447, 101, 67, 126, 227, 68, 157, 254, 236, 69}},
+        {"<|endoftext|>", 7,
+         {27, 91, 437, 1659, 5239, 91, 29}},
+        {"e\314\201\340\244\203x", 6,
+         {68, 136, 223, 11976, 225, 87}},
+        {" = Robert Boulter = \012 Robert Boulter is an English film , television @-@ based <u"
+         "nk>", 25,
+         {796, 5199, 347, 2852, 353, 796, 220, 198, 5199, 347, 2852, 353, 318, 281, 3594, 2646,
+          837, 5581, 2488, 12, 31, 1912, 1279, 2954, 29}}};
+    char manifest[4200], cache[4200];
+    snprintf(manifest, sizeof manifest, "%s/datasets/manifest", hb_root_dir());
+    snprintf(cache, sizeof cache, "%s/build/datasets", hb_root_dir());
+    const struct hb_data_dirs dirs = {manifest, cache};
+    struct hb_bpe *b;
+    int rc = hb_bpe_open(hb_host(), &dirs, &b);
+    if (rc == HB_ERR_MISSING)
+        cr_skip_test("the set gpt2-bpe is not here (make datasets SETS=gpt2-bpe)");
+    cr_assert_eq(rc, HB_OK, "%s", hb_error());
+    cr_expect_eq(hb_bpe_vocab(b), 50257);
+    for (int pass = 0; pass < 2; pass++)                 // the second one from the words kept
+        for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++)
+            expect_ids(b, vectors[i].text, strlen(vectors[i].text), vectors[i].ids, vectors[i].n);
+    uint8_t noise[4096], back[4096];
+    uint16_t *ids;
+    int64_t k;
+    for (size_t i = 0; i < sizeof noise; i++)
+        noise[i] = (uint8_t)hb_rng_below(5, 1, i, 256);
+    cr_assert_eq(hb_bpe_encode(b, noise, sizeof noise, &ids, &k), HB_OK);
+    cr_assert_eq(hb_bpe_decode(b, ids, k, NULL), (int64_t)sizeof noise);
+    hb_bpe_decode(b, ids, k, back);
+    cr_expect_arr_eq(back, noise, sizeof noise, "any bytes come back");
+    free(ids);
+    hb_bpe_free(b);
 }
