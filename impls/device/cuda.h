@@ -1,6 +1,6 @@
-// cuda.h: what the files of the CUDA device share. cuda.cu opens the device and has the table,
-// memory, sums and casts; cuda_gemm.cu, cuda_filter.cu, cuda_time.cu, cuda_nn.cu and cuda_seq.cu
-// have the rest by topic. The contract of each primitive is in core/device.h.
+// cuda.h: what the files of the CUDA device share. cuda.cu opens the device and has the table and
+// the memory; the others have the primitives by topic, as below. The contract of each primitive is
+// in core/device.h.
 #ifndef HB_DEVICE_CUDA_H
 #define HB_DEVICE_CUDA_H
 
@@ -45,7 +45,9 @@ void *cuda_alloc(const struct hb_device *d, size_t bytes);
 void *cuda_alloc_quietly(size_t bytes);
 void cuda_free(const struct hb_device *d, void *p);
 
-// --- cuda.cu -------------------------------------------------------------------------------------
+// --- cuda_cast.cu --------------------------------------------------------------------------------
+int cuda_cast_open(void);
+void cuda_cast_close(void);
 void cuda_cast(void *dst, enum hb_dtype to, const void *src, enum hb_dtype from, int64_t n,
                void *s);
 int cuda_sumsq(const struct hb_device *d, double *out_host, const float *x, int64_t n, void *s);

@@ -1,18 +1,18 @@
 // cuda_gemm.cu: gemm of the CUDA device by cuBLASLt.
 //     x = alpha op(A) op(B) + beta C + bias;  D = x, or gelu(x) with x kept, or x gelu'(dgelu)
 // Method    row-major as the transposed column-major product: D' = op(B)' op(A)'. Bias and GELU go
-//           into cuBLASLt's epilogue. Where it has none (GELU in float32, whose tanh it rounds; rows
-//           that are not a multiple of 8; odd alignments) the product is followed by a kernel of
-//           ours, and where it has no algorithm at all (k = 0 too) the product is ours as well.
+//           into cuBLASLt's epilogue. Where it has none (GELU in float32, for its tanh;
+//           rows that are not a multiple of 8; odd alignments) the product is followed by a kernel
+//           of ours, and where it has no algorithm at all (k = 0 too) the product is ours as well.
 //           Which way is decided once per shape and kept.
 // Plans     a hash table over everything that the choice depends on, alignments too; the first of
-//           the heuristic's answers, no timing. Nothing in it allocates or waits: a first use inside
-//           a capture is fine.
+//           the heuristic's answers, no timing. Nothing in it allocates or waits: a first use
+//           inside a capture is fine.
 // Order     reductions over a split k go through float32 partial sums in the workspace, added in a
 //           step of their own; the in-place scheme is not allowed. The same call gives the same
 //           bits.
-// Accuracy  float32 is float32 (no TF32); 16-bit types are summed in float32 and rounded once, twice
-//           where an own kernel follows.
+// Accuracy  float32 is float32 (no TF32); 16-bit types are summed in float32 and rounded once,
+//           twice where an own kernel follows.
 // Source    cuBLASLt 13.
 #include <string.h>
 
@@ -339,9 +339,9 @@ static void finish(const struct hb_gemm *g, struct hb_on on, bool bias)
 
 // --- gemm ----------------------------------------------------------------------------------------
 
-// What cuBLASLt's epilogue may take over. It rounds tanh to 11 bits, so float32 keeps its GELU here;
-// it wants the kept matrix's rows at multiples of 8; a bias has the output's type; a bias before a
-// GELU's slope it does not know.
+// What cuBLASLt's epilogue may take over. Its tanh need not be float32's, so float32 keeps its GELU
+// here; it wants the kept matrix's rows at multiples of 8; a bias has the output's type; a bias
+// before a GELU's slope it does not know.
 static int fusible(const struct hb_gemm *g, enum hb_dtype t)
 {
     bool act = g->gelu_in || g->dgelu, out_like_in = t == HB_F32 || !g->out_f32;
