@@ -1,4 +1,7 @@
 // test_lm.c: the language model: parameter counts, gradients, repeatability, exchange of parts.
+#include <unistd.h>
+
+#include "../bench/lm/checkpoint.h"
 #include "../bench/lm/data.h"
 #include "../bench/lm/model.h"
 #include "../impls/core/rng.h"
@@ -277,4 +280,135 @@ Test(lm, names_differ)
         hb_lm_name(&c, name, sizeof name);
         cr_expect(strcmp(name, usual), "%s: %s", words[i], name);
     }
+}
+
+// --- parts of a batch, checkpoints, devices ------------------------------------------------------
+
+// Gradients over parts are those of the whole: the same sums in another order.
+Test(lm, parts_of_a_batch_add_up)
+{
+    start();
+    int32_t in[BATCH * L], target[BATCH * L];
+    tokens(in, target);
+    static const char *const mixers[] = {"pattern=H", "pattern=A"};
+    for (int k = 0; k < 2; k++) {
+#define PART(n) CONFIG(mixers[k], "D=16", "layers=2", "heads=2", "L=24", "batch_tokens=48", n, \
+                       "planning=estimate", "eval_tokens=48", "valid_tokens=48")
+        struct hb_lm_config c[2] = {PART("micro_batch_tokens=0"), PART("micro_batch_tokens=24")};
+        struct hb_lm *m[2];
+        double nll[2], held[2], off = 0, size = 0;
+        for (int i = 0; i < 2; i++) {
+            cr_assert_eq(hb_lm_create(&c[i], V, &m[i], NULL), HB_OK, "%s", hb_error());
+            cr_assert_eq(hb_lm_loss(m[i], in, target, &held[i], NULL), HB_OK);
+            cr_assert_eq(hb_lm_gradient(m[i], in, target, &nll[i]), HB_OK);
+        }
+        const int64_t n = hb_lm_table_of(m[0])->floats;
+        for (int64_t i = 0; i < n; i++) {
+            const double g = hb_lm_grads(m[0])[i], d = hb_lm_grads(m[1])[i] - g;
+            off += d * d;
+            size += g * g;
+        }
+        cr_expect(fabs(nll[0] - nll[1]) <= 1e-6 && fabs(nll[0] - held[1]) <= 1e-6, "%g %g %g",
+                  nll[0], nll[1], held[1]);
+        cr_expect(sqrt(off) <= 2e-6 * sqrt(size), "%s: relative difference %g", mixers[k],
+                  sqrt(off / size));
+        hb_lm_destroy(m[0]);
+        hb_lm_destroy(m[1]);
+    }
+}
+
+static void train(const struct hb_lm_config *c, const struct hb_lm_opts *o, struct hb_lm_result *r)
+{
+    cr_assert_eq(hb_lm_train(c, o, r), HB_OK, "%s", hb_error());
+}
+
+// The first `n` steps, and a checkpoint of them.
+static void first_steps(const struct hb_lm_config *c, const char *path, int64_t n)
+{
+    struct hb_lm_data d;
+    struct hb_lm *m;
+    int32_t in[480], target[480];
+    double loss[64], ns[64] = {0};
+    cr_assert_eq(hb_lm_data_open(c, &d), HB_OK, "%s", hb_error());
+    cr_assert_eq(hb_lm_create(c, d.rows, &m, NULL), HB_OK, "%s", hb_error());
+    for (int64_t s = 0; s < n; s++) {
+        hb_lm_data_train(&d, c, s, in, target);
+        cr_assert_eq(hb_lm_gradient(m, in, target, &loss[s]), HB_OK);
+        cr_assert_eq(hb_lm_update(m, hb_lm_rate(c, s), s + 1, NULL), HB_OK);
+    }
+    struct hb_lm_result r = {.steps = hb_lm_steps(c), .loss = loss, .step_ns = ns};
+    memcpy(r.sha256, d.sha256, sizeof r.sha256);
+    cr_assert_eq(hb_lm_checkpoint_write(path, c, m, &r, n), HB_OK, "%s", hb_error());
+    hb_lm_destroy(m);
+    hb_lm_data_close(&d);
+}
+
+Test(lm, a_resumed_run_is_the_same_run, .timeout = 120)
+{
+    start();
+    enum { STEPS = 50 };
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/hb-checkpoint-%d.safetensors", (int)getpid());
+#define RUN(...) MARKOV("L=48", "tokens=24000", "D=16", "layers=2", "heads=2", "emb_dim=5", \
+                        "filter_width=8", "evals=0", "planning=estimate", __VA_ARGS__)
+    static const char *const mixers[] = {"pattern=H", "pattern=A"};
+    for (int k = 0; k < 2; k++) {
+        struct hb_lm_config c = RUN(mixers[k]), other = RUN(mixers[k], "lr=0.001");
+        const struct hb_lm_opts whole = {.quiet = true}, rest = {.quiet = true, .resume_from = path};
+        struct hb_lm_result a, b;
+        cr_assert_eq(hb_lm_steps(&c), STEPS);
+        train(&c, &whole, &a);
+        first_steps(&c, path, STEPS / 2);
+        train(&c, &rest, &b);
+        cr_expect(b.resumed_at == STEPS / 2 && b.steps == STEPS);
+        cr_expect_arr_eq(b.loss, a.loss, STEPS * sizeof *a.loss);
+        cr_expect(b.test_nats == a.test_nats, "%.17g, %.17g", b.test_nats, a.test_nats);
+        hb_lm_result_free(&a);
+        hb_lm_result_free(&b);
+        cr_expect_eq(hb_lm_train(&other, &rest, &b), HB_ERR_INPUT);
+        cr_expect(strstr(hb_error(), "trained with lr 0.004, this run has 0.001"), "%s",
+                  hb_error());
+        hb_error_clear();
+    }
+    unlink(path);
+}
+
+// A budget of (nearly) no time: one step, evaluated all the same.
+Test(lm, out_of_time)
+{
+    start();
+    struct hb_lm_config c = RUN("pattern=N", "minutes=1e-9", "evals=3");
+    struct hb_lm_result r;
+    train(&c, &(struct hb_lm_opts){.quiet = true}, &r);
+    cr_expect(r.steps == 1 && r.planned_steps == 50 && r.n_eval == 2 && r.eval[1].step == 1);
+    cr_expect(isfinite(r.test_nats) && r.train_tokens == 480);
+    hb_lm_result_free(&r);
+}
+
+Test(lm, the_device_follows_the_implementations)
+{
+    start();
+    struct hb_lm_config c = CONFIG("pattern=A");
+    cr_expect_str_eq(c.device, "cpu0");
+    cr_expect_str_eq(c.attention, "attention_flash");
+    c = CONFIG("pattern=AH", "layers=2", "longconv=longconv_cufft_cuda", "dtype=bf16");
+    cr_expect_str_eq(c.device, "cuda0");
+    cr_expect_str_eq(c.attention, "attention_cudnn_cuda");
+    c = CONFIG("pattern=N", "device=cuda0");
+    cr_expect_str_eq(c.longconv, "longconv_cufft_cuda");
+    static const char *const wrong[][2] = {
+        {"device=cpu0", "longconv=longconv_cufft_cuda"}, {"device=gpu", "L=256"},
+        {"dtype=f64", "L=256"},                          {"dtype=half", "L=256"},
+        {"tokenizer=gpt2", "data=ecoli"},                {"test_data=wikitext-2,nothing", "L=256"},
+        {"test_data=ecoli", "L=256"},                    {"micro_batch_tokens=1000", "L=256"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        hb_lm_config_default(&c);
+        for (int k = 0; k < 2; k++)
+            cr_assert_eq(hb_lm_config_word(&c, wrong[i][k]), HB_OK, "%s", hb_error());
+        cr_expect_eq(hb_lm_config_finish(&c), HB_ERR_INPUT, "%s %s", wrong[i][0], wrong[i][1]);
+        hb_error_clear();
+    }
+    c = CONFIG("pattern=N", "dtype=bf16");                  // the CPU computes in float32
+    struct hb_lm *m;
+    cr_expect_eq(hb_lm_create(&c, V, &m, NULL), HB_ERR_REFUSED);
 }
