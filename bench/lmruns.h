@@ -39,7 +39,8 @@ struct hb_lm_group {
 struct hb_lm_group hb_lm_group_at(const struct hb_lm_set *s, size_t i);
 
 // The budget that the study is about: data set, steps, tokens a step, width, held-out tokens,
-// device, type and tokenizer with the most lengths, then the most runs. Only runs with a length count. false: there are none.
+// device, type and tokenizer with the most lengths, then the most runs. Only runs with a length
+// count. false: there are none.
 struct hb_lm_budget {
     const char *machine, *dataset;
     int64_t steps, batch_tokens, D;

@@ -86,7 +86,10 @@ static bool mark(uint8_t *class_of, pcre2_code *code, pcre2_match_data *found, c
                  size_t n)
 {
     int groups;
-    for (size_t at = 0; (groups = pcre2_match(code, all, n, at, PCRE2_NO_UTF_CHECK, found, NULL)) > 0;) {
+    for (size_t at = 0;;) {
+        groups = pcre2_match(code, all, n, at, PCRE2_NO_UTF_CHECK, found, NULL);
+        if (groups <= 0)
+            return groups == PCRE2_ERROR_NOMATCH;
         const PCRE2_SIZE *range = pcre2_get_ovector_pointer(found);
         for (size_t i = range[0]; i < range[1];) {
             int len;
@@ -96,7 +99,6 @@ static bool mark(uint8_t *class_of, pcre2_code *code, pcre2_match_data *found, c
         }
         at = range[1];
     }
-    return groups == PCRE2_ERROR_NOMATCH;
 }
 
 // Unicode's White_Space; PCRE2's own \s has U+180E besides.

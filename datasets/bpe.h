@@ -15,7 +15,8 @@ struct hb_bpe;
 
 // The data set gpt2-bpe (encoder.json, vocab.bpe). HB_ERR_MISSING: not fetched.
 int hb_bpe_open(const struct hb_host *host, const struct hb_data_dirs *dirs, struct hb_bpe **out);
-// The same from memory: encoder.json and vocab.bpe in GPT-2's form. HB_ERR_INPUT says what is wrong.
+// The same from memory: encoder.json and vocab.bpe in GPT-2's form. HB_ERR_INPUT says what is
+// wrong.
 int hb_bpe_make(const struct hb_host *host, const char *encoder, size_t n_encoder,
                 const char *merges, size_t n_merges, struct hb_bpe **out);
 void hb_bpe_free(struct hb_bpe *b);                  // safe on NULL

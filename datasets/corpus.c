@@ -142,7 +142,8 @@ static const struct corpus {
     const char *file;
 } sets[] = {
     {"bible", {"bible", "bible", "bible"}, BYTES, read_bible, NULL},
-    {"wikitext-2", {"wikitext-2.train", "wikitext-2.valid", "wikitext-2.test"}, BYTES, read_all, NULL},
+    {"wikitext-2", {"wikitext-2.train", "wikitext-2.valid", "wikitext-2.test"}, BYTES, read_all,
+     NULL},
     {"wikitext-103", {NULL, "wikitext-103.valid", "wikitext-103.test"}, BYTES, read_all, NULL},
 #define ENWIKI {"enwiki2015", "enwiki2015", "enwiki2015"}, BYTES, read_articles
     {"enwiki2015", ENWIKI, NULL},

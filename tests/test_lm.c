@@ -354,7 +354,8 @@ Test(lm, a_resumed_run_is_the_same_run, .timeout = 120)
     static const char *const mixers[] = {"pattern=H", "pattern=A"};
     for (int k = 0; k < 2; k++) {
         struct hb_lm_config c = RUN(mixers[k]), other = RUN(mixers[k], "lr=0.001");
-        const struct hb_lm_opts whole = {.quiet = true}, rest = {.quiet = true, .resume_from = path};
+        const struct hb_lm_opts whole = {.quiet = true},
+                                rest = {.quiet = true, .resume_from = path};
         struct hb_lm_result a, b;
         cr_assert_eq(hb_lm_steps(&c), STEPS);
         train(&c, &whole, &a);

@@ -31,7 +31,8 @@ static void add_rows(struct writing *w, const struct hb_lm_table *tab, enum hb_l
     }
 }
 
-static void add_run(struct writing *w, const char *name, const double *x, int64_t n, int64_t columns)
+static void add_run(struct writing *w, const char *name, const double *x, int64_t n,
+                    int64_t columns)
 {
     w->t[w->n++] = (struct hb_st_tensor){.name = name, .rank = columns > 1 ? 2 : 1,
                                          .shape = {n, columns}, .n = n * columns, .f64 = true,

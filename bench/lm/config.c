@@ -17,12 +17,14 @@ struct key { const char *name; enum kind kind; size_t at; double lo, hi; };
 
 #define ROW(name, kind, lo, hi) {#name, kind, offsetof(struct hb_lm_config, name), lo, hi}
 static const struct key keys[] = {
-    ROW(device, WORD, 0, 0), ROW(dtype, WORD, 0, 0), ROW(pattern, WORD, 0, 0), ROW(longconv, WORD, 0, 0), ROW(attention, WORD, 0, 0),
+    ROW(device, WORD, 0, 0), ROW(dtype, WORD, 0, 0), ROW(pattern, WORD, 0, 0),
+    ROW(longconv, WORD, 0, 0), ROW(attention, WORD, 0, 0),
     ROW(positions, WORD, 0, 0), ROW(purpose, WORD, 0, 0), ROW(D, INT, 1, 1 << 16),
     ROW(layers, INT, 1, HB_LM_MAX_LAYERS), ROW(heads, INT, 0, 1 << 12), ROW(ffn, INT, 0, 1 << 18),
     ROW(L, INT, 2, 1 << 24), ROW(batch_tokens, INT, 2, 1 << 28), ROW(tokens, INT, 2, 1e12),
     ROW(micro_batch_tokens, INT, 0, 1 << 28), ROW(minutes, REAL, 0, 1e5), ROW(data, WORD, 0, 0),
-    ROW(tokenizer, WORD, 0, 0), ROW(test_data, WORD, 0, 0), ROW(eval_tokens, INT, 1, 1e10), ROW(valid_tokens, INT, 1, 1e10),
+    ROW(tokenizer, WORD, 0, 0), ROW(test_data, WORD, 0, 0),
+    ROW(eval_tokens, INT, 1, 1e10), ROW(valid_tokens, INT, 1, 1e10),
     ROW(evals, INT, 0, 1000), ROW(seed, INT, 0, 9007199254740992.0),
     ROW(data_seed, INT, 0, 9007199254740992.0), ROW(source_seed, INT, 0, 9007199254740992.0),
     ROW(lr, REAL, 0, 10), ROW(warmup, REAL, 0, 1), ROW(lr_final, REAL, 0, 1),

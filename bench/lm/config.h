@@ -8,8 +8,8 @@
 // or one of the words bigram, trigram: counts instead of a network.
 // Positions  "auto" is rotary inside A and C and nothing elsewhere; "learned" adds a table (L,D) to
 //            the embedding and turns rotary off; "none" and "rotary" as they say.
-// Device     "auto" follows the implementations: cuda0 if one that is used ends in _cuda, else cpu0;
-//            an implementation that is "auto" follows the device (and the dtype).
+// Device     "auto" follows the implementations: cuda0 if one that is used ends in _cuda, else
+//            cpu0; an implementation that is "auto" follows the device (and the dtype).
 // Tokens     `tokenizer` bytes (a DNA set: its letters) or gpt2 (datasets/bpe.h), for corpora of
 //            text. A budget in tokens is one in tokens of that kind.
 // Seeds      `seed` draws the first parameters, `data_seed` the order of the batches (0: the same

@@ -20,7 +20,7 @@ static void find_dirs(struct dirs *x)
     x->d = (struct hb_data_dirs){x->manifest, x->cache};
 }
 
-// --- encoded text, kept ---------------------------------------------------------------------------
+// --- encoded text, kept --------------------------------------------------------------------------
 // A file is HEAD bytes of text (what it is made from, how many tokens, their sum), then the ids.
 
 enum { HEAD = 256 };

@@ -386,7 +386,7 @@ static int backward_layer(struct hb_lm *m, int i)
     const int64_t R = m->R, D = m->D, F = m->F;
     d->bias_bwd(grd(m, w->fc2 + 1), m->dx, R, D, m->on);
     weight_gemm(m, grd(m, w->fc2), m->dx, l->g, D, F);
-    input_gemm(m, m->dwide, m->dx, par(m, w->fc2), D, F, l->f);              // df = (dx Wb) gelu'(f)
+    input_gemm(m, m->dwide, m->dx, par(m, w->fc2), D, F, l->f);             // df = (dx Wb) gelu'(f)
     d->bias_bwd(grd(m, w->fc1 + 1), m->dwide, R, F, m->on);
     weight_gemm(m, grd(m, w->fc1), m->dwide, l->ln2, F, D);
     input_gemm(m, m->dtmp, m->dwide, par(m, w->fc1), F, D, NULL);                    // dLN2 = df Wa
