@@ -95,7 +95,8 @@ static struct cg_tensor signal(const struct state *st, struct cudnn_graph *g, co
 static struct cg_tensor scores(const struct state *st, struct cudnn_graph *g, const char *step,
                                cudnnDataType_t type)
 {
-    const int64_t L = st->L, dim[4] = { st->B, st->H, L, L }, stride[4] = { st->H * L * L, L * L, L, 1 };
+    const int64_t L = st->L, dim[4] = { st->B, st->H, L, L };
+    const int64_t stride[4] = { st->H * L * L, L * L, L, 1 };
     return cg_tensor(g, step, CG_VIRTUAL, 0, type, dim, stride);
 }
 
@@ -136,7 +137,8 @@ static struct cg_tensor select(struct cudnn_graph *g, const char *step, const st
                                const struct cg_tensor *masked, const struct cg_tensor *where)
 {
     const struct cg_tensor y = cg_like(g, step, CUDNN_DATA_FLOAT, s);
-    cg_pointwise(g, step, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, s, masked, where, &y, -1);
+    cg_pointwise(g, step, CUDNN_POINTWISE_BINARY_SELECT, CUDNN_DATA_FLOAT, s, masked, where, &y,
+                 -1);
     return y;
 }
 
@@ -146,7 +148,7 @@ static struct cg_tensor causal(struct cudnn_graph *g, const struct cg_tensor *s,
 {
     const struct cg_tensor row = number(g, "causal row", s, 2, CUDNN_DATA_FLOAT);
     const struct cg_tensor col = number(g, "causal column", s, 3, CUDNN_DATA_FLOAT);
-    const struct cg_tensor in = boolean(g, "causal row >= column", CUDNN_POINTWISE_CMP_GE, &row, &col);
+    const struct cg_tensor in = boolean(g, "row >= column", CUDNN_POINTWISE_CMP_GE, &row, &col);
     return select(g, "causal mask", s, masked, &in);
 }
 
@@ -157,9 +159,8 @@ static struct cg_tensor within(struct cudnn_graph *g, const struct cg_tensor *s,
 {
     const struct cg_tensor row = number(g, "padding row", s, 2, CUDNN_DATA_INT32);
     const struct cg_tensor col = number(g, "padding column", s, 3, CUDNN_DATA_INT32);
-    const struct cg_tensor a = boolean(g, "padding row < length", CUDNN_POINTWISE_CMP_LT, &row, len_q);
-    const struct cg_tensor b = boolean(g, "padding column < length", CUDNN_POINTWISE_CMP_LT, &col,
-                                       len_k);
+    const struct cg_tensor a = boolean(g, "row < length", CUDNN_POINTWISE_CMP_LT, &row, len_q);
+    const struct cg_tensor b = boolean(g, "column < length", CUDNN_POINTWISE_CMP_LT, &col, len_k);
     const struct cg_tensor in = boolean(g, "padding and", CUDNN_POINTWISE_LOGICAL_AND, &a, &b);
     return select(g, "padding mask", s, masked, &in);
 }
@@ -189,7 +190,8 @@ static void forward_graph(const struct state *st, struct cudnn_graph *g, const s
     const struct cg_tensor log_z = apply(g, "log", CUDNN_POINTWISE_LOG, &z, NULL);
     const struct cg_tensor lse = rows(st, g, "statistics", stats ? CG_REAL_TENSOR : CG_VIRTUAL,
                                       T_STATS);   // never left out: else no engine knows the graph
-    cg_pointwise(g, "statistics", CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, &m, &log_z, NULL, &lse, -1);
+    cg_pointwise(g, "statistics", CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, &m, &log_z, NULL, &lse,
+                 -1);
     const struct cg_tensor w = scores(st, g, "probabilities", st->type);
     cg_pointwise(g, "probabilities", CUDNN_POINTWISE_DIV, CUDNN_DATA_FLOAT, &e, &z, NULL, &w, -1);
     cg_matmul(g, "w v", &w, &v, &y, NULL, NULL, NULL);
@@ -216,15 +218,16 @@ static void backward_graph(const struct state *st, struct cudnn_graph *g, const 
     const struct cg_tensor *nq = NULL, *nk = NULL;
     if (st->padded) {
         const int64_t dim[4] = { B, 1, 1, 1 }, stride[4] = { 1, 1, 1, 1 };
-        len_q = cg_tensor(g, "lengths of q", CG_REAL_TENSOR, T_LEN_Q, CUDNN_DATA_INT32, dim, stride);
-        len_k = cg_tensor(g, "lengths of k", CG_REAL_TENSOR, T_LEN_K, CUDNN_DATA_INT32, dim, stride);
+        len_q = cg_tensor(g, "length of q", CG_REAL_TENSOR, T_LEN_Q, CUDNN_DATA_INT32, dim, stride);
+        len_k = cg_tensor(g, "length of k", CG_REAL_TENSOR, T_LEN_K, CUDNN_DATA_INT32, dim, stride);
         nq = &len_q;
         nk = &len_k;
     }
 
     // delta; the product by one stands where a dropout factor would
     const int64_t pdim[4] = { B, H, L, P }, pstride[4] = { H * L * P, L * P, H * P, 1 };
-    const struct cg_tensor dyy = cg_tensor(g, "dy y", CG_VIRTUAL, 0, CUDNN_DATA_FLOAT, pdim, pstride);
+    const struct cg_tensor dyy = cg_tensor(g, "dy y", CG_VIRTUAL, 0, CUDNN_DATA_FLOAT, pdim,
+                                           pstride);
     cg_pointwise(g, "dy y", CUDNN_POINTWISE_MUL, CUDNN_DATA_FLOAT, &dy, &y, NULL, &dyy, -1);
     const struct cg_tensor sum = rows(st, g, "sum dy y", CG_VIRTUAL, 0);
     cg_reduce(g, "sum dy y", CUDNN_REDUCE_TENSOR_ADD, &dyy, &sum);
@@ -341,7 +344,8 @@ static int allocate(struct state *st, const struct hb_problem *p)
     for (int64_t i = 0; i < 2 * st->B; i++)
         len[i] = (int32_t)st->L;
     st->lengths = (int32_t *)dev->alloc(dev, bytes);
-    const int rc = st->lengths ? dev->upload(dev, st->lengths, len, bytes, dev->stream) : HB_ERR_OOM;
+    const int rc = !st->lengths ? HB_ERR_OOM
+                   : dev->upload(dev, st->lengths, len, bytes, dev->stream);
     st->host->free(st->host, len);
     return rc;
 }

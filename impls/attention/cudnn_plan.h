@@ -32,7 +32,8 @@ static inline const char *cudnn_open(struct cudnn_lib *c, char *buf, size_t cap)
 {
     c->so = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!c->so) {
-        snprintf(buf, cap, "cuDNN 9 not found (%s); put its folder into LD_LIBRARY_PATH", dlerror());
+        snprintf(buf, cap, "cuDNN 9 not found (%s); put its folder into LD_LIBRARY_PATH",
+                 dlerror());
         return buf;
     }
     const char *missing = NULL;
@@ -190,8 +191,8 @@ static inline struct cg_tensor cg_value(struct cudnn_graph *g, const char *step,
 }
 
 // A virtual tensor of the shape of x.
-static inline struct cg_tensor cg_like(struct cudnn_graph *g, const char *step, cudnnDataType_t type,
-                                       const struct cg_tensor *x)
+static inline struct cg_tensor cg_like(struct cudnn_graph *g, const char *step,
+                                       cudnnDataType_t type, const struct cg_tensor *x)
 {
     return cg_tensor(g, step, CG_VIRTUAL, 0, type, x->dim, x->stride);
 }
@@ -294,9 +295,11 @@ static inline void cg_describe_config(struct cudnn_graph *g, cudnnBackendDescrip
     cudnnBackendDescriptor_t engine = NULL, knob[CUDNN_KNOB_TYPE_COUNTS] = { NULL };
     int64_t n = 0, id = -1, n_knobs = 0;
     if (c->BackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) == CUDNN_STATUS_SUCCESS
-        && c->BackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                  1, &n, &engine) == CUDNN_STATUS_SUCCESS)
-        c->BackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n, &id);
+        && c->BackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
+                                  CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n, &engine)
+           == CUDNN_STATUS_SUCCESS)
+        c->BackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n,
+                               &id);
     int made = 0, at = snprintf(g->tag, sizeof g->tag, "eng%lld", (long long)id);
     while (made < CUDNN_KNOB_TYPE_COUNTS
            && c->BackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &knob[made])
@@ -322,11 +325,11 @@ static inline void cg_describe_config(struct cudnn_graph *g, cudnnBackendDescrip
         c->BackendDestroyDescriptor(engine);
 }
 
-// The first configuration of this kind of heuristics that becomes a plan. False: none; the reason
-// is in g->why. `device`: NULL, or properties of a device that is not here.
+// The first of at most `most` configurations of this kind of heuristics that becomes a plan. False:
+// none; the reason is in g->why. `device`: NULL, or properties of a device that is not here.
 static inline bool cg_try_plans(struct cudnn_graph *g, cudnnHandle_t handle,
                                 cudnnBackendDescriptor_t device, cudnnBackendDescriptor_t graph,
-                                cudnnBackendHeurMode_t mode)
+                                cudnnBackendHeurMode_t mode, int most)
 {
     const char *const step = mode == CUDNN_HEUR_MODE_A ? "heuristics A" : "fallback heuristics";
     const cudnnBackendDescriptor_t heur = cg_new(g, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, step);
@@ -338,21 +341,22 @@ static inline bool cg_try_plans(struct cudnn_graph *g, cudnnHandle_t handle,
                step);
     cg_finalize(g, heur, step);
     cudnnBackendDescriptor_t config[CG_CONFIGS];
-    for (int i = 0; i < CG_CONFIGS; i++)
+    for (int i = 0; i < most; i++)
         config[i] = cg_new(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, step);
     int64_t n = 0;
     if (g->why[0] || !cg_ok(g, g->lib->BackendGetAttribute(heur, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                                           CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                                           CG_CONFIGS, &n, config), step, "results"))
+                                                           CUDNN_TYPE_BACKEND_DESCRIPTOR, most, &n,
+                                                           config), step, "results"))
         return false;
-    if (n == 0)
+    if (n <= 0)
         cg_fail(g, "%s: no engine", step);
     char first[sizeof g->why] = "";
-    for (int64_t i = 0; i < n && i < CG_CONFIGS; i++) {
+    for (int64_t i = 0; i < n && i < most; i++) {
         g->why[0] = '\0';
         cg_describe_config(g, config[i]);
         const char *const tag = g->tag;
-        const cudnnBackendDescriptor_t plan = cg_new(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, tag);
+        const cudnnBackendDescriptor_t plan = cg_new(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR,
+                                                     tag);
         cg_set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
                &config[i], tag);
         if (handle)
@@ -379,7 +383,8 @@ static inline bool cg_try_plans(struct cudnn_graph *g, cudnnHandle_t handle,
 }
 
 // From operations to an execution plan; the choice is cuDNN's own: its first that works. g->why
-// says what was wrong if g->plan is NULL afterwards.
+// says what was wrong if g->plan is NULL afterwards. Only one configuration is asked for at first:
+// cuDNN compiles every one that it hands out.
 static inline void cg_build(struct cudnn_graph *g, cudnnHandle_t handle,
                             cudnnBackendDescriptor_t device)
 {
@@ -390,13 +395,21 @@ static inline void cg_build(struct cudnn_graph *g, cudnnHandle_t handle,
     if (handle)
         cg_set(g, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle, step);
     cg_finalize(g, graph, step);
-    if (g->why[0] || cg_try_plans(g, handle, device, graph, CUDNN_HEUR_MODE_A))
+    if (g->why[0])
         return;
-    char first[sizeof g->why];
-    memcpy(first, g->why, sizeof first);
-    g->why[0] = '\0';
-    if (!cg_try_plans(g, handle, device, graph, CUDNN_HEUR_MODE_FALLBACK))
-        memcpy(g->why, first, sizeof first);
+    const struct { cudnnBackendHeurMode_t mode; int most; } tries[] = {
+        { CUDNN_HEUR_MODE_A, 1 }, { CUDNN_HEUR_MODE_A, CG_CONFIGS },
+        { CUDNN_HEUR_MODE_FALLBACK, CG_CONFIGS },
+    };
+    char first[sizeof g->why] = "";
+    for (int i = 0; i < 3; i++) {
+        g->why[0] = '\0';
+        if (cg_try_plans(g, handle, device, graph, tries[i].mode, tries[i].most))
+            return;
+        if (i == 0)
+            memcpy(first, g->why, sizeof first);
+    }
+    memcpy(g->why, first, sizeof first);
 }
 
 // Executes the plan on the handle's stream. at[uid]: where each real tensor or value is. A pack of
