@@ -339,7 +339,7 @@ static void last_lines(const struct child *c, char *dst, size_t cap)
 static const char *known_status(const char *s)
 {
     static const char *const known[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
-                                         "interrupted" };
+                                         "interrupted", "missing" };
     for (size_t i = 0; s && i < sizeof known / sizeof *known; i++)
         if (!strcmp(s, known[i])) return known[i];
     return NULL;

@@ -12,7 +12,8 @@ struct hb_child_limits {
     bool echo_stderr;        // what the child says also goes to our stderr (a training's progress)
 };
 struct hb_child_result {
-    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted"
+    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted",
+                             // "missing": the machine lacks the device
     char detail[512];
     json_t *reply;           // what it wrote to its reply pipe, NULL: nothing. New reference
     int exit_signal;

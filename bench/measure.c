@@ -48,7 +48,10 @@ static int in_child(const struct hb_point *pts, int n, const struct hb_measure_o
     if (!request) return HB_ERR_RUN;
     int rc = hb_child_run(argv, request, &lim, res);
     json_decref(request);
-    return rc;
+    if (rc || strcmp(res->status, "missing")) return rc;
+    json_decref(res->reply);
+    res->reply = NULL;
+    return hb_fail(HB_ERR_MISSING, "%s", res->detail);
 }
 
 void hb_point_fit_op(struct hb_point *pt, int64_t H, int order)

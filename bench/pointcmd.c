@@ -121,14 +121,16 @@ static int reply(const char *status, const char *detail, json_t *doc)
     return rc;
 }
 
-// Answers that are results: refused and oom. Anything else is passed on and becomes the exit code.
+// Answers that are results: refused and oom; and that the device is not there, which ends more than
+// this point. Anything else is passed on and becomes the exit code.
 static int reply_error(int rc)
 {
-    if (rc != HB_ERR_OOM && rc != HB_ERR_REFUSED) return rc;
+    if (rc != HB_ERR_OOM && rc != HB_ERR_REFUSED && rc != HB_ERR_MISSING) return rc;
     char text[512];
     snprintf(text, sizeof text, "%s", hb_error());
     hb_error_clear();
-    return reply(rc == HB_ERR_OOM ? "oom" : "refused", text, NULL);
+    return reply(rc == HB_ERR_OOM ? "oom" : rc == HB_ERR_MISSING ? "missing" : "refused", text,
+                 NULL);
 }
 
 // --- planning ------------------------------------------------------------------------------------

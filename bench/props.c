@@ -41,12 +41,17 @@ static void close_bench(struct bench *b)
     if (b->in.priv) hb_inputs_free(&b->in);
 }
 
-// Forward, and backward if there is one, from poisoned outputs.
+// Forward, and backward if there is one, from poisoned outputs. The inputs are the host copies as
+// they are now, and what comes out is there, too.
 static int run(struct bench *b)
 {
     hb_inputs_poison(&b->in);
-    int rc = b->impl->forward(b->st, &b->in.io);
-    return rc || !b->pt.p.backward ? rc : b->impl->backward(b->st, &b->in.io);
+    int rc = hb_inputs_upload(&b->in);
+    if (!rc) rc = b->impl->forward(b->st, &b->in.io);
+    if (!rc && b->pt.p.backward) rc = b->impl->backward(b->st, &b->in.io);
+    if (!rc && hb_inputs_bufs(&b->in)->dev) rc = hb_host()->device->sync(hb_host()->device,
+                                                                         b->in.io.stream);
+    return rc ? rc : hb_inputs_download(&b->in);
 }
 
 static struct hb_buf *buf(const struct bench *b, const char *what)
@@ -130,7 +135,9 @@ static int causality(const struct hb_point *pt, const struct hb_impl *impl,
     if (!rc && !(y2 = copy_of(buf(&b, "y")))) rc = HB_ERR_OOM;
     if (!rc) {
         int64_t w = step_width(&b), row = pt->p.L * w;
-        double leak = 0, top = 0, eps = pt->p.dtype == HB_F64 ? 0x1p-52 : 0x1p-23;
+        static const double eps_of[HB_DTYPE_COUNT] = { [HB_F32] = 0x1p-23, [HB_F64] = 0x1p-52,
+                                                       [HB_F16] = 0x1p-10, [HB_BF16] = 0x1p-7 };
+        double leak = 0, top = 0, eps = eps_of[pt->p.dtype];
         for (int64_t i = 0; i < buf(&b, "y")->n; i++) {
             top = fmax(top, fabs(y2[i]));
             if (i % row < row - w && !(fabs(y1[i] - y2[i]) <= leak)) leak = fabs(y1[i] - y2[i]);

@@ -1,11 +1,10 @@
 // test_check.c: one checker, every implementation, one judge. Shapes are 1, 2, primes, 2^k,
-// 2^k +- 1, long; inputs normal, impulse, constant, large, tiny; forward and every gradient.
+// 2^k +- 1, long; inputs normal, impulse, constant, large, tiny, with outliers; forward and every
+// gradient. Tensors of the checker: 16-bit types, packed heads.
+#include "../bench/inputs.h"
 #include "tests.h"
 
 struct shape { int64_t B, D, H, L; };
-
-static const char *const input_names[HB_IN_COUNT] = {
-    "normal", "impulse", "constant", "large", "tiny"};
 
 // False: the implementation refuses this shape, which is not a pass.
 static bool check_one(const char *impl, struct shape s, enum hb_input input, double judge_flop)
@@ -18,15 +17,15 @@ static bool check_one(const char *impl, struct shape s, enum hb_input input, dou
         return false;
     }
     struct hb_check_opts o = {.input = input, .backward = found->backward != NULL,
-                              .judge_flop = judge_flop};
+                              .judge_flop = judge_flop, .repeat = pt.p.L < 1000};
     struct hb_check_result r = {0};
     int rc = hb_check_point(&pt, &o, &r);
-    cr_expect(rc == HB_OK, "%s input=%s: %s\n  repeat: %s", impl, input_names[input], hb_error(),
+    cr_expect(rc == HB_OK, "%s input=%s: %s\n  repeat: %s", impl, hb_input_str(input), hb_error(),
               repeat(&pt));
     hb_error_clear();
     cr_expect(r.ok, "%s B=%lld D=%lld H=%lld L=%lld input=%s: %s (worst %.3g, tolerance %.3g)\n"
                     "  repeat: %s", impl, (long long)s.B, (long long)s.D, (long long)s.H,
-              (long long)s.L, input_names[input], r.detail,
+              (long long)s.L, hb_input_str(input), r.detail,
               r.worst_rel_l2, r.tol, repeat(&pt));
     cr_expect(rc != HB_OK || r.n > 0, "%s: the checker looked at nothing", impl);
     return true;
@@ -182,4 +181,96 @@ Test(check, memory_is_linear, .timeout = 120)
                       (long long)L, hi, (long long)(4 * L), e);
         }
     }
+}
+
+// --- the tensors themselves ----------------------------------------------------------------------
+
+// What is stored is read back rounded to the type; an infinity is found where it is.
+Test(check, buffers_of_16_bits)
+{
+    start();
+    static const enum hb_dtype types[] = {HB_F32, HB_F16, HB_BF16};
+    static const double eps[] = {0x1p-24, 0x1p-11, 0x1p-8};
+    for (int k = 0; k < 3; k++) {
+        struct hb_point pt = point("longconv_direct", 2, 3, 0, 37);
+        struct hb_inputs in;
+        pt.p.dtype = types[k];
+        cr_assert_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), HB_IN_NORMAL, &in), HB_OK,
+                     "%s", hb_error());
+        struct hb_buf *u = hb_inputs_find(&in, "u"), *h = hb_inputs_find(&in, "h");
+        cr_expect(u->dtype == types[k] && h->dtype == HB_F32, "filters are float32");
+        cr_expect(hb_inputs_find(&in, "dh")->dtype == HB_F32, "their gradients, too");
+        double x[5] = {0, 1, -3.14159265, 1e-3, 777.7}, y[5];
+        hb_buf_store(u, 4, 5, x);
+        hb_buf_load(u, 4, 5, y);
+        for (int i = 0; i < 5; i++)
+            cr_expect(fabs(x[i] - y[i]) <= eps[k] * fabs(x[i]), "%g is read as %g", x[i], y[i]);
+        cr_expect_eq(hb_buf_not_finite(u), -1);
+        x[0] = INFINITY;
+        hb_buf_store(u, 100, 1, x);
+        cr_expect_eq(hb_buf_not_finite(u), 100);
+        hb_buf_zero(u, 99, 2);
+        cr_expect_eq(hb_buf_not_finite(u), -1);
+        cr_expect(hb_inputs_guards_ok(&in), "all of this is inside");
+        ((char *)u->data)[u->bytes] ^= 1;
+        cr_expect(!hb_inputs_guards_ok(&in), "and this is not");
+        hb_inputs_free(&in);
+    }
+}
+
+// Every kind stays finite in 16 bits, at a length where sums would not.
+Test(check, kinds_fit_16_bits)
+{
+    start();
+    static const char *const impls[] = {"longconv_direct", "attention_naive", "mha:attention_naive",
+                                        "hyena:longconv_direct"};
+    for (int i = 0; i < 4; i++)
+        for (int kind = 0; kind < HB_IN_COUNT; kind++) {
+            struct hb_point pt = point(impls[i], 1, 2, i % 3 ? 1 : 0, i ? 1000 : 100000);
+            struct hb_inputs in;
+            pt.p.dtype = HB_F16;
+            cr_assert_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), (enum hb_input)kind, &in),
+                         HB_OK, "%s %s: %s", impls[i], hb_input_str((enum hb_input)kind),
+                         hb_error());
+            const struct hb_bufs *all = hb_inputs_bufs(&in);
+            for (int b = 0; b < all->n; b++)
+                if (all->b[b].role == HB_ROLE_IN)
+                    cr_expect_eq(hb_buf_not_finite(&all->b[b]), -1, "%s %s: %s", impls[i],
+                                 hb_input_str((enum hb_input)kind), all->b[b].what);
+            hb_inputs_free(&in);
+        }
+}
+
+// q, k, v of one (B,L,3,H,P) tensor, seen as (B,H,L,P).
+Test(check, packed_heads)
+{
+    start();
+    struct hb_point pt = point("attention_naive", 2, 6, 2, 5);
+    struct hb_inputs in;
+    cr_assert_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), HB_IN_IMPULSE, &in), HB_OK, "%s",
+                 hb_error());
+    const int64_t H = 2, L = 5, P = 3, D = 6;
+    const struct hb_buf *k = hb_inputs_find(&in, "k"), *all = hb_inputs_find(&in, "qkv");
+    cr_assert(k && all && in.io.attn.sq.t == 3 * D);
+    cr_expect_eq(in.io.attn.k, (const void *)((const float *)in.io.attn.q + D));
+    for (int64_t i = 0; i < k->n; i++) {
+        int64_t b = i / (H * L * P), h = i / (L * P) % H, t = i / P % L, p = i % P;
+        double x;
+        hb_buf_load(k, i, 1, &x);
+        cr_expect_eq(x, (double)((const float *)all->data)[((b * L + t) * 3 + 1) * D + h * P + p]);
+    }
+    hb_inputs_free(&in);
+}
+
+Test(check, device_not_in_use)
+{
+    start();
+    struct hb_point pt = point("longconv_direct", 1, 2, 0, 8);
+    pt.p.dtype = HB_BF16;
+    cr_expect_eq(hb_check_tol(&pt, "y"), 2.5e-3);
+    snprintf(pt.device, sizeof pt.device, "cuda0");
+    struct hb_inputs in;
+    cr_expect_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), HB_IN_NORMAL, &in), HB_ERR_INPUT,
+                 "tensors on a device that this process does not use");
+    cr_expect(strstr(hb_error(), "cuda0"), "%s", hb_error());
 }

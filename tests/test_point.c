@@ -1,5 +1,8 @@
 // test_point.c: a point's name is its key: it can be read back exactly; nonsense is refused.
+#include <stdlib.h>
+#include <unistd.h>
 #include "../bench/cli.h"
+#include "../bench/sweep.h"
 #include "../bench/work.h"
 #include "tests.h"
 
@@ -62,6 +65,10 @@ Test(point, work_model)
                        hb_point_work(&di).flop);
     cr_expect_float_eq(hb_point_work(&at).bytes_min, 4. * 4 * 2 * 192 * 100, 1,
                        "q, k, v in and y out");
+    at.p.dtype = di.p.dtype = HB_BF16;        // signals of 2 bytes; h and d stay float32
+    cr_expect_float_eq(hb_point_work(&at).bytes_min, 2. * 4 * 2 * 192 * 100, 1, "in 16 bits");
+    cr_expect_float_eq(hb_point_work(&di).bytes_min, 2. * 2 * 2 * 5 * 100 + 4. * 5 * 101, 1,
+                       "signals and filter");
     cr_expect_float_eq(hb_flop_bound_ratio(65536, 768, false), 1 + 65536 / 1536., 1e-9);
     cr_expect_float_eq(hb_flop_bound_ratio(65536, 768, true), 1 + 65536 / 3072., 1e-9);
 }
@@ -86,4 +93,28 @@ Test(point, lengths_and_sizes)
     cr_expect_eq(hb_parse_int("--L", "12x", 1, 100, &v), HB_ERR_INPUT);
     cr_expect_eq(hb_parse_int("--L", "101", 1, 100, &v), HB_ERR_INPUT);
     cr_expect(hb_parse_int("--x", "-0.5k", -4096, 4096, &v) == HB_OK && v == -512);
+}
+
+// Lists of types and modes in a sweep file: every combination, each with a name of its own.
+Test(point, sweep_lists)
+{
+    start();
+    char path[] = "/tmp/hyena-sweep-XXXXXX";
+    const char *text = "{\"name\": \"x\", \"groups\": [{\"id\": \"g\", \"impls\": [\"longconv_*\"],"
+                       " \"L\": [64, 100], \"dtype\": [\"f32\", \"f64\"],"
+                       " \"mode\": [\"warm\", \"cold\"],"
+                       " \"device\": [\"cpu0\"]}]}";
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    struct sweep s = {.path = path};
+    cr_assert_eq(hb_sweep_read(path, &s.file), HB_OK, "%s", hb_error());
+    cr_assert_eq(hb_sweep_expand(&s, "longconv_direct", NULL, 0), HB_OK, "%s", hb_error());
+    cr_expect_eq(s.n, 8, "%zu points", s.n);
+    for (size_t i = 0; i < s.n; i++)
+        for (size_t k = 0; k < i; k++)
+            cr_expect_str_neq(s.items[i].name, s.items[k].name);
+    hb_sweep_free(&s.file);
+    free(s.items);
+    unlink(path);
 }
