@@ -9,6 +9,8 @@
 //           15 words serve a warp's 64 outputs and 64 inputs. They are read from a window of the
 //           filter, reversed, that lies in memory twice, the second time one element further, so
 //           that every pair is a word. U goes from memory to shared memory in a ring of STAGES.
+//           Hopper, where tiles are full (or nearly): the same as wgmma m64n64k16 of T' (fragments
+//           in registers, 9 words a warp for 16 outputs and 64 inputs) and U (in shared memory).
 //           Shift: a convolution does not care where time starts, so each row starts at the last
 //           16-byte boundary before it: rows of any alignment are moved by 16 bytes at once.
 //           Backward: du is the same with T_q[k][i] = h[q TIME + k - i] and U_{n+q}; dh:
@@ -21,10 +23,14 @@
 // Cost      about B D L (L + 64) flop a pass (bf16 forward: twice), triangle only; workspace:
 //           the windows (4 L bytes a channel; bf16 8 L, f32 4 L), backward 8 L bytes a channel,
 //           both at most WORK bytes by taking groups of channels, except for fixed filters.
-// Source    Poli et al. 2023, arXiv:2302.10866, section 2, equation 1; PTX ISA, mma.m16n8k16.
+// Registers (nvcc 13.0) toeplitz 128 in 16 bits, two blocks of 256 an SM; f32 164, one; outer 213,
+//           two blocks of 128; f32 247, one. No spills for sm_80, sm_90a.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 2, equation 1; PTX ISA, mma.m16n8k16,
+//           wgmma.m64n64k16 and its 128-byte swizzle.
 // Accuracy  rel. L2: f16 4e-4, bf16 1.7e-3 (rounding of the output), f32 5e-7 (sums of 64 terms,
 //           added with compensation). Tensor cores truncate: equal terms drift by 2e-4 at 2^17.
 // Refuses   f64; L > 2^18, where nobody should do this (and the drift would show).
+// hb-arch: 90a 80
 #include <math.h>
 #include <stdio.h>
 
@@ -54,8 +60,10 @@ template <class T> constexpr int COLS = IS_16<T> ? 64 : 32;  // rows of U in a t
 // 64 bytes between two copies: even and odd lanes then read from different banks.
 template <class T> constexpr int COPY_BYTES = WINDOW * (int)sizeof(T) + (IS_16<T> ? 64 : 0);
 template <class T> constexpr int TILE_BYTES = COLS<T> * STEP * (int)sizeof(T);
-template <class T>
-constexpr int STAGE_BYTES = TILE_BYTES<T> + TERMS<T> * COPIES<T> * COPY_BYTES<T>;
+// Swizzled tiles of wgmma start at multiples of 1024 bytes.
+template <class T> constexpr int STAGE_BYTES =
+    (TILE_BYTES<T> + TERMS<T> * COPIES<T> * COPY_BYTES<T> + 1023) / 1024 * 1024;
+constexpr int OUT_PITCH = TIME * 2 + 16;      // bytes, wgmma: from row to row of the results
 
 template <class T> constexpr int DEPTH = IS_16<T> ? 32 : 16;          // dh: (b,n) pairs of a stage
 template <class T> constexpr int DH_THREADS = IS_16<T> ? 128 : 256;
@@ -134,6 +142,75 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
                      "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Hopper's instructions: a product of 64 times (16 a warp, fragments as above) by 64 rows of U that
+// lie in shared memory, asynchronous. Elsewhere nobody launches the kernels that have them.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define WGMMA(TYPE)                                                                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." TYPE "." TYPE " "                 \
+                 "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,"   \
+                 "%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31}, {%32,%33,%34,%35}, %36, "        \
+                 "1, 1, 1, 0;"                                                                   \
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]),       \
+                   "+f"(c[6]), "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),     \
+                   "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]),              \
+                   "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]),              \
+                   "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]),              \
+                   "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])               \
+                 : "r"(a0), "r"(a1), "r"(a2), "r"(a0), "l"(tile))
+#else
+#define WGMMA(TYPE) __trap()
+#endif
+
+// c (64 x 64) += a (64 x 16) b (16 x 64); words of a 16 x 16 Toeplitz fragment: a0 on the diagonal,
+// a1 eight rows down, a2 eight columns on. Element 4 j + e of c: row lane / 4 + e / 2 * 8 of the
+// warp's 16, column 8 j + 2 (lane % 4) + e % 2. tile: see tile_of.
+template <class T>
+__device__ __forceinline__ void wgmma(float (&c)[32], uint32_t a0, uint32_t a1, uint32_t a2,
+                                      uint64_t tile)
+{
+    if constexpr (IS_HALF<T>) WGMMA("f16");
+    else WGMMA("bf16");
+}
+
+// Matrix descriptor of 64 rows of 128 bytes in 128-byte swizzle (that of `place`): address, 1024
+// bytes from eight rows to the next. 16 columns further are 2 more (32 bytes).
+__device__ __forceinline__ uint64_t tile_of(const unsigned char *stage)
+{
+    return (uint64_t)(shared_address(stage) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+
+// What this thread wrote to shared memory may be read by wgmma.
+__device__ __forceinline__ void publish(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wgmma_begin(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wgmma_end(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#endif
+}
+
+// Stores four 8 x 8 matrices, transposed; addresses as load_matrices has them.
+__device__ __forceinline__ void store_matrices(uint32_t at, const uint32_t (&r)[4])
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
+                 :: "r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+#endif
 }
 
 // Where 16 bytes of a tile lie. 16 bits: eight rows' same piece is in eight different bank groups.
@@ -421,86 +498,216 @@ __device__ __forceinline__ bool useful(const struct job &j, int b0, int first, i
     return ADJOINT ? early + q < j.blocks : late >= q;
 }
 
-// Grid (channels x batch_tiles x col_tiles), block THREADS, dynamic shared STAGES * STAGE_BYTES.
-// Stage `it` has samples [64 it, 64 it + 64) from the tile's first input on, of every row. Lag
-// block q falls with it (forward) or rises (adjoint); taps move the same way: it is one sequence.
+// --- the same with wgmma: four warps and 64 rows of U, two 64 x 64 sums each ---------------------
+// Products FIRST .. LAST - 1 of 64 times each; words [m + 1] as in `multiply`, of 16 times.
+template <class T, int FIRST, int LAST>
+__device__ __forceinline__ void multiply_group(float (&y)[2][32], const unsigned char *stage,
+                                               const int (&time)[2], int term)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4, g = lane / 4, odd = g & 1;
+    const unsigned char *copy = stage + TILE_BYTES<T> + (2 * term + odd) * COPY_BYTES<T>;
+    const uint32_t *word = (const uint32_t *)copy + (TIME - g - odd) / 2 + lane % 4;
+    uint32_t tap[2][9];
+#pragma unroll
+    for (int i = FIRST; i < LAST; i++)
+#pragma unroll
+        for (int m = -1; m <= 7; m++)
+            tap[i][m + 1] = word[4 * (m - 8 * time[i] - 2 * warp)];
+    const uint64_t tile = tile_of(stage);
+    wgmma_begin();
+#pragma unroll
+    for (int i = FIRST; i < LAST; i++)
+#pragma unroll
+        for (int k = 0; k < STEP / 16; k++)
+            wgmma<T>(y[i], tap[i][2 * k + 1], tap[i][2 * k], tap[i][2 * k + 2], tile + 2 * k);
+    wgmma_end();
+}
+
+template <class T>
+__device__ __forceinline__ void add_skip_group(float (&y)[32], const unsigned char *stage, float d)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+#pragma unroll
+    for (int e = 0; e < 32; e++) {
+        const int row = e / 4 * 8 + lane % 4 * 2 + e % 2, piece = 2 * warp + e / 2 % 2;
+        y[e] += d * hb_load(((const T *)(stage + place<T>(row, 2 * STEP, piece)))[lane / 4]);
+    }
+}
+
+// Through shared memory, so that 16 bytes of a row are in one thread.
+template <class T>
+__device__ __forceinline__ void store_group(const float (&y)[2][32], const struct job &j, int64_t c,
+                                            int b0, int first, const int (&time)[2], float scale,
+                                            unsigned char *ring)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    __syncthreads();                           // nobody reads the last stages any more
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int n = 0; n < 8; n += 2) {
+            uint32_t word[4];                  // rows 8 n .., early and late times; 8 rows on
+#pragma unroll
+            for (int r = 0; r < 4; r++) {
+                const float *a = y[i] + 4 * n + 2 * r;
+                const T pair[2] = { hb_store<T>(a[0] * scale), hb_store<T>(a[1] * scale) };
+                memcpy(&word[r], pair, sizeof pair);
+            }
+            const int row = 8 * (n + lane / 16) + lane % 8;
+            const int t = time[i] * STEP + 16 * warp + lane / 8 % 2 * 8;
+            store_matrices(shared_address(ring) + row * OUT_PITCH + 2 * t, word);
+        }
+    __syncthreads();
+    for (int n = threadIdx.x; n < COLS<T> * TIME / 8; n += THREADS) {
+        const struct place_of<T> r = row_of<T>(j, c, b0, first, n / (TIME / 8));
+        const int p = n % (TIME / 8), t = r.block * TIME + 8 * p;
+        const unsigned char *from = ring + n / (TIME / 8) * OUT_PITCH + 16 * p;
+        put<T>(r.out + t, t, r.from, r.end, *(const struct hb_vec<T> *)from);
+    }
+}
+
+// --- the kernels ---------------------------------------------------------------------------------
+// A tile: rows of U from batch b0 and block `first` on, of channel c.
+struct tile { int64_t c; int b0, first, lags, stages; };
+
+template <class T, bool ADJOINT> __device__ __forceinline__ struct tile tile_at(const struct job &j)
+{
+    const int n = blockIdx.x % j.col_tiles, wide = COLS<T> >> j.log_batch;
+    struct tile t;
+    t.b0 = blockIdx.x / j.col_tiles % j.batch_tiles << j.log_batch;
+    t.c = blockIdx.x / j.col_tiles / j.batch_tiles;
+    t.first = (ADJOINT ? n : j.col_tiles - 1 - n) * wide;      // long ones start first
+    t.lags = ADJOINT ? j.blocks - t.first : min(t.first + wide, j.blocks);
+    t.stages = t.lags * STEPS;
+    if (ADJOINT || t.first == j.blocks - 1)                    // the last block may be short
+        t.stages += (j.reach + STEP - 1) / STEP - j.blocks * STEPS;
+    return t;
+}
+
+// What a thread moves. Stage `it` has samples [64 it, 64 it + 64) of every row, from the tile's
+// first input on. Lag block q falls with it (forward) or rises (adjoint); taps move the same way.
+template <class T> constexpr int PIECES = STEP / HB_VEC<T>;
+template <class T> constexpr int PER = COLS<T> * PIECES<T> / THREADS;
+constexpr int ROUND = THREADS * 16;       // a multiple of eight rows: `place` repeats
+template <class T> struct feed {
+    struct piece<T> src[PER<T>];
+    int to;                    // where src[0] goes; src[1]: ROUND bytes further
+    const T *tap;              // NULL: this thread has none
+    int tap_to;
+};
+
 template <class T, bool ADJOINT>
+__device__ __forceinline__ struct feed<T> feed_of(const struct job &j, const struct tile &tile)
+{
+    struct feed<T> f;
+#pragma unroll
+    for (int r = 0; r < PER<T>; r++) {
+        const int p = threadIdx.x % PIECES<T>;
+        const int row = threadIdx.x / PIECES<T> + r * (THREADS / PIECES<T>);
+        const struct place_of<T> at = row_of<T>(j, tile.c, tile.b0, tile.first, row);
+        const int t = (ADJOINT ? at.block : at.block - (tile.lags - 1)) * TIME + p * HB_VEC<T>;
+        f.src[r] = { at.in + t, t, at.from, at.end };
+        if (r == 0) f.to = place<T>(row, STEP * (int)sizeof(T), p);
+    }
+    constexpr int TAP_PIECES = WINDOW / HB_VEC<T>;
+    const int copy = threadIdx.x / TAP_PIECES, p = threadIdx.x % TAP_PIECES;
+    f.tap_to = TILE_BYTES<T> + copy * COPY_BYTES<T> + 16 * p;
+    f.tap = NULL;
+    if (copy < TERMS<T> * COPIES<T>)
+        f.tap = (const T *)j.taps + (tile.c * TERMS<T> * COPIES<T> + copy) * j.width
+                + (ADJOINT ? 0 : j.origin - (int64_t)tile.lags * TIME) + p * HB_VEC<T>;
+    return f;
+}
+
+template <class T>
+__device__ __forceinline__ void load_stage(struct feed<T> &f, unsigned char *stage, const void *any)
+{
+#pragma unroll
+    for (int r = 0; r < PER<T>; r++) {
+        fetch<T>(f.src[r], stage + f.to + r * ROUND, any);
+        f.src[r].p += STEP;
+        f.src[r].t += STEP;
+    }
+    if (f.tap) {
+        copy_async(stage + f.tap_to, f.tap, 16);
+        f.tap += STEP;
+    }
+}
+
+// Grid (channels x batch_tiles x col_tiles), block THREADS, dynamic shared STAGES * STAGE_BYTES.
+template <class T, bool ADJOINT, bool GROUPS>
 __global__ void __launch_bounds__(THREADS, IS_16<T> ? 2 : 1) toeplitz(const struct job j)
 {
-    extern __shared__ __align__(128) unsigned char ring[];
-    const int tile = blockIdx.x % j.col_tiles, wide = COLS<T> >> j.log_batch;
-    const int b0 = blockIdx.x / j.col_tiles % j.batch_tiles << j.log_batch;
-    const int64_t c = blockIdx.x / j.col_tiles / j.batch_tiles;
-    const int first = (ADJOINT ? tile : j.col_tiles - 1 - tile) * wide;    // long tiles first
-    const int last = min(first + wide, j.blocks) - 1;
-    const int lags = ADJOINT ? j.blocks - first : last + 1;
-    int stages = lags * STEPS;
-    if (ADJOINT || first == j.blocks - 1)      // the last block may be short
-        stages += (j.reach + STEP - 1) / STEP - j.blocks * STEPS;
-
-    constexpr int PIECES = STEP / HB_VEC<T>, PER = COLS<T> * PIECES / THREADS;
-    constexpr int TAP_PIECES = WINDOW / HB_VEC<T>;
-    struct piece<T> src[PER];
-    int to[PER];
-#pragma unroll
-    for (int r = 0; r < PER; r++) {
-        const int row = threadIdx.x / PIECES + r * (THREADS / PIECES), p = threadIdx.x % PIECES;
-        const struct place_of<T> at = row_of<T>(j, c, b0, first, row);
-        const int t = (ADJOINT ? at.block : at.block - (lags - 1)) * TIME + p * HB_VEC<T>;
-        src[r] = { at.in + t, t, at.from, at.end };
-        to[r] = place<T>(row, STEP * (int)sizeof(T), p);
-    }
-    const int copy = threadIdx.x / TAP_PIECES, tap_piece = threadIdx.x % TAP_PIECES;
-    const T *tap = (const T *)j.taps + (c * TERMS<T> * COPIES<T> + copy) * j.width
-                   + (ADJOINT ? 0 : j.origin - (int64_t)lags * TIME) + tap_piece * HB_VEC<T>;
-    const int tap_to = TILE_BYTES<T> + copy * COPY_BYTES<T> + 16 * tap_piece;
-
-    auto load = [&](int it) {
-        if (it < stages) {
-            unsigned char *const stage = ring + it % STAGES * STAGE_BYTES<T>;
-#pragma unroll
-            for (int r = 0; r < PER; r++) {
-                fetch<T>(src[r], stage + to[r], j.taps);
-                src[r].p += STEP;
-                src[r].t += STEP;
-            }
-            if (copy < TERMS<T> * COPIES<T>) copy_async(stage + tap_to, tap, 16);
-            tap += STEP;
-        }
+    extern __shared__ __align__(1024) unsigned char ring[];
+    const struct tile tile = tile_at<T, ADJOINT>(j);
+    const float2 scale = j.scale[tile.c];
+    const float d = j.d ? j.d[tile.c] * scale.x : 0;
+    const int first = tile.first;
+    struct feed<T> f = feed_of<T, ADJOINT>(j, tile);
+    for (int it = 0; it < STAGES - 1; it++) {
+        if (it < tile.stages) load_stage<T>(f, ring + it * STAGE_BYTES<T>, j.taps);
         commit();
-    };
-
-    const struct part w = part_of<T>(threadIdx.x / 32, threadIdx.x % 32);
-    const float2 scale = j.scale[c];
-    const float d = j.d ? j.d[c] * scale.x : 0;
-    const bool idle = IS_16<T> && first * TIME + w.time * STEP >= j.reach;
-    const int own = ADJOINT ? w.time : (lags - 1) * STEPS + w.time;    // stage of its own times
-    struct sums<T> y = {};
-    for (int it = 0; it < STAGES - 1; it++)
-        load(it);
-    for (int it = 0; it < stages; it++) {
+    }
+    // The next stage: it is there, and all have left the one before, which is filled again.
+    auto turn = [&](int it) {
         arrived<STAGES - 2>();
-        __syncthreads();                       // stage `it` is there, all have left it - 1
-        load(it + STAGES - 1);
-        const unsigned char *stage = ring + it % STAGES * STAGE_BYTES<T>;
-        const int q = ADJOINT ? it / STEPS : lags - 1 - it / STEPS;
-        if constexpr (IS_16<T>) {
-            if (idle || (ADJOINT ? it < own : it > own)) continue;
-            const bool a = useful<ADJOINT>(j, b0, first, w.row, 16, q);
-            const bool b = useful<ADJOINT>(j, b0, first, w.row + 16, 16, q);
+        if (GROUPS) publish();
+        __syncthreads();
+        const int ahead = it + STAGES - 1;
+        if (ahead < tile.stages)
+            load_stage<T>(f, ring + ahead % STAGES * STAGE_BYTES<T>, j.taps);
+        commit();
+        return (const unsigned char *)ring + it % STAGES * STAGE_BYTES<T>;
+    };
+    const int own0 = ADJOINT ? 0 : (tile.lags - 1) * STEPS;    // stage of the block's first inputs
+
+    if constexpr (GROUPS) {
+        // Each group of warps has a short and a long column: late outputs have more inputs.
+        // The shuffle tells the compiler that a warp is in one group.
+        const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), time[2] = { group, 3 - group };
+        const int own_a = own0 + time[0], own_b = own0 + time[1];
+        const bool in_a = first * TIME + time[0] * STEP < j.reach;
+        const bool in_b = first * TIME + time[1] * STEP < j.reach;
+        float y[2][32] = {};
+        for (int it = 0; it < tile.stages; it++) {
+            const unsigned char *stage = turn(it);
+            const bool a = in_a && (ADJOINT ? it >= own_a : it <= own_a);
+            const bool b = in_b && (ADJOINT ? it >= own_b : it <= own_b);
 #pragma unroll 1
             for (int term = 0; term < TERMS<T>; term++)
-                if (a && b) multiply<T, 0, 2>(y, stage, w, term);
-                else if (a) multiply<T, 0, 1>(y, stage, w, term);
-                else if (b) multiply<T, 1, 1>(y, stage, w, term);
-            if (it == own && d != 0) add_skip<T>(y, stage, w, d);
-        } else if (useful<ADJOINT>(j, b0, first, w.row, 4, q)) {
-            multiply_f32(y, stage, w);
-            if (it == own && d != 0) add_skip<T>(y, stage, w, d);
-            next_level(y);
+                if (a && b) multiply_group<T, 0, 2>(y, stage, time, term);
+                else if (a) multiply_group<T, 0, 1>(y, stage, time, term);
+                else if (b) multiply_group<T, 1, 2>(y, stage, time, term);
+            if (it == own_a && d != 0) add_skip_group<T>(y[0], stage, d);
+            if (it == own_b && d != 0) add_skip_group<T>(y[1], stage, d);
         }
+        store_group<T>(y, j, tile.c, tile.b0, first, time, scale.y, ring);
+    } else {
+        const struct part w = part_of<T>(threadIdx.x / 32, threadIdx.x % 32);
+        const int own = own0 + w.time;                         // stage of its own times
+        const bool idle = IS_16<T> && first * TIME + w.time * STEP >= j.reach;
+        struct sums<T> y = {};
+        for (int it = 0; it < tile.stages; it++) {
+            const unsigned char *stage = turn(it);
+            const int q = ADJOINT ? it / STEPS : tile.lags - 1 - it / STEPS;
+            if constexpr (IS_16<T>) {
+                if (idle || (ADJOINT ? it < own : it > own)) continue;
+                const bool a = useful<ADJOINT>(j, tile.b0, first, w.row, 16, q);
+                const bool b = useful<ADJOINT>(j, tile.b0, first, w.row + 16, 16, q);
+#pragma unroll 1
+                for (int term = 0; term < TERMS<T>; term++)
+                    if (a && b) multiply<T, 0, 2>(y, stage, w, term);
+                    else if (a) multiply<T, 0, 1>(y, stage, w, term);
+                    else if (b) multiply<T, 1, 1>(y, stage, w, term);
+                if (it == own && d != 0) add_skip<T>(y, stage, w, d);
+            } else if (useful<ADJOINT>(j, tile.b0, first, w.row, 4, q)) {
+                multiply_f32(y, stage, w);
+                if (it == own && d != 0) add_skip<T>(y, stage, w, d);
+                next_level(y);
+            }
+        }
+        store<T>(y, j, tile.c, tile.b0, first, w, scale.y);
     }
-    store<T>(y, j, c, b0, first, w, scale.y);
 }
 
 // --- dh --------------------------------------------------------------------------------------
@@ -582,7 +789,7 @@ template <class T> __device__ __forceinline__ void spread(const struct squares<T
 template <class T>
 __global__ void __launch_bounds__(DH_THREADS<T>, IS_16<T> ? 2 : 1) outer(const struct dh_job j)
 {
-    extern __shared__ __align__(128) unsigned char ring[];
+    extern __shared__ __align__(1024) unsigned char ring[];
     static_assert(STAGES * 2 * SIDE_BYTES<T> <= DH_SHARED);
     constexpr int PIECES = BLOCK / HB_VEC<T>, ROWS = DH_THREADS<T> / PIECES;
     const int q = blockIdx.x % j.blocks;
@@ -672,6 +879,7 @@ struct state {
     enum hb_dtype dtype;
     int64_t B, L, D;
     bool fixed, backward;
+    bool hopper;               // the device has wgmma (compute capability 9.0)
     int64_t width, origin;     // of the windows
     int64_t group;             // channels whose windows are there at a time; D for fixed filters
     int64_t dh_group;          // channels whose parts are there at a time
@@ -734,6 +942,9 @@ static void convolve(const struct state *s, struct job j, const float *h, bool a
     j.origin = adjoint ? (int64_t)TIME : s->origin;
     j.taps = s->taps[adjoint];
     j.scale = s->scale[adjoint];
+    // wgmma takes all rows of a tile or none: not where many of its blocks have nothing at a lag.
+    const int64_t wide = cols >> j.log_batch;
+    const bool groups = s->hopper && s->dtype != HB_F32 && (wide == 1 || j.blocks >= 4 * wide);
     const int64_t tiles = (int64_t)j.col_tiles * j.batch_tiles;
     int64_t group = s->group;
     if (!s->fixed && group * tiles > INT32_MAX) group = INT32_MAX / tiles;
@@ -745,8 +956,12 @@ static void convolve(const struct state *s, struct job j, const float *h, bool a
             const unsigned grid = (unsigned)(n * tiles);
             const size_t shared = STAGES * STAGE_BYTES<T>;
             static_assert(STAGES * STAGE_BYTES<T> <= 48 << 10, "more needs an attribute");
-            if (adjoint) toeplitz<T, true><<<grid, THREADS, shared, stream>>>(j);
-            else toeplitz<T, false><<<grid, THREADS, shared, stream>>>(j);
+            static_assert(COLS<T> * OUT_PITCH <= STAGES * STAGE_BYTES<T>);
+            if (groups && adjoint)
+                toeplitz<T, true, IS_16<T>><<<grid, THREADS, shared, stream>>>(j);
+            else if (groups) toeplitz<T, false, IS_16<T>><<<grid, THREADS, shared, stream>>>(j);
+            else if (adjoint) toeplitz<T, true, false><<<grid, THREADS, shared, stream>>>(j);
+            else toeplitz<T, false, false><<<grid, THREADS, shared, stream>>>(j);
         });
         j.in = (const char *)j.in + n * j.si.c * size;
         j.out = (char *)j.out + n * j.so.c * size;
@@ -848,6 +1063,20 @@ static int take_memory(struct state *s)
     return s->part ? HB_OK : HB_ERR_OOM;
 }
 
+static int find_hopper(struct state *s)
+{
+    int dev, major, minor;
+    int rc = HB_CUDA(s->host, cudaGetDevice(&dev));
+    if (!rc)
+        rc = HB_CUDA(s->host, cudaDeviceGetAttribute(
+            &major, cudaDevAttrComputeCapabilityMajor, dev));
+    if (!rc)
+        rc = HB_CUDA(s->host, cudaDeviceGetAttribute(
+            &minor, cudaDevAttrComputeCapabilityMinor, dev));
+    s->hopper = !rc && major == 9 && minor == 0;
+    return rc;
+}
+
 static int plan(const struct hb_host *host, const struct hb_problem *p, void **st)
 {
     struct state *s = (struct state *)host->alloc(host, sizeof *s);
@@ -862,7 +1091,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **s
     });
     const int64_t fits = WORK / s->taps_bytes < 1 ? 1 : WORK / s->taps_bytes;
     s->group = s->fixed || fits > s->D ? s->D : fits;
-    int rc = take_memory(s);
+    int rc = find_hopper(s);
+    if (!rc) rc = take_memory(s);
     if (!rc && s->backward)
         hb_by_type(s->dtype, [&](auto x) {
             using T = decltype(x);
@@ -881,8 +1111,9 @@ static int describe(const void *st, char *buf, size_t cap)
 {
     const struct state *s = (const struct state *)st;
     const bool f32 = s->dtype == HB_F32;
+    const char *by = f32 ? "FMA" : s->hopper ? "wgmma or mma" : "mma";
     snprintf(buf, cap, "tile %d rows x %d times, steps of %d, %s, h in %d term%s, dh %d x %d, "
-             "channels at a time %lld", f32 ? 32 : 64, TIME, STEP, f32 ? "FMA" : "mma m16n8k16",
+             "channels at a time %lld", f32 ? 32 : 64, TIME, STEP, by,
              s->dtype == HB_BF16 ? 2 : 1, s->dtype == HB_BF16 ? "s" : "", BLOCK, BLOCK,
              (long long)s->group);
     return HB_OK;
