@@ -15,7 +15,9 @@
 // Training runs are entries too: name lm:PATTERN[:IMPL]/..., scope step, with hb_nll_nats, hb_ppl,
 // hb_dataset, hb_dataset_sha256, hb_seed, hb_params, hb_eval_tokens, hb_train_tokens, hb_lr,
 // hb_steps, hb_curve {step[], tokens[], seconds[], loss_nats[]}, hb_final_loss_nats, hb_control,
-// hb_positions.
+// hb_positions, hb_tokenizer, hb_tokens_per_s, hb_planned_steps, hb_stopped_early,
+// hb_resumed_at_step (if it was), hb_bits_per_byte, hb_test_sets [{name, tokens, bytes, nll_nats,
+// ppl, bits_per_byte}] (the data's own test split first), hb_device_peak_bytes (on a GPU).
 #ifndef HB_RECORD_H
 #define HB_RECORD_H
 

@@ -243,6 +243,13 @@ static int counts(struct run *x)
     r->eval_s = 1e-9 * (double)(hb_now_ns() - t1);
     r->eval_ns_per_token = 1e9 * r->eval_s / (double)x->c->eval_tokens;
     r->held_tokens = x->c->eval_tokens;
+    if ((r->test = calloc(1, sizeof *r->test))) {
+        *r->test = (struct hb_lm_test){.tokens = r->held_tokens, .nats = r->test_nats,
+                                       .bytes = hb_lm_data_held_bytes(&x->data, x->c,
+                                                                      HB_SPLIT_TEST)};
+        snprintf(r->test->name, sizeof r->test->name, "%s", x->c->data);
+        r->n_test = 1;
+    }
     r->train_tokens = s[HB_SPLIT_TRAIN].n;
     r->ngram_m = g.m;
     r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
