@@ -374,7 +374,7 @@ static int run_group(const struct args *a, const struct group *g, json_t *length
             const char *why = res.reply ? json_string_value(json_object_get(res.reply, "detail"))
                                         : res.detail;
             printf("WRONG  %-44s %-5s %s in case %d: %s\n", g->impl, hb_dtype_str(g->dtype),
-                   res.reply ? "stopped" : res.status, next, why ? why : "");
+                   res.reply ? "stopped" : res.status, next, why && *why ? why : "see above");
             fflush(stdout);
             s->groups_broken++;
             if (!res.reply)

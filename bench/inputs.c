@@ -54,8 +54,8 @@ static const struct source sources[] = {
       { PLAIN, { IMPULSE, 1, 0 }, PLAIN, { NORMAL, 0x1p40, 0x1p8 }, { NORMAL, 0x1p-40, 0x1p-10 },
         { OUTLIER, 1000, 0 } } },
     { HB_ATTENTION, "dy", { PLAIN, PLAIN, { CONST, 0.6, 0 }, PLAIN, PLAIN, PLAIN } },
-    { HB_HYENA, "u",
-      { PLAIN, { IMPULSE, 1, 0 }, { CONST, 0.7, 0 }, { NORMAL, 0x1p4, 0 }, { NORMAL, 0x1p-4, 0 },
+    { HB_HYENA, "u",             // its gates multiply: outputs grow with the third power
+      { PLAIN, { IMPULSE, 1, 0 }, { CONST, 0.7, 0 }, { NORMAL, 0x1p4, 4 }, { NORMAL, 0x1p-4, 0 },
         { OUTLIER, 8, 0 } } },
     { HB_HYENA, "dy", { PLAIN, PLAIN, { CONST, 0.6, 0 }, PLAIN, PLAIN, PLAIN } },
     { HB_MHA, "u",
