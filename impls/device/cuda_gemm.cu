@@ -217,7 +217,7 @@ static struct plan *plan_for(const struct hb_gemm *g, enum hb_dtype t, int fuse)
             n_plans = 0;
             p = &plans[hash(&key) % PLANS];
         }
-        p->key = key;
+        memcpy(&p->key, &key, sizeof key);       // the bytes between the fields, too
         p->used = true;
         n_plans++;
         if (!describe(p) && !set_pointers(p, g)) choose(p);
