@@ -265,7 +265,8 @@ int hb_cmd_check_group(int argc, char **argv)
     int rc = doc ? read_work(doc, &w) : hb_fail(HB_ERR_INPUT, "request: %s", e.text);
     if (!rc) rc = check_group(&w);
     // What it fell over is in the rows already, or is said here.
-    json_t *r = json_pack("{s:s,s:s,s:i,s:b,s:o}", "status", "ok", "detail", hb_error(), "next",
+    json_t *r = json_pack("{s:s,s:s,s:i,s:b,s:o}", "status",
+                          rc == HB_ERR_MISSING ? "missing" : "ok", "detail", hb_error(), "next",
                           w.next, "broke", rc != 0, "rows", w.rows);
     int bad = r ? hb_child_reply(r) : HB_ERR_RUN;
     json_decref(r);
@@ -365,6 +366,10 @@ static int run_group(const struct args *a, const struct group *g, json_t *length
                          : hb_fail(HB_ERR_RUN, "out of memory for a request");
         json_decref(request);
         if (rc) return rc;
+        if (!strcmp(res.status, "missing")) {
+            json_decref(res.reply);
+            return hb_fail(HB_ERR_MISSING, "%s", res.detail);
+        }
         json_t *rows = json_object_get(res.reply, "rows");
         bool broke = !res.reply || json_is_true(json_object_get(res.reply, "broke"));
         int next = res.reply ? (int)json_integer_value(json_object_get(res.reply, "next"))
