@@ -391,7 +391,8 @@ static bool same(const struct state *st, struct hb_heads a, struct hb_heads b)
     return (st->B == 1 || a.b == b.b) && (st->H == 1 || a.h == b.h) && (st->L == 1 || a.t == b.t);
 }
 
-static int execute(struct state *st, const struct hb_io *io, struct cudnn_graph *graphs, void **at)
+static int execute(struct state *st, const struct hb_io *io, const struct cudnn_graph *graphs,
+                   void **at)
 {
     const struct hb_host *const host = st->host;
     const struct hb_heads q = io->attn.sq, y = io->attn.sy;
@@ -403,7 +404,7 @@ static int execute(struct state *st, const struct hb_io *io, struct cudnn_graph 
                           "%lld,%lld) and y (%lld,%lld,%lld): only head first and (B,L,3,H,P)",
                           (long long)q.b, (long long)q.h, (long long)q.t, (long long)y.b,
                           (long long)y.h, (long long)y.t);
-    struct cudnn_graph *const g = &graphs[i];
+    const struct cudnn_graph *const g = &graphs[i];
     if (!g->plan)
         return host->fail(host, HB_ERR_REFUSED, "attention_cudnn_cuda: %s: %s", layout_name[i],
                           g->why[0] ? g->why : "not planned");
@@ -411,21 +412,19 @@ static int execute(struct state *st, const struct hb_io *io, struct cudnn_graph 
     at[T_MASKED] = &st->masked;
     at[T_ONE] = &st->one;
     at[T_STATS] = st->stats;
-    const char *what = "cudnnSetStream";
-    cudnnStatus_t s = CUDNN_STATUS_SUCCESS;
+    char buf[480];
+    const char *wrong = NULL;
     if (!st->stream_set || st->stream != io->stream) {
-        s = st->lib.SetStream(st->handle, (cudaStream_t)io->stream);
+        const cudnnStatus_t s = st->lib.SetStream(st->handle, (cudaStream_t)io->stream);
         st->stream_set = s == CUDNN_STATUS_SUCCESS;
         st->stream = io->stream;
+        if (!st->stream_set)
+            wrong = cg_status(&st->lib, s, buf, sizeof buf);
     }
-    if (s == CUDNN_STATUS_SUCCESS) {
-        what = g->name;
-        s = cg_execute(g, st->handle, at, st->workspace);
-    }
-    char buf[480];
-    return s == CUDNN_STATUS_SUCCESS ? HB_OK
-           : host->fail(host, HB_ERR_RUN, "attention_cudnn_cuda: %s (%s): %s", what, g->tag,
-                        cg_status(&st->lib, s, buf, sizeof buf));
+    if (!wrong)
+        wrong = cg_execute(g, st->handle, at, st->workspace, buf, sizeof buf);
+    return !wrong ? HB_OK
+           : host->fail(host, HB_ERR_RUN, "attention_cudnn_cuda: %s, %s: %s", g->name, g->tag, wrong);
 }
 
 static int forward(void *vst, const struct hb_io *io)

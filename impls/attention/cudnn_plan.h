@@ -28,8 +28,12 @@ struct cudnn_lib {
 
 // Opens libcudnn.so.9 where the loader finds it (LD_LIBRARY_PATH, run path, system). NULL or what
 // is wrong, in `buf`. It is never closed: libraries that hold device state do not survive that.
+// The run-time compiler is opened first, because cuDNN does not look along our run path: "no
+// engine" or PREREQUISITE_MISSING mean that it was not found (libnvrtc and its builtins).
 static inline const char *cudnn_open(struct cudnn_lib *c, char *buf, size_t cap)
 {
+    if (!dlopen("libnvrtc.so.13", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE))
+        (void)dlopen("libnvrtc.so.12", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     c->so = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!c->so) {
         snprintf(buf, cap, "cuDNN 9 not found (%s); put its folder into LD_LIBRARY_PATH",
@@ -62,8 +66,7 @@ struct cudnn_graph {
     cudnnBackendDescriptor_t op[CG_OPS]; int n_op;     // of own
     int64_t real[CG_REAL]; int n_real;                 // uids in use
     int64_t next;                                      // uid of the next virtual tensor
-    cudnnBackendDescriptor_t plan, pack;               // plan: of own; pack: owned, or NULL
-    void *packed[CG_REAL + 1];                         // the addresses in pack; last: workspace
+    cudnnBackendDescriptor_t plan;                     // of own; NULL: there is none
     int64_t workspace;                                 // bytes
     char tag[160];                                     // engine and knobs
     char why[640];                                     // the first error, "" if all is well
@@ -79,12 +82,10 @@ static inline void cg_init(struct cudnn_graph *g, const struct cudnn_lib *lib, c
 
 static inline void cg_destroy(struct cudnn_graph *g)
 {
-    if (g->pack)
-        g->lib->BackendDestroyDescriptor(g->pack);
     for (int i = g->n_own; i-- > 0;)
         g->lib->BackendDestroyDescriptor(g->own[i]);
     g->n_own = g->n_op = g->n_real = 0;
-    g->plan = g->pack = NULL;
+    g->plan = NULL;
 }
 
 static inline void cg_fail(struct cudnn_graph *g, const char *fmt, ...)
@@ -384,7 +385,9 @@ static inline bool cg_try_plans(struct cudnn_graph *g, cudnnHandle_t handle,
 
 // From operations to an execution plan; the choice is cuDNN's own: its first that works. g->why
 // says what was wrong if g->plan is NULL afterwards. Only one configuration is asked for at first:
-// cuDNN compiles every one that it hands out.
+// cuDNN compiles every one that it hands out. With a description of a device (CUDNN_ATTR_DEVICEPROP_
+// JSON_REPRESENTATION) in place of a handle, graphs can be tried out where no device is: all goes
+// well until the compiled kernel is loaded.
 static inline void cg_build(struct cudnn_graph *g, cudnnHandle_t handle,
                             cudnnBackendDescriptor_t device)
 {
@@ -412,41 +415,36 @@ static inline void cg_build(struct cudnn_graph *g, cudnnHandle_t handle,
     memcpy(g->why, first, sizeof first);
 }
 
-// Executes the plan on the handle's stream. at[uid]: where each real tensor or value is. A pack of
-// addresses cannot be changed once it is final, so it is made anew when they differ from the last.
-static inline cudnnStatus_t cg_execute(struct cudnn_graph *g, cudnnHandle_t handle, void *const *at,
-                                       void *workspace)
+// Executes the plan on the handle's stream. at[uid]: where each real tensor or value is. NULL, or
+// what went wrong, in `buf`. The pack of addresses is made anew for every call (a quarter of a
+// microsecond): a final one cannot be changed.
+static inline const char *cg_execute(const struct cudnn_graph *g, cudnnHandle_t handle,
+                                     void *const *at, void *workspace, char *buf, size_t cap)
 {
     const struct cudnn_lib *const c = g->lib;
-    void *now[CG_REAL + 1];
+    const void *real[CG_REAL];
     for (int i = 0; i < g->n_real; i++)
-        now[i] = at[g->real[i]];
-    now[g->n_real] = workspace;
-    if (!g->pack || memcmp(now, g->packed, sizeof *now * (size_t)(g->n_real + 1)) != 0) {
-        cudnnBackendDescriptor_t pack = NULL;
-        cudnnStatus_t s = c->BackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
-        if (s == CUDNN_STATUS_SUCCESS)
-            s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64,
-                                       g->n_real, g->real);
-        if (s == CUDNN_STATUS_SUCCESS)
-            s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS,
-                                       CUDNN_TYPE_VOID_PTR, g->n_real, now);
-        if (s == CUDNN_STATUS_SUCCESS)
-            s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR,
-                                       1, &workspace);
-        if (s == CUDNN_STATUS_SUCCESS)
-            s = c->BackendFinalize(pack);
-        if (s != CUDNN_STATUS_SUCCESS) {
-            if (pack)
-                c->BackendDestroyDescriptor(pack);
-            return s;
-        }
-        if (g->pack)
-            c->BackendDestroyDescriptor(g->pack);
-        g->pack = pack;
-        memcpy(g->packed, now, sizeof *now * (size_t)(g->n_real + 1));
-    }
-    return c->BackendExecute(handle, g->plan, g->pack);
+        real[i] = at[g->real[i]];
+    cudnnBackendDescriptor_t pack = NULL;
+    cudnnStatus_t s = c->BackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64,
+                                   g->n_real, g->real);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
+                                   g->n_real, real);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = c->BackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+                                   &workspace);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = c->BackendFinalize(pack);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = c->BackendExecute(handle, g->plan, pack);
+    if (s != CUDNN_STATUS_SUCCESS)
+        cg_status(c, s, buf, cap);
+    if (pack)
+        c->BackendDestroyDescriptor(pack);
+    return s == CUDNN_STATUS_SUCCESS ? NULL : buf;
 }
 
 #endif
