@@ -424,7 +424,8 @@ static int execute(struct state *st, const struct hb_io *io, const struct cudnn_
     if (!wrong)
         wrong = cg_execute(g, st->handle, at, st->workspace, buf, sizeof buf);
     return !wrong ? HB_OK
-           : host->fail(host, HB_ERR_RUN, "attention_cudnn_cuda: %s, %s: %s", g->name, g->tag, wrong);
+           : host->fail(host, HB_ERR_RUN, "attention_cudnn_cuda: %s, %s: %s", g->name, g->tag,
+                        wrong);
 }
 
 static int forward(void *vst, const struct hb_io *io)

@@ -385,9 +385,9 @@ static inline bool cg_try_plans(struct cudnn_graph *g, cudnnHandle_t handle,
 
 // From operations to an execution plan; the choice is cuDNN's own: its first that works. g->why
 // says what was wrong if g->plan is NULL afterwards. Only one configuration is asked for at first:
-// cuDNN compiles every one that it hands out. With a description of a device (CUDNN_ATTR_DEVICEPROP_
-// JSON_REPRESENTATION) in place of a handle, graphs can be tried out where no device is: all goes
-// well until the compiled kernel is loaded.
+// cuDNN compiles every one that it hands out. With a description of a device (made from its JSON
+// representation) in place of a handle, graphs can be tried out where no device is: all goes well
+// until the compiled kernel is loaded.
 static inline void cg_build(struct cudnn_graph *g, cudnnHandle_t handle,
                             cudnnBackendDescriptor_t device)
 {
