@@ -61,9 +61,12 @@ int hb_inputs_make(const struct hb_point *pt, const struct hb_impl *impl, enum h
                    struct hb_inputs *in);
 void hb_inputs_poison(struct hb_inputs *in);     // outputs to NaN, accumulated ones to 0
 // From the host copies to the device and back, guard zones left alone; nothing on cpu. Both wait.
-// upload needs a call after hb_inputs_make and whenever host copies were changed.
+// Inputs come back only where all of it is at most 256 MB: whether they were changed is then known
+// of smaller points alone. upload needs a call after hb_inputs_make and whenever host copies were changed.
 int hb_inputs_upload(struct hb_inputs *in);
 int hb_inputs_download(struct hb_inputs *in);
+// For timing: inputs where the implementation reads them, outputs zero there (on cpu: poisoned).
+int hb_inputs_ready(struct hb_inputs *in);
 bool hb_inputs_guards_ok(const struct hb_inputs *in);
 void hb_inputs_free(struct hb_inputs *in);
 

@@ -31,6 +31,7 @@
 enum { GUARD = 256 };            // bytes on each side: more than any tile edge's stray vector store
 enum { STREAM_PARAMS = 100 };    // streams below belong to the io's own tensors
 enum { RUN = 1024 };
+enum { MUCH = 256 << 20 };       // bytes from which inputs are not brought back from a device
 
 enum how { NORMAL, IMPULSE, CONST, LEVELS, OUTLIER };  // LEVELS: a permutation of 0..L-1 along time
 struct fill { enum how how; double by, by16; };        // by16: in f16 and bf16; 0: by
@@ -178,13 +179,21 @@ bool hb_inputs_guards_ok(const struct hb_inputs *in)
     return true;
 }
 
+static void set_bytes(char *p, int c, size_t bytes)
+{
+    const size_t part = 1 << 20;
+#pragma omp parallel for schedule(static) if (bytes > part)
+    for (size_t at = 0; at < bytes; at += part)
+        memset(p + at, c, bytes - at < part ? bytes - at : part);
+}
+
 void hb_inputs_poison(struct hb_inputs *in)
 {
     struct hb_bufs *all = in->priv;
     for (int i = 0; i < all->n; i++) {
         struct hb_buf *b = &all->b[i];
         if (b->role != HB_ROLE_IN)
-            memset(b->data, b->role == HB_ROLE_OUT ? 0xff : 0, b->bytes);  // ff..ff is a NaN
+            set_bytes(b->data, b->role == HB_ROLE_OUT ? 0xff : 0, b->bytes);  // ff..ff is a NaN
     }
 }
 
@@ -204,9 +213,26 @@ int hb_inputs_download(struct hb_inputs *in)
     struct hb_bufs *all = in->priv;
     const struct hb_device *d = all->dev;
     int rc = 0;
-    for (int i = 0; i < all->n && !rc; i++)
-        if (all->b[i].dev_block && all->b[i].bytes)
+    for (int i = 0; i < all->n && !rc; i++) {
+        bool wanted = all->b[i].role != HB_ROLE_IN || in->bytes <= MUCH;
+        if (all->b[i].dev_block && all->b[i].bytes && wanted)
             rc = d->download(d, all->b[i].data, all->b[i].dev, all->b[i].bytes, d->stream);
+    }
+    return rc || !d ? rc : d->sync(d, d->stream);
+}
+
+int hb_inputs_ready(struct hb_inputs *in)
+{
+    struct hb_bufs *all = in->priv;
+    const struct hb_device *d = all->dev;
+    int rc = 0;
+    if (!d) hb_inputs_poison(in);
+    for (int i = 0; d && i < all->n && !rc; i++) {
+        struct hb_buf *b = &all->b[i];
+        if (!b->dev_block || !b->bytes) continue;
+        if (b->role == HB_ROLE_IN) rc = d->upload(d, b->dev, b->data, b->bytes, d->stream);
+        else d->zero(b->dev, b->bytes, d->stream);
+    }
     return rc || !d ? rc : d->sync(d, d->stream);
 }
 

@@ -241,8 +241,7 @@ static int make_inputs(struct side *s)
     int rc = hb_inputs_make(&s->pt, s->impl, HB_IN_NORMAL, &s->in);
     if (rc) return rc;
     s->has_inputs = true;
-    hb_inputs_poison(&s->in);
-    rc = hb_inputs_upload(&s->in);
+    rc = hb_inputs_ready(&s->in);
     s->inputs_s = 1e-9 * (double)(hb_now_ns() - t0);
     return rc;
 }
