@@ -7,7 +7,7 @@
 //           db have a pass of their own.
 // Cost      forward 2 R C elements, backward 4 R C, bias R C.
 // Accuracy  float32; sums of some 30 terms one after the other, then pairwise, across blocks in
-//           float64. The mean is corrected by the average of what it leaves.
+//           float64. The mean is taken in float64.
 #include "cuda.h"
 #include "cuda_vec.cuh"
 
@@ -138,12 +138,13 @@ template <int W> __device__ __forceinline__ int first(int k)
 // Block (32, FWD_WARPS), a warp per row, C <= 32 E.
 template <class T, int E, int W>
 static __global__ void __launch_bounds__(WARP *FWD_WARPS)
-    norm(T *y, float *mean, float *rstd, const T *x, const float *g, const float *b, int64_t R, int
-         C)
+    norm(T *y, float *mean, float *rstd, const T *x, const float *g, const float *b, int64_t R,
+         int C)
 {
     const int64_t r = (int64_t)blockIdx.x * FWD_WARPS + threadIdx.y;
     if (r >= R) return;
-    float e[E / W][W], sum = 0;
+    float e[E / W][W];
+    double sum = 0;
     #pragma unroll
     for (int k = 0; k < E / W; k++)
         if (first<W>(k) < C) load_v(e[k], x + r * C + first<W>(k));
@@ -151,23 +152,21 @@ static __global__ void __launch_bounds__(WARP *FWD_WARPS)
     for (int k = 0; k < E / W; k++)
         #pragma unroll
         for (int j = 0; j < W; j++)
-            if (first<W>(k) < C) sum += e[k][j];
-    const float m = warp_sum(sum) / (float)C;
-    float left = 0, square = 0;
+            if (first<W>(k) < C) sum += (double)e[k][j];
+    const double exact = warp_sum(sum) / (double)C;
+    const float m = (float)exact, left = (float)(exact - (double)m);     // the mean is m + left
+    float square = 0;
     #pragma unroll
     for (int k = 0; k < E / W; k++)
         #pragma unroll
         for (int j = 0; j < W; j++)
             if (first<W>(k) < C) {
-                e[k][j] -= m;
-                left += e[k][j];
+                e[k][j] = (e[k][j] - m) - left;
                 square += e[k][j] * e[k][j];
             }
-    left = warp_sum(left) / (float)C;        // what rounding left in the mean
-    const float var = warp_sum(square) / (float)C - left * left;
-    const float inv = 1.0f / sqrtf(fmaxf(var, 0.0f) + LN_EPS);
+    const float inv = 1.0f / sqrtf(warp_sum(square) / (float)C + LN_EPS);
     if (threadIdx.x == 0) {
-        mean[r] = m + left;
+        mean[r] = m;
         rstd[r] = inv;
     }
     #pragma unroll
@@ -178,7 +177,7 @@ static __global__ void __launch_bounds__(WARP *FWD_WARPS)
         load_f(gk, g + c);
         load_f(bk, b + c);
         #pragma unroll
-        for (int j = 0; j < W; j++) e[k][j] = (e[k][j] - left) * inv * gk[j] + bk[j];
+        for (int j = 0; j < W; j++) e[k][j] = e[k][j] * inv * gk[j] + bk[j];
         store_v(y + r * C + c, e[k]);
     }
 }
@@ -342,8 +341,8 @@ static __global__ void __launch_bounds__(WARP *BWD_WARPS, resident<T>(E, W))
 // dx alone, any C.
 template <class T>
 static __global__ void __launch_bounds__(WARP *FWD_WARPS)
-    norm_back_any(T *dx, const T *dy, const T *x, const float *mean, const float *rstd, const float
-                  *g, int64_t R, int64_t C)
+    norm_back_any(T *dx, const T *dy, const T *x, const float *mean, const float *rstd,
+                  const float *g, int64_t R, int64_t C)
 {
     const int64_t r = (int64_t)blockIdx.x * FWD_WARPS + threadIdx.y;
     if (r >= R) return;

@@ -57,8 +57,8 @@ __device__ __forceinline__ void window_after(float (&x)[(U + 1) * W], const T *p
 // Grid (rows, items). K taps, or K = 0: `taps` of them, W = 1.
 template <class T, int W, int K>
 static __global__ void __launch_bounds__(THREADS)
-    short_fwd(T *y, const T *p, const float *bp, const float *w, const float *bs, struct rows a, int
-              taps)
+    short_fwd(T *y, const T *p, const float *bp, const float *w, const float *bs, struct rows a,
+              int taps)
 {
     const int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= a.C * a.B) return;
@@ -209,8 +209,8 @@ static __global__ void __launch_bounds__(THREADS)
 // The same for any K, W = 1: one sum after the other, dp with the last.
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
-    short_bwd_any(T *dp, struct short_grads g, float *part, const T *dy, const T *p, const float
-                  *bp, const float *w, int K, struct rows a, struct shares h)
+    short_bwd_any(T *dp, struct short_grads g, float *part, const T *dy, const T *p,
+                  const float *bp, const float *w, int K, struct rows a, struct shares h)
 {
     __shared__ float all[THREADS / WARP];
     const int64_t c = quotient(blockIdx.x, h.n), mine = blockIdx.x - c * h.n;
