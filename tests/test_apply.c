@@ -166,3 +166,42 @@ Test(apply, official_names, .timeout = 120)
     snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
     cr_expect_eq(system(cmd), 0);
 }
+
+// q, k, v (B,H,L,P) from files; the two implementations agree, and row 0 of y is row 0 of v.
+Test(apply, attention)
+{
+    start();
+    enum { B = 2, H = 3, L = 37, P = 5, N = B * H * L * P };
+    static const int64_t shape[4] = {B, H, L, P};
+    static const char *const file[] = {"q", "k", "v", "dy"}, *const impl[] = {"naive", "flash"};
+    static float x[4][N];
+    char dir[] = "/tmp/hb-apply-XXXXXX", path[128], cmd[8192];
+    struct hb_npy y[2] = {{.n = 0}};
+    cr_assert(mkdtemp(dir));
+    for (int f = 0; f < 4; f++) {
+        for (int i = 0; i < N; i++)
+            x[f][i] = sinf((float)(i * 7 + f * 1000) * 0.37f);
+        snprintf(path, sizeof path, "%s/%s.npy", dir, file[f]);
+        cr_assert_eq(hb_npy_write(path, 4, shape, x[f]), 0, "%s", hb_error());
+    }
+    for (int k = 0; k < 2; k++) {
+        snprintf(cmd, sizeof cmd,
+                 "'%.4000s/hyena-bench' apply attention_%s --q %s/q.npy --k %s/k.npy --v %s/v.npy "
+                 "--dy %s/dy.npy --out %s/y.npy --grads %s/g.st --threads 2",
+                 hb_build_dir(), impl[k], dir, dir, dir, dir, dir, dir);
+        cr_assert_eq(system(cmd), 0, "%s", cmd);
+        snprintf(path, sizeof path, "%s/y.npy", dir);
+        cr_assert_eq(hb_npy_read(path, &y[k]), 0, "%s", hb_error());
+        cr_assert_eq(y[k].n, N);
+    }
+    double worst = 0, first = 0;
+    for (int i = 0; i < N; i++) {
+        double diff = fabs((double)y[0].data[i] - (double)y[1].data[i]);
+        worst = fmax(worst, diff);
+        if (i % (L * P) < P) first = fmax(first, fabs((double)y[0].data[i] - (double)x[2][i]));
+    }
+    cr_expect(worst < 1e-6 && first < 1e-6, "%g between them, %g in the first rows", worst, first);
+    hb_npy_free(&y[0]), hb_npy_free(&y[1]);
+    snprintf(cmd, sizeof cmd, "rm -rf '%s'", dir);
+    cr_expect_eq(system(cmd), 0);
+}

@@ -1,7 +1,9 @@
 // proj.h: the projections around a mixer, over the device interface; the same in hyena and mha.
 //     in    p = W u',  s = short filter (p + b)   u (B,L,D) -> p, s: n blocks of (D,B,L)
 //     out   y = Wout q + bout (+ res)             q (D,B,L) or (B,L,D) -> y (B,L,D)
-// One block at a time: a plan without backward keeps one block of p, one with backward all of them.
+// With all blocks of p there is one product for all of them; with room for one only (a large plan
+// without backward) they come one at a time. On the cpu, where nothing is launched, always: a block
+// is still in cache when its filter comes.
 // Activations, win, wout and bout are of the type on.t; the rest and all gradients are float32.
 #ifndef HB_PROJ_H
 #define HB_PROJ_H
@@ -14,7 +16,7 @@ struct hb_proj {
     struct hb_on on;
     int64_t B, L, D;
     int n, taps;                 // blocks; taps of the short filter
-    bool keep;                   // p has n blocks (for the backward pass), not one
+    bool all;                    // p has n blocks (hb_proj_all), not one
 };
 struct hb_proj_params { const void *win, *wout, *bout; const float *bin, *ws, *bs; };
 struct hb_proj_grads { float *win, *wout, *bout, *bin, *ws, *bs; };
@@ -25,19 +27,29 @@ static inline const char *hb_proj_refuses(const struct hb_problem *p)
     return p->B > INT32_MAX / p->L ? "B L is more than 2^31 - 1, a row too long for BLAS" : NULL;
 }
 
+// Does p have all its n blocks? For the backward pass; and where they are small, since on a device
+// with launches (it has a stream) each product of its own costs one.
+enum { HB_PROJ_SMALL = 16 << 20 };           // bytes: of the order of a device's last cache
+static inline bool hb_proj_all(const struct hb_device *d, const struct hb_problem *p, int n)
+{
+    int64_t bytes = p->B * p->L * p->D * n * (int64_t)hb_dtype_size(p->dtype);
+    return p->backward || (d->stream && bytes <= HB_PROJ_SMALL);
+}
+
 static inline void hb_proj_in(const struct hb_proj *j, void *s, void *p, const void *u,
                               struct hb_proj_params w)
 {
     int64_t D = j->D, R = j->B * j->L;
+    int64_t C = j->all && j->dev->stream ? j->n * D : D;             // channels at a time
     size_t size = hb_dtype_size(j->on.t);
-    for (int i = 0; i < j->n; i++) {
-        void *si = hb_at(s, i * D * R, size), *pi = hb_at(p, j->keep ? i * D * R : 0, size);
-        struct hb_gemm g = { .tb = true, .m = D, .n = R, .k = D, .alpha = 1,
-                             .A = hb_at(w.win, i * D * D, size), .lda = D, .B = u, .ldb = D,
-                             .D = pi, .ldd = R };
+    for (int64_t c = 0; c < j->n * D; c += C) {
+        void *pc = hb_at(p, j->all ? c * R : 0, size);
+        struct hb_gemm g = { .tb = true, .m = C, .n = R, .k = D, .alpha = 1,
+                             .A = hb_at(w.win, c * D, size), .lda = D, .B = u, .ldb = D,
+                             .D = pc, .ldd = R };
         j->dev->gemm(&g, j->on);
-        j->dev->shortconv_fwd(si, pi, w.bin + i * D, w.ws + i * D * j->taps, w.bs + i * D, D, j->B,
-                              j->L, j->taps, j->on);
+        j->dev->shortconv_fwd(hb_at(s, c * R, size), pc, w.bin + c, w.ws + c * j->taps, w.bs + c, C,
+                              j->B, j->L, j->taps, j->on);
     }
 }
 

@@ -6,8 +6,9 @@
 //           (strides b L, c B L).
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
 //           all b).
-// Memory    in units of B L D elements: forward N+3, with backward 4N+4 (p, x and v, r_o, v_{o+1},
-//           scratch); the filter h (C,L), C = (N-1) D, and its gradient, in float32.
+// Memory    in units of B L D elements: forward N+3 (small ones on a GPU 2N+3), with backward 4N+4
+//           (p; x and v; r_o; v_{o+1}; scratch); the filter h (C,L), C = (N-1) D, and its gradient,
+//           in float32.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
 //           code has.
 // Accuracy  the filter in float64; the rest is stored in the problem's dtype (f32, f16, bf16) and
@@ -179,7 +180,7 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
     bool bwd = st->backward, perm = st->permute;
     size_t size = st->size, f32 = sizeof(float);
     const struct hb_need need[] = {
-        { &st->p, (bwd ? st->N + 1 : 1) * one, size }, { &st->s, (st->N + 1) * one, size },
+        { &st->p, (st->proj.all ? st->N + 1 : 1) * one, size }, { &st->s, (st->N + 1) * one, size },
         { &st->r, bwd && !no_long ? steps * one : 0, size },
         { &st->v, bwd ? steps * one : one, size }, { &st->h, filter, f32 },
         { &st->h_raw, perm ? filter : 0, f32 }, { &st->dh, bwd ? filter : 0, f32 },
@@ -208,7 +209,7 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
                           .size = hb_dtype_size(p->dtype) };
     st->proj = (struct hb_proj){ .dev = st->dev, .on = { p->dtype, NULL }, .B = p->B, .L = p->L,
                                  .D = p->D, .n = o.order + 1, .taps = o.short_taps,
-                                 .keep = p->backward };
+                                 .all = hb_proj_all(st->dev, p, o.order + 1) };
     st->fs = (struct hb_filter_shape){ .L = p->L, .lmax = o.lmax, .shift = o.shift,
                                        .channels = (o.order - 1) * (int)p->D,
                                        .emb_dim = o.emb_dim, .width = o.filter_width,
@@ -267,7 +268,7 @@ static int forward(void *state, const struct hb_io *io)
     int N = st->N;
     const float *d = NULL;
     const void *v = block(st, st->s, N);
-    void *q = st->backward ? st->blk : st->p;  // p's one block is free once s is complete
+    void *q = st->backward ? st->blk : st->p;  // p is free once s is complete
     struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
         int rc = make_filter(st, par, &d, s);

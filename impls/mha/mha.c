@@ -7,7 +7,8 @@
 //           filter the projection is written channel first, so that the filter runs along
 //           contiguous time, and then turned.
 // Cost      8 B L D^2 flop of GEMM and one attention.
-// Memory    in units of B L D elements: forward 4 (7 with the short filter), with backward 8 (15).
+// Memory    in units of B L D elements: forward 4 (with the short filter 7 or 9), with
+//           backward 8 (15).
 // Source    Vaswani et al. 2017, arXiv:1706.03762, section 3.2; rotary positions Su et al. 2021,
 //           arXiv:2104.09864, section 3.4.2, pairs (i, i+P/2), theta 10000.
 // Accuracy  stored in the problem's dtype (f32, f16, bf16), summed in float32.
@@ -122,7 +123,7 @@ static int allocate(struct state *st)
     const struct hb_need need[] = {
         { &st->x, 3 * one, size }, { &st->y, bwd || !K ? one : 0, size },
         { &st->dx, bwd ? 3 * one : 0, size }, { &st->dy, bwd ? one : 0, size },
-        { &st->p, K ? (bwd ? 3 : 1) * one : 0, size }, { &st->s, K ? 3 * one : 0, size },
+        { &st->p, K ? (st->proj.all ? 3 : 1) * one : 0, size }, { &st->s, K ? 3 * one : 0, size },
         { &st->tmp, K && bwd ? one : 0, size },
         { &st->sink, bwd ? 3 * D * (D > K ? D : K) : 0, sizeof(float) },
     };
@@ -142,7 +143,8 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
                           .BLD = p->B * p->L * p->D, .size = hb_dtype_size(p->dtype),
                           .backward = p->backward, .rope = o.rope };
     st->proj = (struct hb_proj){ .dev = st->dev, .on = { p->dtype, NULL }, .B = p->B, .L = p->L,
-                                 .D = p->D, .n = 3, .taps = o.short_taps, .keep = p->backward };
+                                 .D = p->D, .n = 3, .taps = o.short_taps,
+                                 .all = hb_proj_all(st->dev, p, 3) };
     int rc = plan_inner(st, p);
     if (!rc) rc = allocate(st);
     if (rc) destroy(st);
