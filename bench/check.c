@@ -179,6 +179,11 @@ static void find_bad(const struct hb_point *pt, const struct hb_inputs *in,
         name_place(&pt->p, in, o->buf, e->first_bad, e->where, sizeof e->where);
 }
 
+static double roundoff(enum hb_dtype t)
+{
+    return t == HB_F16 ? 0x1p-11 : t == HB_BF16 ? 0x1p-8 : 0;
+}
+
 static void judge_out(const struct hb_point *pt, const struct hb_inputs *in,
                       const struct hb_judged *j, const struct hb_judged_out *o,
                       struct hb_check_result *res)
@@ -197,6 +202,9 @@ static void judge_out(const struct hb_point *pt, const struct hb_inputs *in,
     int64_t bad = hb_buf_not_finite(o->buf);
     double tol = hb_check_tol(pt, what), size = sqrt(all.ref2);
     if (size <= 1e-6 * o->floor) size = o->floor;
+    size = fmax(size, roundoff(pt->p.dtype) * o->noise / tol);
+    if (o->buf->dtype == HB_F16)     // below 2^-14 half a step is 2^-25, whatever the number's size
+        all.err2 = fmax(0, all.err2 - (double)e.n_judged * 0x1p-50);
     if (size == 0) size = 1;
     double rel = bad >= 0 ? INFINITY : sqrt(all.err2) / size;
     snprintf(e.what, sizeof e.what, "%s", what);

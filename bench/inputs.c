@@ -54,8 +54,8 @@ static const struct source sources[] = {
     { HB_ATTENTION, "v",
       { PLAIN, { IMPULSE, 1, 0 }, PLAIN, { NORMAL, 0x1p40, 0x1p8 }, { NORMAL, 0x1p-40, 0x1p-6 },
         { OUTLIER, 1000, 0 } } },
-    { HB_ATTENTION, "dy",        // in f16 a smaller dy would leave dk below the normal numbers
-      { PLAIN, PLAIN, { CONST, 0.6, 0 }, PLAIN, { NORMAL, 1, 0x1p6 }, PLAIN } },
+    { HB_ATTENTION, "dy",        // in f16 smaller ones leave gradients below the normal numbers
+      { PLAIN, { NORMAL, 1, 0x1p6 }, { CONST, 0.6, 0 }, PLAIN, { NORMAL, 1, 0x1p6 }, PLAIN } },
     { HB_HYENA, "u",             // its gates multiply: outputs grow with the third power
       { PLAIN, { IMPULSE, 1, 0 }, { CONST, 0.7, 0 }, { NORMAL, 0x1p4, 4 }, { NORMAL, 0x1p-4, 0 },
         { OUTLIER, 8, 0 } } },

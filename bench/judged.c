@@ -333,7 +333,48 @@ static void cache_key(const struct hb_point *pt, const struct hb_inputs *in,
     hb_sha256(&k, sizeof k, hex);
 }
 
+// --- what 16 bits cannot know --------------------------------------------------------------------
+
+// dq and dk hold softmax's backward, P (dP - delta) with delta_t = dy_t . y_t. Where one weight is
+// nearly 1 the two cancel, and the rounding of y (that of each product dy y, independent, here
+// taken at two standard deviations) times k, or q, is what remains.
+static void softmax_noise(struct hb_judged *j, const struct hb_inputs *in)
+{
+    const struct hb_judged_out *y = &j->out[0];
+    const struct hb_buf *dy = hb_inputs_find(in, "dy");
+    double sum = 0;
+    for (int64_t k = 0; k < y->n_segs; k++)
+        for (int64_t i = 0; i < y->segs[k].n; i++) {
+            double x;
+            hb_buf_load(dy, y->segs[k].at + i, 1, &x);
+            x *= j->ref[y->segs[k].ref + i];
+            sum += x * x;
+        }
+    for (int i = 1; i < j->n_out; i++) {
+        const char *what = j->out[i].buf->what;
+        if (!strcmp(what, "dq")) j->out[i].noise = 2 * sqrt(sum) * rms_of(in, "k");
+        if (!strcmp(what, "dk")) j->out[i].noise = 2 * sqrt(sum) * rms_of(in, "q");
+    }
+}
+
 // --- all of it -----------------------------------------------------------------------------------
+
+static int references(const struct hb_point *pt, struct hb_inputs *in, const char *cache_dir,
+                      struct hb_judged *j)
+{
+    size_t bytes = (size_t)j->n_ref * sizeof *j->ref;
+    char path[4400] = "", hex[65];
+    if (cache_dir && bytes <= CACHE_MAX_BYTES) {
+        cache_key(pt, in, j, hex);
+        snprintf(path, sizeof path, "%.4200s/%s.judged", cache_dir, hex);
+        if (hb_judged_read(path, j->ref, j->n_ref) == 0) return 0;
+    }
+    int rc = hb_judged_compute(pt, in, j);
+    if (rc || !path[0]) return rc;
+    if (hb_mkdirs(cache_dir) || hb_judged_write(path, j->ref, j->n_ref))
+        hb_error_clear();  // costs time only
+    return 0;
+}
 
 int hb_judged_make(const struct hb_point *pt, struct hb_inputs *in, double judge_flop,
                    const char *cache_dir, struct hb_judged *j)
@@ -346,17 +387,9 @@ int hb_judged_make(const struct hb_point *pt, struct hb_inputs *in, double judge
     size_t bytes = (size_t)j->n_ref * sizeof *j->ref;
     j->ref = malloc(bytes);
     if (!j->ref) return hb_fail(HB_ERR_OOM, "out of memory: %zu bytes of judged references", bytes);
-    char path[4400] = "", hex[65];
-    if (cache_dir && bytes <= CACHE_MAX_BYTES) {
-        cache_key(pt, in, j, hex);
-        snprintf(path, sizeof path, "%.4200s/%s.judged", cache_dir, hex);
-        if (hb_judged_read(path, j->ref, j->n_ref) == 0) return 0;
-    }
-    rc = hb_judged_compute(pt, in, j);
-    if (rc || !path[0]) return rc;
-    if (hb_mkdirs(cache_dir) || hb_judged_write(path, j->ref, j->n_ref))
-        hb_error_clear();  // costs time only
-    return 0;
+    rc = references(pt, in, cache_dir, j);
+    if (!rc && pt->p.op == HB_ATTENTION && pt->p.backward) softmax_noise(j, in);
+    return rc;
 }
 
 void hb_judged_free(struct hb_judged *j)

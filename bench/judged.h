@@ -29,6 +29,8 @@ struct hb_judged_out {
     int64_t n_segs, cap_segs;
     struct hb_seg *segs;         // owned
     double floor;  // size of what cancels, for references that are zero but for rounding; or 0
+    double noise;  // attention's dq, dk: in units of roundoff, the error that y rounded to 16 bits
+                   // leaves in them whatever the implementation does; else 0
 };
 struct hb_judged {
     struct hb_sample sample;
