@@ -403,6 +403,7 @@ static int check_core(const struct hb_point *pt, const struct hb_check_opts *o,
     memset(&core.p.oper, 0, sizeof core.p.oper);
     struct hb_check_opts core_opts = *o;
     core_opts.impl = NULL;
+    core_opts.keep = NULL;
     struct hb_check_result *r = calloc(1, sizeof *r);
     if (!r) return hb_fail(HB_ERR_OOM, "out of memory: checking");
     int rc = hb_point_resolve(&core);
@@ -443,7 +444,10 @@ int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o,
     rc = j ? check_with(o, &r, res) : hb_fail(HB_ERR_OOM, "out of memory: checking");
     if (j) hb_judged_free(j);
     free(j);
-    hb_inputs_free(&in);
+    if (!rc && res->ok && o->keep && hb_inputs_bufs(&in)->dev) {
+        if (res->sampled) hb_inputs_redraw_dy(&pt, o->input, &in);
+        *o->keep = in;
+    } else hb_inputs_free(&in);
     if (!rc && res->sampled && pt.p.inner[0] && !pt.p.oper.no_long) rc = check_core(&pt, o, res);
     if (rc) res->ok = false;
     return rc;

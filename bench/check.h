@@ -15,6 +15,8 @@ struct hb_check_opts {
     double judge_flop;           // above this the judge samples rows, ends included (0: never)
     const char *cache_dir;       // judged references by the hash of their input; NULL = no cache
     const struct hb_impl *impl;  // judge this one, not pt->impl (tests: wrong implementations)
+    struct hb_inputs *keep;      // on a device: gets the inputs of a right answer, as they were
+                                 // drawn, to be freed by the caller; NULL: they are freed
     bool repeat;                 // run it twice: the same bits must come out (exceptions: check.c)
 };
 
@@ -59,6 +61,8 @@ struct hb_inputs {
 };
 int hb_inputs_make(const struct hb_point *pt, const struct hb_impl *impl, enum hb_input kind,
                    struct hb_inputs *in);
+// dy as it was drawn (the judge may have cleared what it does not sample).
+void hb_inputs_redraw_dy(const struct hb_point *pt, enum hb_input kind, struct hb_inputs *in);
 void hb_inputs_poison(struct hb_inputs *in);     // outputs to NaN, accumulated ones to 0
 // From the host copies to the device and back, guard zones left alone; nothing on cpu. Both wait.
 // Inputs come back only where all of it is at most 256 MB: whether they were changed is then known

@@ -420,6 +420,16 @@ static void fill_in(const struct hb_point *pt, enum hb_input kind, struct hb_buf
                  (uint64_t)i);
 }
 
+void hb_inputs_redraw_dy(const struct hb_point *pt, enum hb_input kind, struct hb_inputs *in)
+{
+    const struct hb_problem *p = &pt->p;
+    struct hb_buf *dy = hb_inputs_find(in, "dy");
+    int64_t row = p->op == HB_LONGCONV    ? p->L
+                  : p->op == HB_ATTENTION ? p->L * (p->D / p->H)
+                                          : p->L * p->D;
+    if (dy) fill_in(pt, kind, dy, row);
+}
+
 // Adds a tensor that is read and fills it. *slot: where the io wants the pointer.
 static int add_in(struct hb_inputs *in, const struct hb_point *pt, enum hb_input kind,
                   const char *what, enum hb_dtype dtype, int64_t n, int64_t row, const void **slot)

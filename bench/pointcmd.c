@@ -213,9 +213,11 @@ static int try_and_judge(struct side *s, const struct request *r, bool *ok)
     char cache[4200];
     snprintf(cache, sizeof cache, "%s/judged", hb_machine_dir());
     struct hb_check_opts o = { .input = HB_IN_NORMAL, .backward = s->pt.p.backward,
-                               .judge_flop = r->judge_flop, .cache_dir = device ? NULL : cache };
+                               .judge_flop = r->judge_flop, .cache_dir = device ? NULL : cache,
+                               .keep = r->n == 1 ? &s->in : NULL };
     rc = hb_check_point(&s->pt, &o, &s->check);
     *ok = s->check.ok;
+    s->has_inputs = s->in.priv != NULL;
     return rc;
 }
 
@@ -232,13 +234,12 @@ static void reset_peaks(void)
     const struct hb_device *d = hb_host()->device;
     if (!d->mark) return;                         // cpu: its memory is the host's
     d->reset_peak(d);
-    start.base_bytes = d->now_bytes(d);
 }
 
 static int make_inputs(struct side *s)
 {
     int64_t t0 = hb_now_ns();
-    int rc = hb_inputs_make(&s->pt, s->impl, HB_IN_NORMAL, &s->in);
+    int rc = s->has_inputs ? 0 : hb_inputs_make(&s->pt, s->impl, HB_IN_NORMAL, &s->in);
     if (rc) return rc;
     s->has_inputs = true;
     rc = hb_inputs_ready(&s->in);
@@ -381,6 +382,7 @@ static int measure(struct side *side, const struct request *r)
 {
     int64_t t0 = hb_now_ns();
     int rc = 0;
+    if (device_of(&side[0])) start.base_bytes = hb_host()->device->now_bytes(hb_host()->device);
     for (int i = 0; i < r->n; i++) {
         bool ok = true;
         if ((rc = try_and_judge(&side[i], r, &ok)) != 0) return rc;
