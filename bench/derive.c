@@ -29,6 +29,15 @@ const char *hb_file_cpu(const json_t *file)
     return model ? model : hb_file_machine(file);
 }
 
+const char *hb_file_gpu(const json_t *file)
+{
+    const json_t *machine = json_object_get(json_object_get(context(file), "hb_env"), "machine");
+    const json_t *all = json_object_get(json_object_get(machine, "gpu"), "devices");
+    return json_string_value(json_object_get(json_array_get(all, 0), "name"));
+}
+
+bool hb_on_gpu(const char *device) { return !strncmp(device, "cuda", 4); }
+
 const json_t *hb_results_context(const struct hb_results *r, const char *machine)
 {
     const json_t *best = NULL;
@@ -133,11 +142,14 @@ int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b)
 struct hb_words hb_setting_str(const struct hb_setting *s)
 {
     struct hb_words w;
-    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s, T %d%s%s%s%s", hb_scope_str(s->scope),
+    char threads[24] = "", device[24] = "";
+    if (!hb_on_gpu(s->device)) snprintf(threads, sizeof threads, ", T %d", s->threads);
+    if (!strcmp(s->device, "cuda0")) snprintf(device, sizeof device, ", GPU");
+    else if (strcmp(s->device, "cpu0")) snprintf(device, sizeof device, ", %s", s->device);
+    snprintf(w.s, sizeof w.s, "%s %s, B %lld, D %lld, %s%s%s%s%s", hb_scope_str(s->scope),
              hb_pass_str(s->pass), (long long)s->B, (long long)s->D, hb_dtype_str(s->dtype),
-             s->threads, s->mode == HB_MODE_WARM ? "" : ", ",
-             s->mode == HB_MODE_WARM ? "" : hb_mode_str(s->mode),
-             strcmp(s->device, "cpu0") ? ", " : "", strcmp(s->device, "cpu0") ? s->device : "");
+             threads, s->mode == HB_MODE_WARM ? "" : ", ",
+             s->mode == HB_MODE_WARM ? "" : hb_mode_str(s->mode), device);
     return w;
 }
 
@@ -370,6 +382,19 @@ void hb_paths_free(char **paths)
     free(paths);
 }
 
+// results/peers holds tables of other programs, no result files.
+static bool holds_results(const char *path)
+{
+    DIR *d = opendir(path);
+    bool found = false;
+    for (const struct dirent *e; d && !found && (e = readdir(d));) {
+        const size_t n = strlen(e->d_name);
+        found = n > 5 && !strcmp(e->d_name + n - 5, ".json");
+    }
+    if (d) closedir(d);
+    return found;
+}
+
 static int folders_in(const char *root, char ***out)
 {
     struct dirent **e = NULL;
@@ -385,7 +410,7 @@ static int folders_in(const char *root, char ***out)
             if (asprintf(&path, "%s/%s", root, e[i]->d_name) < 0) {
                 path = NULL;
                 rc = HB_ERR_OOM;
-            } else if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
+            } else if (!stat(path, &st) && S_ISDIR(st.st_mode) && holds_results(path)) {
                 list[m++] = path;
                 path = NULL;
             }

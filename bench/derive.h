@@ -37,7 +37,8 @@ void hb_series_free(struct hb_series_set *set);
 // What is inside an operator: "hyena:longconv_fftw" -> "longconv_fftw"; others as they are.
 const char *hb_impl_inner(const char *impl);
 int hb_setting_cmp(const struct hb_setting *a, const struct hb_setting *b);
-// "core fwd, B 1, D 256, f32, T 2"; cold caches and a device other than cpu0 are said, too.
+// "core fwd, B 1, D 256, f32, T 2"; cold caches are said, too. On a GPU, where the host's threads
+// say nothing: "core fwd, B 1, D 256, f16, cold, GPU".
 struct hb_words { char s[3 * HB_NAME_MAX]; };
 struct hb_words hb_setting_str(const struct hb_setting *s);
 // "longconv_fftw", and "longconv_fftw (plan estimate)" or "(H 8)" where the setting holds more than
@@ -62,6 +63,8 @@ int64_t hb_series_last_common(const struct hb_series *a, const struct hb_series 
 // Where a file was measured.
 const char *hb_file_machine(const json_t *file);  // machine_id; "unknown" if the file does not say
 const char *hb_file_cpu(const json_t *file);      // "AMD EPYC ...", for people
+const char *hb_file_gpu(const json_t *file);      // "NVIDIA H100 80GB HBM3"; NULL: none there
+bool hb_on_gpu(const char *device);               // "cuda0", ...
 // The newest of that machine.
 const json_t *hb_results_context(const struct hb_results *r, const char *machine);
 

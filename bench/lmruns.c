@@ -205,6 +205,7 @@ bool hb_lm_counts_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b)
 {
     return r->ok && r->L > 0 && !hb_lm_ngram(r) && strcmp(r->purpose, "equality") &&
+           strcmp(r->purpose, "speed") &&
            r->steps == b->steps && r->B * r->L == b->batch_tokens && r->D == b->D &&
            !strcmp(r->dataset, b->dataset) && !strcmp(r->machine, b->machine) &&
            same_tokens(r->eval_tokens, b->eval_tokens) && !strcmp(r->device, b->device) &&

@@ -37,6 +37,14 @@ static const char how_slope[] = "The slope between neighbouring lengths: 1 is li
                                 "may step out of the axes.";
 
 static const struct hb_figure figures[] = {
+    {"crossovers", "side.gp", "Attention over Hyena on every machine: how many times slower", STEP,
+     FWD, TIME, hb_fig_crossovers,
+     "All machines in one figure. Above the line 1 Hyena is faster, and a curve's L* is where it "
+     "crosses that line. Colour: machine, type and width; solid: forward, dashed: backward."},
+    {"peers_conv", "side.gp", "Causal long convolution: the peers over longconv_cufft_cuda", STEP,
+     FWD, TIME, hb_fig_peers,
+     "How many times longer the peers take for the same convolution, transform of the filter "
+     "inside. Solid: forward, dashed: backward; below the line 1 the peer is faster."},
     {"time_operator_fwd", "time.gp", "Whole operator, forward: time against length", OPER, FWD,
      TIME, hb_fig_curves, how_time},
     {"time_operator_bwd", "time.gp", "Whole operator, backward: time against length", OPER, BWD,
@@ -207,6 +215,8 @@ static void base_name(const struct hb_study *st, struct hb_drawn *d, bool main_s
         snprintf(d->base + n, sizeof d->base - (size_t)n, "_B%lld_D%lld_T%d_%s_%s_%.4s",
                  (long long)d->at.B, (long long)d->at.D, d->at.threads, hb_dtype_str(d->at.dtype),
                  hb_mode_str(d->at.mode), d->at.device);
+    for (char *p = d->base; *p; p++)
+        if (*p == '+') *p = '-';  // of a machine with a GPU; links read better without
 }
 
 static int draw(const struct hb_study *st, const char *dir, bool term, struct hb_drawn *d,
@@ -223,8 +233,10 @@ static int draw(const struct hb_study *st, const char *dir, bool term, struct hb
 
 // Times and ratios are drawn for every setting; what follows from them or is counted, for the main
 // one.
-static bool each_setting(const struct hb_figure *f)
+// A GPU's are many, its dtypes and batches look alike: the main one, and the tables.
+static bool each_setting(const struct hb_figure *f, const struct hb_setting *at)
 {
+    if (hb_on_gpu(at->device)) return false;
     return f->write == hb_fig_ratio || (f->write == hb_fig_curves && f->metric == TIME);
 }
 
@@ -252,7 +264,7 @@ static int draw_settings(const struct hb_study *st, const char *dir, bool term, 
             at->pass != d->fig->pass)
             continue;
         const bool main_setting = !hb_setting_cmp(at, best);
-        if (!main_setting && (term || !each_setting(d->fig))) continue;
+        if (!main_setting && (term || !each_setting(d->fig, at))) continue;
         d->at = *at;
         d->has_at = true;
         d->why[0] = 0;
@@ -273,7 +285,7 @@ int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only
         known = true;
         for (size_t m = 0; m < st->n_machines && !rc; m++) {
             struct hb_drawn d = {.fig = &figures[f], .machine = st->machine[m]};
-            if (term && m) break;
+            if (m && (term || figures[f].write == hb_fig_crossovers)) break;  // of all machines
             if (per_setting(&figures[f])) rc = draw_settings(st, dir, term, &d, out);
             else {
                 base_name(st, &d, true);

@@ -58,11 +58,13 @@ int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only
                     struct hb_gallery *out);
 void hb_gallery_free(struct hb_gallery *g);
 
-// Writers (plotdata.c, plotdata_ratio.c, plotdata_lm.c) and what they share.
+// Writers (plotdata.c, plotdata_ratio.c, plotdata_side.c, plotdata_lm.c) and what they share.
 int hb_fig_curves(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_pairs(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
+int hb_fig_crossovers(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
+int hb_fig_peers(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_perplexity(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_loss_tokens(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_loss_seconds(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);

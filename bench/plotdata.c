@@ -57,13 +57,19 @@ int hb_look_spare(const struct hb_study *st, const char *impl)
 struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at)
 {
     struct hb_words w;
-    const char *cpu = at->machine;
-    for (size_t i = 0; i < st->r.n_files; i++)
-        if (!strcmp(hb_file_machine(st->r.files[i]), at->machine))
-            cpu = hb_file_cpu(st->r.files[i]);
-    snprintf(w.s, sizeof w.s, "%s, %d thread%s; B %lld, D %lld, %s%s", cpu, at->threads,
-             at->threads == 1 ? "" : "s", (long long)at->B, (long long)at->D,
-             hb_dtype_str(at->dtype), at->mode == HB_MODE_WARM ? "" : "; caches flushed");
+    const char *chip = at->machine;
+    char threads[24] = "";
+    for (size_t i = 0; i < st->r.n_files; i++) {
+        if (strcmp(hb_file_machine(st->r.files[i]), at->machine)) continue;
+        const char *gpu = hb_on_gpu(at->device) ? hb_file_gpu(st->r.files[i]) : NULL;
+        chip = gpu ? gpu : hb_file_cpu(st->r.files[i]);
+    }
+    if (!hb_on_gpu(at->device))
+        snprintf(threads, sizeof threads, ", %d thread%s", at->threads,
+                 at->threads == 1 ? "" : "s");
+    snprintf(w.s, sizeof w.s, "%s%s; B %lld, D %lld, %s%s", chip, threads, (long long)at->B,
+             (long long)at->D, hb_dtype_str(at->dtype),
+             at->mode == HB_MODE_WARM ? "" : "; cold caches");
     return w;
 }
 

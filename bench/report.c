@@ -19,10 +19,30 @@ const char *hb_report_cpu(const struct hb_report *r, const char *machine)
     return machine;
 }
 
+bool hb_report_has_gpu(const struct hb_report *r, const char *machine)
+{
+    for (size_t i = 0; i < r->st->set.n; i++)
+        if (hb_on_gpu(r->st->set.s[i].set.device) && !strcmp(r->st->set.s[i].set.machine, machine))
+            return true;
+    for (size_t i = 0; i < r->st->lm.n; i++)
+        if (hb_on_gpu(r->st->lm.run[i].device) && !strcmp(r->st->lm.run[i].machine, machine))
+            return true;
+    return false;
+}
+
+const char *hb_report_chip(const struct hb_report *r, const char *machine)
+{
+    for (size_t i = 0; i < r->st->r.n_files && hb_report_has_gpu(r, machine); i++)
+        if (!strcmp(hb_file_machine(r->st->r.files[i]), machine) &&
+            hb_file_gpu(r->st->r.files[i]))
+            return hb_file_gpu(r->st->r.files[i]);
+    return hb_report_cpu(r, machine);
+}
+
 void hb_report_subhead(struct hb_report *r, const char *machine)
 {
     if (r->st->n_machines > 1)
-        hb_text_add(&r->t, "### %s (`%s`)\n\n", hb_report_cpu(r, machine), machine);
+        hb_text_add(&r->t, "### %s (`%s`)\n\n", hb_report_chip(r, machine), machine);
 }
 
 struct hb_words hb_report_where(const struct hb_setting *s)
@@ -81,9 +101,10 @@ void hb_report_figure(struct hb_report *r, const char *name, const char *machine
 static void sections(struct hb_report *r)
 {
     static void (*const all[])(struct hb_report *) = {
-        hb_report_finding, hb_report_machine,    hb_report_measured, hb_report_crossings,
-        hb_report_growth,  hb_report_lengths,    hb_report_peaks,    hb_report_pairs,
-        hb_report_paper,   hb_report_perplexity, hb_report_missing,  hb_report_reading,
+        hb_report_finding,   hb_report_side,    hb_report_machine, hb_report_measured,
+        hb_report_crossings, hb_report_growth,  hb_report_lengths, hb_report_peaks,
+        hb_report_peers,     hb_report_pairs,   hb_report_paper,   hb_report_perplexity,
+        hb_report_missing,   hb_report_reading,
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i](r);
 }

@@ -38,9 +38,10 @@ static void at_longest(struct hb_report *r, const struct hb_duel *d)
 static struct hb_words setting_words(const struct hb_duel *d)
 {
     struct hb_words w;
-    snprintf(w.s, sizeof w.s, "whole operator, forward, B = %lld, D = %lld, %lld head%s, %s",
+    snprintf(w.s, sizeof w.s, "whole operator, forward, B = %lld, D = %lld, %lld head%s, %s%s",
              (long long)d->at->B, (long long)d->at->D, (long long)d->a->H,
-             d->a->H == 1 ? "" : "s", hb_dtype_str(d->at->dtype));
+             d->a->H == 1 ? "" : "s", hb_dtype_str(d->at->dtype),
+             d->at->mode == HB_MODE_COLD ? ", cold caches" : "");
     return w;
 }
 
@@ -48,9 +49,12 @@ static void one_sentence(struct hb_report *r, const char *machine, const struct 
 {
     const struct hb_crossing *x = &d->time->x;
     const char *A = d->a->impl, *H = d->h->impl;
-    hb_text_add(&r->t, "**On %s (%s, %d thread%s), ",
-                strcmp(machine, hb_machine_id()) ? "the machine" : "this machine",
-                hb_report_cpu(r, machine), d->at->threads, d->at->threads == 1 ? "" : "s");
+    if (hb_on_gpu(d->at->device))
+        hb_text_add(&r->t, "**On the GPU (%s), ", hb_report_chip(r, machine));
+    else
+        hb_text_add(&r->t, "**On %s (%s, %d thread%s), ",
+                    strcmp(machine, hb_machine_id()) ? "the machine" : "this machine",
+                    hb_report_cpu(r, machine), d->at->threads, d->at->threads == 1 ? "" : "s");
     switch (x->kind) {
     case HB_CROSS_SINGLE:
     case HB_CROSS_MULTIPLE:
@@ -157,7 +161,7 @@ void hb_report_finding(struct hb_report *r)
                         "**On %s there is no finding about attention against Hyena yet: no two "
                         "lengths at scope operator, forward, have a time of both. `hyena-bench "
                         "sweep` measures them.**\n\n",
-                        hb_report_cpu(r, machine));
+                        hb_report_chip(r, machine));
         backward_line(r, machine);
         perplexity_line(r, machine);
         hb_text_add(&r->t, "\n");

@@ -66,7 +66,7 @@ void hb_report_machine(struct hb_report *r)
         hb_text_add(&r->t,
                     "%s, machine id `%s`. Newest run: %s. `hyena-bench env` prints the same for "
                     "the machine it runs on.\n\n",
-                    hb_report_cpu(r, r->st->machine[m]), r->st->machine[m],
+                    hb_report_chip(r, r->st->machine[m]), r->st->machine[m],
                     date ? date : "date unknown");
         hb_table_head(&t, "part|item|value");
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -76,6 +76,7 @@ void hb_report_machine(struct hb_report *r)
             hb_table_free(&t);
         } else hb_table_print(&t, &r->t);
         hb_text_add(&r->t, "\n");
+        hb_report_gpu(r, r->st->machine[m]);
     }
 }
 

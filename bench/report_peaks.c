@@ -110,6 +110,12 @@ void hb_report_peaks(struct hb_report *r)
         const char *machine = r->st->machine[m];
         struct hb_roofline roof;
         hb_report_subhead(r, machine);
+        const struct hb_setting *core = hb_setting_main(&r->st->set, machine, HB_SCOPE_CORE,
+                                                        HB_PASS_FWD);
+        if (core && hb_on_gpu(core->device)) {  // its host's peaks say nothing about the GPU
+            hb_report_gpu_shares(r, machine);
+            continue;
+        }
         const json_t *peaks =
             json_object_get(hb_results_context(&r->st->r, machine), "hb_roofline");
         if (!peaks || hb_roofline_parse(peaks, machine, &roof)) {
@@ -185,6 +191,14 @@ static void pair_lines(struct hb_report *r, const char *machine)
     hb_text_free(&slower);
 }
 
+// Neither of the two was tried there: they are CPU implementations.
+static bool on_gpu_alone(const struct hb_report *r, const char *machine)
+{
+    for (size_t i = 0; i < r->pairs.n; i++)
+        if (!strcmp(r->pairs.p[i].set.machine, machine)) return false;
+    return hb_report_has_gpu(r, machine);
+}
+
 void hb_report_pairs(struct hb_report *r)
 {
     hb_text_add(&r->t, "## longconv_fftw against longconv_fftw_plain\n\n"
@@ -195,6 +209,7 @@ void hb_report_pairs(struct hb_report *r)
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_table t = {0};
+        if (on_gpu_alone(r, machine)) continue;
         hb_report_subhead(r, machine);
         pair_lines(r, machine);
         hb_table_head(&t, "setting|>L|>plain|>fftw|>plain/fftw|how");
