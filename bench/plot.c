@@ -245,6 +245,11 @@ static bool per_setting(const struct hb_figure *f)
     return f->scope != STEP && f->write != hb_fig_pairs;
 }
 
+bool hb_figure_of_gpu(const char *name)
+{
+    return strncmp(name, "slope_", 6) && strncmp(name, "error_", 6);
+}
+
 static int draw_settings(const struct hb_study *st, const char *dir, bool term, struct hb_drawn *d,
                          struct hb_gallery *g)
 {
@@ -274,6 +279,14 @@ static int draw_settings(const struct hb_study *st, const char *dir, bool term, 
     return rc;
 }
 
+static bool on_gpu(const struct hb_study *st, const char *machine)
+{
+    for (size_t i = 0; i < st->set.n; i++)
+        if (hb_on_gpu(st->set.s[i].set.device) && !strcmp(st->set.s[i].set.machine, machine))
+            return true;
+    return false;
+}
+
 int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only, bool term,
                     struct hb_gallery *out)
 {
@@ -286,6 +299,7 @@ int hb_figures_draw(const struct hb_study *st, const char *dir, const char *only
         for (size_t m = 0; m < st->n_machines && !rc; m++) {
             struct hb_drawn d = {.fig = &figures[f], .machine = st->machine[m]};
             if (m && (term || figures[f].write == hb_fig_crossovers)) break;  // of all machines
+            if (!only && !hb_figure_of_gpu(figures[f].name) && on_gpu(st, st->machine[m])) continue;
             if (per_setting(&figures[f])) rc = draw_settings(st, dir, term, &d, out);
             else {
                 base_name(st, &d, true);

@@ -26,6 +26,8 @@ int hb_study_open(const char *const *paths, int n, struct hb_study *st);
 void hb_study_close(struct hb_study *st);
 
 struct hb_figure;
+// Is the figure of this name drawn for a GPU's results unasked? Slopes and errors are not.
+bool hb_figure_of_gpu(const char *name);
 struct hb_fig_in {
     const struct hb_study *st;
     const struct hb_figure *fig;

@@ -51,8 +51,8 @@ static void side_curve(const struct hb_fig_in *in, const struct hb_setting *at, 
     const bool crosses = c->x.kind == HB_CROSS_SINGLE || c->x.kind == HB_CROSS_MULTIPLE;
     struct hb_words star;
     if (crosses) snprintf(star.s, sizeof star.s, "L* %s", hb_str_len(c->x.L_star).s);
-    else if (c->x.kind == HB_CROSS_NONE_B) snprintf(star.s, sizeof star.s, "Hyena faster");
-    else if (c->x.kind == HB_CROSS_NONE_A) snprintf(star.s, sizeof star.s, "attention faster");
+    else if (c->x.kind == HB_CROSS_NONE_B) snprintf(star.s, sizeof star.s, "Hyena faster everywhere");
+    else if (c->x.kind == HB_CROSS_NONE_A) snprintf(star.s, sizeof star.s, "attention faster everywhere");
     else snprintf(star.s, sizeof star.s, "tie");
     hb_text_add(&f->names, "\"side\" \"%s, %s, D %lld, %s: %s\" %d\n", chip_of(in->st, at),
                 hb_dtype_str(at->dtype), (long long)at->D,

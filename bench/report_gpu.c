@@ -1,6 +1,7 @@
 // report_gpu.c: the GPU while it measured (clocks, throttling, libraries), its measured peaks, and
 // how close to them the implementations come.
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "report.h"
@@ -39,6 +40,7 @@ static void watch_cell(struct watch *w, const struct hb_cell *c)
     hb_range_add(&w->temp, json_number_value(json_object_get(busy, "temp_c")));
     hb_range_add(&w->watts, json_number_value(json_object_get(busy, "power_w")));
     add_reasons(w, json_object_get(busy, "throttle"));
+    add_reasons(w, json_object_get(json_object_get(gpu, "after"), "throttle"));
 }
 
 static void range_words(struct hb_text *t, const char *what, struct hb_range v, const char *unit)
@@ -62,7 +64,10 @@ static void watch_words(struct hb_report *r, const struct watch *w)
     if (w->cudnn)
         hb_text_add(&r->t, " Attention: %.*s.", (int)strcspn(w->cudnn, ";,"), w->cudnn);
     if (w->cufft)
-        hb_text_add(&r->t, " Transforms: %.*s.", (int)strcspn(w->cufft, ";,"), w->cufft);
+    {
+        const int v = (int)strtol(w->cufft + strlen("cuFFT "), NULL, 10);  // 12000: 12.0.0
+        hb_text_add(&r->t, " Transforms: cuFFT %d.%d.%d.", v / 1000, v / 100 % 10, v % 100);
+    }
     hb_text_add(&r->t,
                 "\n\nTimes on the GPU are taken by its own clock (events) around a recorded graph "
                 "of launches, so that neither the host's launches nor the gaps between them count; "

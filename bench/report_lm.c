@@ -16,14 +16,26 @@ static double median_of(const struct hb_lm_set *s, size_t from, size_t n, bool w
     return hb_median(v, n);
 }
 
+// Tokens per second: whole numbers, not 1.1e+06.
+static struct hb_str per_second(double x)
+{
+    struct hb_str s = hb_str_num(x);
+    if (x >= 1e4) snprintf(s.s, sizeof s.s, "%.0f", x);
+    return s;
+}
+
 // --- per seed ------------------------------------------------------------------------------------
 
 static void seeds_table(struct hb_report *r, const struct hb_lm_budget *b)
 {
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
-    hb_table_head(&t, ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % over "
-                      "seeds]|>training time (median)|>tokens/s (median)");
+    const bool gpu = hb_on_gpu(b->device);  // newer records, with bytes and the device's peak
+    hb_table_head(&t, gpu ? ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % "
+                            "over seeds]|>bits per byte|>training time (median)|>tokens/s "
+                            "(median)|>peak memory"
+                          : ">L|model|mixer|positions|>parameters|perplexity per seed|>mean [95 % "
+                            "over seeds]|>training time (median)|>tokens/s (median)");
     for (size_t i = 0; i < s->n;) {
         const struct hb_lm_group g = hb_lm_group_at(s, i);
         const struct hb_lm_run *one = g.run;
@@ -40,8 +52,10 @@ static void seeds_table(struct hb_report *r, const struct hb_lm_budget *b)
             if (isfinite(g.ci95.lo))
                 hb_table_cell(&t, "%s", hb_str_ratio((struct hb_ratio){g.ppl, g.ci95}).s);
             else hb_table_cell(&t, "%s (one seed)", hb_str_num(g.ppl).s);
+            if (gpu) hb_table_cell(&t, "%.4f", one->bits_per_byte);
             hb_table_cell(&t, "%s", hb_str_time(median_of(s, i, g.n, true) * 1e9).s);
-            hb_table_cell(&t, "%s", hb_str_num(1 / median_of(s, i, g.n, false)).s);
+            hb_table_cell(&t, "%s", per_second(1 / median_of(s, i, g.n, false)).s);
+            if (gpu) hb_table_cell(&t, "%s", hb_str_bytes(one->peak_bytes).s);
             t.failed = t.failed || seeds.failed;
             hb_text_free(&seeds);
         }
@@ -55,7 +69,7 @@ static void seeds_table(struct hb_report *r, const struct hb_lm_budget *b)
         hb_table_cell(&t, "counts, no network");
         for (int k = 0; k < 3; k++) hb_table_cell(&t, "-");
         hb_table_cell(&t, "%s", hb_str_num(n->ppl).s);
-        for (int k = 0; k < 2; k++) hb_table_cell(&t, "-");
+        for (int k = 0; k < (gpu ? 4 : 2); k++) hb_table_cell(&t, "-");
     }
     hb_table_print(&t, &r->t);
     hb_text_add(&r->t, "\n");
@@ -207,6 +221,88 @@ static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
     recipe_line(r, e);
 }
 
+// --- longer runs ---------------------------------------------------------------------------------
+
+enum { MAX_TESTS = 4 };
+
+// On a GPU, apart from the comparison over lengths: larger models, word pieces.
+static bool is_longer(const struct hb_lm_run *run, const char *machine,
+                      const struct hb_lm_budget *b)
+{
+    struct hb_lm_scored one;
+    return run->ok && !strcmp(run->machine, machine) && hb_on_gpu(run->device) &&
+           !hb_lm_ngram(run) && !hb_lm_in(run, b) && strcmp(run->purpose, "equality") &&
+           strcmp(run->purpose, "speed") && strcmp(run->purpose, "bar") &&
+           strcmp(run->tokenizer, "bytes") && hb_lm_scored_at(run, 0, &one);
+}
+
+static void longer_row(struct hb_table *t, const struct hb_lm_run *run, size_t tests)
+{
+    hb_table_cell(t, "%s: `%s`", run->model, hb_lm_run_mixer(run));
+    hb_table_cell(t, "%s", hb_str_len((double)run->params).s);
+    hb_table_cell(t, "%lld", (long long)run->L);
+    hb_table_cell(t, "%s%s", hb_str_len(run->train_tokens).s,
+                  run->stopped_early ? " (its time was over)" : "");
+    hb_table_cell(t, "%s", hb_str_time(run->seconds * 1e9).s);
+    hb_table_cell(t, "%s", per_second(run->tokens_per_s).s);
+    hb_table_cell(t, "%s", hb_str_bytes(run->peak_bytes).s);
+    for (size_t k = 0; k < tests; k++) {
+        struct hb_lm_scored s;
+        if (!hb_lm_scored_at(run, k, &s)) {
+            hb_table_cell(t, "-");
+            hb_table_cell(t, "-");
+            continue;
+        }
+        hb_table_cell(t, "%s", hb_str_num(exp(s.nats)).s);
+        if (s.bytes > 0) hb_table_cell(t, "%.4f", s.nats * s.tokens / s.bytes / log(2));
+        else hb_table_cell(t, "-");
+    }
+}
+
+static void longer_runs(struct hb_report *r, const char *machine, const struct hb_lm_budget *b)
+{
+    const struct hb_lm_set *s = &r->st->lm;
+    const struct hb_lm_run *one = NULL;
+    struct hb_lm_scored test[MAX_TESTS];
+    struct hb_text head = {0};
+    struct hb_table t = {0};
+    size_t tests = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        if (!is_longer(&s->run[i], machine, b)) continue;
+        size_t k = 0;
+        while (k < MAX_TESTS && hb_lm_scored_at(&s->run[i], k, &test[k])) k++;
+        if (k > tests) {
+            tests = k;
+            one = &s->run[i];
+        }
+    }
+    if (!one) return;
+    hb_text_add(&r->t, "**Larger models, longer training.** Trained on `%s` alone, tokens of "
+                       "`%s`, D = %lld. Tested, after training and with nothing learnt from either "
+                       "test set, on", one->dataset, one->tokenizer, (long long)one->D);
+    hb_text_add(&head, "model|>parameters|>L|>tokens trained|>time|>tokens/s|>peak memory");
+    for (size_t k = 0; k < tests; k++) {
+        hb_lm_scored_at(one, k, &test[k]);
+        hb_text_add(&r->t, "%s %s tokens of `%s` (%s)", k ? "; on" : "",
+                    hb_str_len(test[k].tokens).s, test[k].name,
+                    k ? "its test split; the model was not trained on its training split"
+                      : "held-out articles of the training text's own source");
+        hb_text_add(&head, "|>perplexity, %s|>bits per byte, %s", test[k].name, test[k].name);
+    }
+    hb_text_add(&r->t, ". WikiText's articles and the encyclopedia's come from one source, so some "
+                       "of its test articles may stand in the training text. Perplexity is per "
+                       "token; bits per byte compare across tokenizers. Runs on equal tokens "
+                       "compare what is learnt from a text, the run whose time was over what a "
+                       "time buys:\n\n");
+    hb_table_head(&t, head.s ? head.s : "");
+    for (size_t i = 0; i < s->n; i++)
+        if (is_longer(&s->run[i], machine, b)) longer_row(&t, &s->run[i], tests);
+    hb_table_print(&t, &r->t);
+    hb_text_add(&r->t, "\n");
+    r->t.failed = r->t.failed || head.failed;
+    hb_text_free(&head);
+}
+
 // --- the section ---------------------------------------------------------------------------------
 
 void hb_report_perplexity(struct hb_report *r)
@@ -224,10 +320,14 @@ void hb_report_perplexity(struct hb_report *r)
                 "the distance.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
-        struct hb_lm_budget b;
+        struct hb_lm_budget b = {.machine = machine, .dataset = "", .device = "", .dtype = "",
+                                 .tokenizer = ""};
         hb_report_subhead(r, machine);
         if (!hb_lm_main(&r->st->lm, machine, &b)) {
-            hb_text_add(&r->t, "No training runs yet: `hyena-bench train --suite` makes them.\n\n");
+            hb_text_add(&r->t, "No training runs over lengths yet: `hyena-bench train --suite` "
+                               "makes them.\n\n");
+            longer_runs(r, machine, &b);
+            if (hb_report_has_gpu(r, machine)) hb_report_lm_checks(r, machine);
             continue;
         }
         budget_line(r, &b);
@@ -237,6 +337,7 @@ void hb_report_perplexity(struct hb_report *r)
         hb_report_figure(r, "loss_tokens", machine);
         hb_report_figure(r, "loss_seconds", machine);
         hb_report_figure(r, "pareto", machine);
+        longer_runs(r, machine, &b);
         hb_report_lm_checks(r, machine);
     }
 }

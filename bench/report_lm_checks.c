@@ -25,16 +25,35 @@ static double curve_gap(const struct hb_lm_run *a, const struct hb_lm_run *b)
     return gap;
 }
 
+// All but how it is computed: implementation, device, type, size of the micro-batches.
 static bool comparable(const struct hb_lm_run *a, const struct hb_lm_run *b)
 {
     return !strcmp(a->model, b->model) && !strcmp(a->dataset, b->dataset) && a->L == b->L &&
            a->B == b->B && a->D == b->D && a->seed == b->seed && a->steps == b->steps &&
-           a->lr == b->lr && !strcmp(a->dtype, b->dtype) && !strcmp(a->machine, b->machine);
+           a->lr == b->lr && !strcmp(a->machine, b->machine);
 }
 
-// Runs that differ from this one in nothing but the implementation. first: the one of the main
-// study if it is among them. A set counts if the suite asked for it (purpose "equality") and it
-// holds two implementations.
+static json_int_t micro_batch(const struct hb_lm_run *r)
+{
+    return json_integer_value(json_object_get(
+        json_object_get(r->cell->entry, "hb_config"), "micro_batch_tokens"));
+}
+
+static bool in_f32(const struct hb_lm_run *r) { return !strcmp(r->dtype, "f32"); }
+
+// The better reference: float32 before 16 bits, the main study before the rest, the CPU before the
+// GPU.
+static bool before(const struct hb_lm_run *a, const struct hb_lm_run *b)
+{
+    if (in_f32(a) != in_f32(b)) return in_f32(a);
+    const bool ma = !strcmp(a->purpose, "main"), mb = !strcmp(b->purpose, "main");
+    if (ma != mb) return ma;
+    return !hb_on_gpu(a->device) && hb_on_gpu(b->device);
+}
+
+// Runs that differ from this one in nothing but how they were computed, and the first of them, to
+// which the others are compared. A set counts if the suite asked for it (purpose "equality") and
+// it holds two ways.
 struct equal_set {
     const struct hb_lm_run *first;
     bool asked, differ;
@@ -46,10 +65,10 @@ static struct equal_set equal_set_of(const struct hb_lm_set *s, const struct hb_
     for (size_t k = 0; k < s->n; k++) {
         const struct hb_lm_run *o = &s->run[k];
         if (!o->ok || !comparable(run, o)) continue;
-        if (!e.first || (strcmp(e.first->purpose, "main") && !strcmp(o->purpose, "main")))
-            e.first = o;
+        if (!e.first || before(o, e.first)) e.first = o;
         e.asked = e.asked || !strcmp(o->purpose, "equality");
-        e.differ = e.differ || strcmp(o->impl, run->impl);
+        e.differ = e.differ || strcmp(o->impl, run->impl) || strcmp(o->dtype, run->dtype) ||
+                   strcmp(o->device, run->device) || micro_batch(o) != micro_batch(run);
     }
     return e;
 }
@@ -69,8 +88,18 @@ static struct hb_interval seeds_interval(const struct hb_lm_set *s, const struct
     return (struct hb_interval){NAN, NAN};
 }
 
-// What the table of equal runs amounts to: short ones compare every step, long ones the perplexity.
-struct equality { int n_short, n_long, n_inside; double worst; };
+// What the table of equal runs amounts to: short ones compare every step, long ones the perplexity;
+// those in 16 bits the last loss. n_gpu: short ones on the GPU whose first is the CPU's.
+struct equality {
+    int n_short, n_long, n_inside, n_gpu, n_half;
+    double worst, worst_gpu, worst_half;
+};
+
+// Last loss over that of the float32 run, less 1; NAN: there is none to compare with.
+static double off_f32(const struct hb_lm_run *first, const struct hb_lm_run *run)
+{
+    return in_f32(first) && !in_f32(run) ? run->final_loss / first->final_loss - 1 : NAN;
+}
 
 static void add_equal(struct equality *q, const struct hb_lm_set *s, const struct hb_lm_run *first,
                       const struct hb_lm_run *run)
@@ -78,10 +107,21 @@ static void add_equal(struct equality *q, const struct hb_lm_set *s, const struc
     double step[MAX_STEPS], loss[MAX_STEPS];
     const struct hb_interval i = seeds_interval(s, run);
     if (run == first) return;
+    if (!in_f32(run)) {
+        const double off = off_f32(first, run);
+        if (isnan(off)) return;
+        q->n_half++;
+        q->worst_half = fmax(q->worst_half, fabs(off));
+        return;
+    }
     if ((int64_t)hb_lm_curve(run, "step", step, loss, MAX_STEPS) == run->steps) {
         const double gap = curve_gap(first, run);
         q->worst = fmax(q->worst, isnan(gap) ? INFINITY : gap);  // no common step: no equality
         q->n_short++;
+        if (hb_on_gpu(run->device) && !hb_on_gpu(first->device)) {
+            q->n_gpu++;
+            q->worst_gpu = fmax(q->worst_gpu, isnan(gap) ? INFINITY : gap);
+        }
     } else if (isfinite(i.lo)) {
         q->n_long++;
         q->n_inside += run->ppl >= i.lo && run->ppl <= i.hi;
@@ -94,6 +134,15 @@ static void equality_words(struct hb_report *r, const struct equality *q)
         hb_text_add(&r->t, "\n%d short run%s: the largest difference of a loss at any step is %.1e "
                            "nats (goal: at most 1e-4): %s.\n", q->n_short,
                     q->n_short == 1 ? "" : "s", q->worst, q->worst <= 1e-4 ? "met" : "**not met**");
+    if (q->n_gpu)
+        hb_text_add(&r->t, "\nFloat32 on the GPU against float32 on the CPU, %d run%s: the largest "
+                           "difference of a loss at any step is %.1e nats (goal: at most 1e-4): "
+                           "%s.\n", q->n_gpu, q->n_gpu == 1 ? "" : "s", q->worst_gpu,
+                    q->worst_gpu <= 1e-4 ? "met" : "**not met**");
+    if (q->n_half)
+        hb_text_add(&r->t, "\n%d run%s in 16 bits: the last loss is at most %.2f %% from that of "
+                           "float32 (goal: 2 %%): %s.\n", q->n_half, q->n_half == 1 ? "" : "s",
+                    100 * q->worst_half, q->worst_half <= 0.02 ? "met" : "**not met**");
     if (q->n_long)
         hb_text_add(&r->t, "\n%d long run%s: %d of the final perplexities lie in the interval over "
                            "the seeds of the main implementation (goal: all): %s.\n", q->n_long,
@@ -101,20 +150,29 @@ static void equality_words(struct hb_report *r, const struct equality *q)
                     q->n_inside == q->n_long ? "met" : "**not met**");
 }
 
+static const char *where_of(const struct hb_lm_run *r)
+{
+    return hb_on_gpu(r->device) ? "GPU" : "CPU";
+}
+
 static void equality_table(struct hb_report *r, const char *machine)
 {
-    struct equality q = {0, 0, 0, 0};
+    struct equality q = {0};
     const struct hb_lm_set *s = &r->st->lm;
     struct hb_table t = {0};
-    hb_table_head(&t, "model|implementation|>steps|>L|>learning rate|>last "
+    hb_table_head(&t, "model|implementation|where, type|>steps|>L|>learning rate|>last "
                       "loss|>perplexity|>interval over seeds|>largest loss difference to the "
-                      "first");
+                      "first|>last loss against float32");
     for (size_t i = 0; i < s->n; i++) {
         const struct hb_lm_run *run = &s->run[i];
         const struct equal_set e = equal_set_of(s, run);
         if (!here(run, machine) || hb_lm_ngram(run) || !e.asked || !e.differ) continue;
         hb_table_cell(&t, "%s", run->model);
         hb_table_cell(&t, "%s", run->impl);
+        if (micro_batch(run))
+            hb_table_cell(&t, "%s, %s, %lld tokens at a time", where_of(run), run->dtype,
+                          (long long)micro_batch(run));
+        else hb_table_cell(&t, "%s, %s", where_of(run), run->dtype);
         hb_table_cell(&t, "%lld", (long long)run->steps);
         hb_table_cell(&t, "%lld", (long long)run->L);
         hb_table_cell(&t, "%g", run->lr);
@@ -124,9 +182,12 @@ static void equality_table(struct hb_report *r, const char *machine)
         add_equal(&q, s, e.first, run);
         if (run == e.first) hb_table_cell(&t, "first");
         else hb_table_cell(&t, "%.1e", curve_gap(e.first, run));
+        if (isnan(off_f32(e.first, run))) hb_table_cell(&t, "-");
+        else hb_table_cell(&t, "%+.2f %%", 100 * off_f32(e.first, run));
     }
     hb_text_add(&r->t, "**Same losses whatever the implementation.** Same seed and data, one "
-                       "implementation after the other; the losses may differ by rounding only, "
+                       "implementation, device or type after the other; the losses may differ by "
+                       "rounding only, "
                        "which grows with the number of steps and with the learning rate. Short "
                        "runs compare every step, long runs means over equal stretches; the "
                        "perplexity of a long run belongs into the interval over seeds.\n\n");
@@ -210,7 +271,8 @@ static void floor_table(struct hb_report *r, const char *machine)
                        "log-likelihood on the same held-out tokens is what the best "
                        "possible model reaches; less than that is luck of the sample.\n\n");
     if (hb_table_empty(&t)) {
-        hb_text_add(&r->t, "Not run yet: training on a `markov` set does (`hyena-bench train`).\n");
+        hb_text_add(&r->t, "Not run on this machine: training on a `markov` set does (`hyena-bench "
+                           "train`).\n");
         hb_table_free(&t);
     } else {
         hb_table_print(&t, &r->t);

@@ -36,12 +36,23 @@ static void add_value(struct hb_text *t, const json_t *v)
     }
 }
 
-static void add_rows(struct hb_table *table, const char *group, const json_t *o)
+// What matters where the GPU does the work: of the host no more than this.
+static bool says_of_gpu(const char *group, const char *key)
+{
+    static const char *const settings[] = {"gpu", "memory_bytes", "cgroup_memory_limit"};
+    if (strcmp(group, "settings")) return true;
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        if (!strcmp(key, settings[i])) return true;
+    return false;
+}
+
+static void add_rows(struct hb_table *table, const char *group, const json_t *o, bool gpu)
 {
     const char *key;
     json_t *v;
     json_object_foreach ((json_t *)(uintptr_t)o, key, v) {
         struct hb_text value = {0};
+        if (gpu && !says_of_gpu(group, key)) continue;
         add_value(&value, v);
         for (size_t i = 0; i < value.n; i++)
             if (value.s[i] == '|') value.s[i] = '/';  // would end the cell
@@ -70,7 +81,8 @@ void hb_report_machine(struct hb_report *r)
                     date ? date : "date unknown");
         hb_table_head(&t, "part|item|value");
         for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-            add_rows(&t, parts[i], json_object_get(env, parts[i]));
+            add_rows(&t, parts[i], json_object_get(env, parts[i]),
+                     hb_report_has_gpu(r, r->st->machine[m]));
         if (hb_table_empty(&t)) {
             hb_text_add(&r->t, "The result files do not describe it.\n");
             hb_table_free(&t);
@@ -91,6 +103,34 @@ static void samples_of(const struct hb_series *s, struct hb_range *n)
     }
 }
 
+static bool named_before(const struct hb_series *s, size_t from, size_t i)
+{
+    for (size_t k = from; k < i; k++)
+        if (!strcmp(s[k].impl, s[i].impl)) return true;
+    return false;
+}
+
+static void range_cell(struct hb_table *t, struct hb_range v)
+{
+    if (v.hi > v.lo) hb_table_cell(t, "%.0f to %.0f", v.lo, v.hi);
+    else if (v.hi > 0) hb_table_cell(t, "%.0f", v.hi);
+    else hb_table_cell(t, "-");
+}
+
+// "core fwd, f16, cold, GPU; 7 pairs of B and D"
+static void setting_cell(struct hb_table *t, const struct hb_series *s, size_t from, size_t to)
+{
+    size_t shapes = 1;
+    for (size_t i = from + 1; i < to; i++)
+        shapes += hb_setting_cmp(&s[i].set, &s[i - 1].set) != 0;
+    const struct hb_setting *at = &s[from].set;
+    if (shapes == 1) hb_table_cell(t, "%s", hb_report_where(at).s);
+    else
+        hb_table_cell(t, "%s %s, %zu pairs of B and D, %s%s, GPU", hb_scope_str(at->scope),
+                      hb_pass_str(at->pass), shapes, hb_dtype_str(at->dtype),
+                      at->mode == HB_MODE_COLD ? ", cold" : "");
+}
+
 static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, size_t to)
 {
     const struct hb_series *s = r->st->set.s;
@@ -98,20 +138,22 @@ static void setting_row(struct hb_report *r, struct hb_table *t, size_t from, si
     struct hb_text impls = {0};
     size_t ok = 0, without = 0;
     for (size_t i = from; i < to; i++) {
-        hb_text_add(&impls, "%s%s", i > from ? ", " : "", hb_series_label(&r->st->set, &s[i]).s);
+        if (hb_setting_cmp(&s[from].set, &s[to - 1].set) == 0)
+            hb_text_add(&impls, "%s%s", i > from ? ", " : "",
+                        hb_series_label(&r->st->set, &s[i]).s);
+        else if (!named_before(s, from, i))
+            hb_text_add(&impls, "%s%s", i > from ? ", " : "", s[i].impl);
         ok += s[i].n_ok;
         without += s[i].n - s[i].n_ok;
         samples_of(&s[i], &n);
         for (size_t k = 0; k < s[i].n; k++) hb_range_add(&L, (double)s[i].cell[k]->pt.p.L);
     }
-    hb_table_cell(t, "%s", hb_report_where(&s[from].set).s);
+    setting_cell(t, s, from, to);
     hb_table_cell(t, "%s", impls.s ? impls.s : "");
-    hb_table_cell(t, "%.0f to %.0f", L.lo, L.hi);
+    range_cell(t, L);
     hb_table_cell(t, "%zu", ok);
     hb_table_cell(t, "%zu", without);
-    if (n.hi > n.lo) hb_table_cell(t, "%.0f to %.0f", n.lo, n.hi);
-    else if (n.hi > 0) hb_table_cell(t, "%.0f", n.hi);
-    else hb_table_cell(t, "-");
+    range_cell(t, n);
     t->failed = t->failed || impls.failed;
     hb_text_free(&impls);
 }
@@ -203,6 +245,23 @@ static void outstanding(struct hb_report *r, const char *machine)
     hb_text_free(&list);
 }
 
+// Where the row that starts at series i ends: with its setting, or, on a GPU and at batches above
+// 1, with what differs in more than B and D.
+static size_t row_end(const struct hb_series_set *set, size_t i)
+{
+    struct hb_setting a = set->s[i].set;
+    size_t j = i;
+    for (; j < set->n; j++) {
+        struct hb_setting b = set->s[j].set;
+        if (!hb_setting_cmp(&a, &b)) continue;
+        if (!hb_on_gpu(a.device) || a.B == 1 || b.B == 1) break;
+        b.B = a.B;
+        b.D = a.D;
+        if (hb_setting_cmp(&a, &b)) break;
+    }
+    return j;
+}
+
 void hb_report_measured(struct hb_report *r)
 {
     hb_text_add(&r->t, "## What was measured\n\n"
@@ -219,9 +278,7 @@ void hb_report_measured(struct hb_report *r)
         hb_report_subhead(r, machine);
         hb_table_head(&t, "setting|implementations|L|>timed|>without a time|>samples");
         for (size_t i = 0; i < r->st->set.n;) {
-            size_t j = i;
-            while (j < r->st->set.n && !hb_setting_cmp(&r->st->set.s[i].set, &r->st->set.s[j].set))
-                j++;
+            const size_t j = row_end(&r->st->set, i);
             if (!strcmp(r->st->set.s[i].set.machine, machine)) setting_row(r, &t, i, j);
             i = j;
         }

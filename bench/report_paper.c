@@ -19,7 +19,7 @@ static bool papers_shape(const struct hb_setting *at)
     return at->scope == HB_SCOPE_OPERATOR && at->pass == HB_PASS_FWD && at->B == 1 && at->D == 768;
 }
 
-static bool on_gpu(const struct hb_setting *at) { return !strncmp(at->device, "cuda", 4); }
+static bool on_gpu(const struct hb_setting *at) { return hb_on_gpu(at->device); }
 
 // --- ratios and lengths that the paper states
 // ---------------------------------------------------------- text, figure: intervals around the
@@ -43,7 +43,9 @@ static const struct hb_series *attention_like(const struct hb_report *r,
 {
     for (size_t i = 0; i < r->st->set.n; i++) {
         const struct hb_series *s = &r->st->set.s[i];
-        if (!hb_setting_cmp(&s->set, at) && s->op == HB_MHA && strstr(s->impl, word)) return s;
+        // On a GPU cuDNN's fused attention stands in for the paper's FlashAttention.
+        const char *like = on_gpu(at) && !strcmp(word, "flash") ? "cudnn" : word;
+        if (!hb_setting_cmp(&s->set, at) && s->op == HB_MHA && strstr(s->impl, like)) return s;
     }
     return NULL;
 }
@@ -175,17 +177,21 @@ static void mechanism(struct hb_report *r, const char *machine, const struct hb_
                              linear_bytes = {0.9, 1.1};
     struct hb_table t = {0};
     hb_table_head(&t, "id|mechanism|measured here|verdict");
-    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_TIME, 16384, "CX-1",
+    const bool gpu = core && on_gpu(core);
+    const char *fft = gpu ? "longconv_cufft_cuda" : "longconv_fftw",
+               *fused = gpu ? "attention_cudnn_cuda" : "attention_flash",
+               *naive = gpu ? "attention_naive_cuda" : "attention_naive";
+    exponent_row(&t, r, core, fft, HB_METRIC_TIME, 16384, "CX-1",
                  "time of `%s` grows like L log L", quasi_linear);
-    exponent_row(&t, r, core, "attention_flash", HB_METRIC_TIME, 0, "CX-1",
+    exponent_row(&t, r, core, fused, HB_METRIC_TIME, gpu ? 16384 : 0, "CX-1",
                  "time of `%s` grows like L²", quadratic);
-    exponent_row(&t, r, core, "attention_naive", HB_METRIC_TIME, 0, "CX-1",
+    exponent_row(&t, r, core, naive, HB_METRIC_TIME, 0, "CX-1",
                  "time of `%s` grows like L²", quadratic);
-    exponent_row(&t, r, core, "longconv_fftw", HB_METRIC_MEMORY, 0, "CX-3",
+    exponent_row(&t, r, core, fft, HB_METRIC_MEMORY, 0, "CX-3",
                  "memory of `%s` is linear", linear_bytes);
-    exponent_row(&t, r, core, "attention_flash", HB_METRIC_MEMORY, 0, "CX-3",
+    exponent_row(&t, r, core, fused, HB_METRIC_MEMORY, 0, "CX-3",
                  "memory of `%s` is linear, too", linear_bytes);
-    exponent_row(&t, r, core, "attention_naive", HB_METRIC_MEMORY, 0, "CX-3",
+    exponent_row(&t, r, core, naive, HB_METRIC_MEMORY, 0, "CX-3",
                  "memory of `%s` is quadratic", quadratic);
     memory_row(r, &t, d);
     utilisation_row(r, &t, d);
@@ -248,7 +254,9 @@ void hb_report_paper(struct hb_report *r)
                        "The text of the paper and its figure disagree: the text says 2x at 8K and "
                        "100x at 64K over FlashAttention, the figure's data give 1.40x and 11.4x. "
                        "Both are shown. A statement about speed on the paper's GPU is *not "
-                       "testable here* on a CPU; our ratio stands beside it for orientation. The "
+                       "testable here* on a CPU; our ratio stands beside it for orientation. On a "
+                       "GPU it is judged, with cuDNN's fused attention in FlashAttention's place: "
+                       "*contradicted* means not so on this GPU against today's attention. The "
                        "mechanism behind it is testable anywhere. Ids are the suite's own; RT: "
                        "running time, CX: complexity.\n\n");
     figure_data(r);

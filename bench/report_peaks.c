@@ -102,7 +102,7 @@ void hb_report_peaks(struct hb_report *r)
                                    att = {"attention_flash", "GEMM", 4096, 4096, 64, 0.5};
     hb_text_add(&r->t,
                 "## How close to the machine's peaks\n\n"
-                "FLOP of the method by the suite's model (causal half counted for attention, "
+                "On a CPU: FLOP of the method by the suite's model (causal half counted for attention, "
                 "L(L+1) per channel for the direct convolution) over the median time, as a share "
                 "of what `hyena-bench roofline` measured on this machine with the same number of "
                 "threads: FMA in registers for the direct convolution, GEMM for attention.\n\n");

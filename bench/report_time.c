@@ -106,7 +106,8 @@ void hb_report_growth(struct hb_report *r)
             "slope_operator_fwd", "slope_core_fwd",    "memory_operator_fwd", "memory_operator_bwd",
             "memory_core_fwd",    "error_core_fwd",    "error_operator_fwd"};
         for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-            hb_report_figure(r, names[i], machine);
+            if (!hb_report_has_gpu(r, machine) || hb_figure_of_gpu(names[i]))
+                hb_report_figure(r, names[i], machine);
     }
 }
 

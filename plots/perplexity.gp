@@ -2,8 +2,10 @@
 DATA = ARG1; OUT = ARG2
 load system('dirname '.ARG0).'/style.gp'
 @lengths_axis
+narrow = num('ymax') < 1.6 * num('ymin')      # no tick of half_steps may lie in it
 set logscale y
 @half_steps
+if (narrow) { unset logscale y; set logscale x 2; set ytics auto }
 set ylabel 'perplexity on held-out text (per token)'
 set format y '%g'
 set xrange [num('xmin') / 1.5 : num('xmax') * 1.5]

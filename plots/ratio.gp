@@ -13,6 +13,8 @@ set ylabel 'time(attention) / time(hyena)'
 set format y '%g'
 set yrange [num('ymin') < 0.2 ? num('ymin') / 1.5 : 0.2 : num('ymax') < 100 ? 200 : 2 * num('ymax')]
 set xrange [num('xmin') / 1.15 : num('xmax') * 1.5]
+set rmargin at screen 0.66            # two names stand in each entry of the key
+set key at screen 0.672, screen 0.885
 crossings = !CROSSINGS ? '' : "DATA index 'crossings' using 1:(1):2:3:(curve_colour($4)) \
     with xerrorbars pt 4 ps 1.8 lw 2.5 lc rgb variable notitle,"
 plot 1 with lines lc rgb '#404040' lw 1 notitle, \
