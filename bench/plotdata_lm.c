@@ -220,6 +220,21 @@ int hb_fig_loss_seconds(const struct hb_fig_in *in, struct hb_text *dat, char *w
 
 // --- Pareto --------------------------------------------------------------------------------------
 
+// Lengths that stand beside marks, as shares of the axes: a label takes LABEL_W by LABEL_H.
+#define LABEL_W 0.08
+#define LABEL_H 0.03
+struct marks { double x[MAX_KINDS * 16], y[MAX_KINDS * 16]; size_t n; };
+
+static bool room_for(struct marks *m, double x, double y)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (fabs(x - m->x[i]) < LABEL_W && fabs(y - m->y[i]) < LABEL_H) return false;
+    if (m->n == sizeof m->x / sizeof *m->x) return false;
+    m->x[m->n] = x;
+    m->y[m->n++] = y;
+    return true;
+}
+
 int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
 {
     struct hb_lm_budget b;
@@ -228,10 +243,15 @@ int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
     const struct kinds k = kinds_of(s, &b);
     struct hb_range x = {INFINITY, -INFINITY}, y = {INFINITY, -INFINITY};
     struct hb_text body = {0};
+    for (size_t i = 0; i < s->n; i++) {
+        if (!hb_lm_in(&s->run[i], &b)) continue;
+        hb_range_add(&x, s->run[i].token_s);
+        hb_range_add(&y, s->run[i].ppl);
+    }
+    struct marks m = {.n = 0};
     for (int kind = 1; kind <= k.n; kind++) {
         hb_dat_block(&body, "s%02d: seconds per token, perplexity, L", kind);
         int rows = 0;
-        double last_t = 0, last_ppl = 0;  // of the last mark with its length beside it
         for (size_t i = 0; i < s->n; i++) {
             const struct hb_lm_run *r = &s->run[i];
             const double t = r->token_s;
@@ -240,15 +260,10 @@ int hb_fig_pareto(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
             // The length stands beside the first seed only, and only where there is room for it.
             const bool first =
                 (i == 0 || s->run[i - 1].L != r->L || !same_kind(&s->run[i - 1], r)) &&
-                (fabs(t / last_t - 1) > 0.08 || fabs(r->ppl / last_ppl - 1) > 0.05);
-            if (first) {
-                last_t = t;
-                last_ppl = r->ppl;
-            }
+                room_for(&m, log(t / x.lo) / log(x.hi / x.lo), log(r->ppl / y.lo) /
+                         log(y.hi / y.lo));
             hb_text_add(&body, "%.17g %.17g \"%s%.0lld\"\n", t, r->ppl, first ? " " : "",
                         first ? (long long)r->L : 0);
-            hb_range_add(&x, t);
-            hb_range_add(&y, r->ppl);
             rows++;
         }
         if (!rows) hb_text_add(&body, "NaN NaN \"\"\n");

@@ -145,11 +145,48 @@ static void perplexity_line(struct hb_report *r, const char *machine)
     hb_text_add(&r->t, " a budget this small shows early learning speed, not final quality.\n");
 }
 
+// On a GPU: the largest models trained, each with its test perplexities.
+static void large_line(struct hb_report *r, const char *machine)
+{
+    const struct hb_lm_set *s = &r->st->lm;
+    int64_t most = 0;
+    int n = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct hb_lm_run *o = &s->run[i];
+        if (!strcmp(o->machine, machine) && hb_on_gpu(o->device) && !strcmp(o->purpose, "main") &&
+            strcmp(o->tokenizer, "bytes") && o->params > most)
+            most = o->params;
+    }
+    for (size_t i = 0; most && i < s->n; i++) {
+        const struct hb_lm_run *o = &s->run[i];
+        struct hb_lm_scored t;
+        if (strcmp(o->machine, machine) || !hb_on_gpu(o->device) || strcmp(o->purpose, "main") ||
+            !strcmp(o->tokenizer, "bytes") || o->params < most / 2 || !hb_lm_scored_at(o, 0, &t))
+            continue;
+        if (n++) hb_text_add(&r->t, "; ");
+        else
+            hb_text_add(&r->t, "- Larger models, `%s` tokens, L = %lld: ", o->tokenizer,
+                        (long long)o->L);
+        hb_text_add(&r->t, "%s (%s) after %s tokens in %s:", o->model, hb_lm_run_mixer(o),
+                    hb_str_len(o->train_tokens).s, hb_str_time(o->seconds * 1e9).s);
+        for (size_t k = 0; hb_lm_scored_at(o, k, &t); k++)
+            hb_text_add(&r->t, "%s %s on `%s`", k ? "," : " perplexity", hb_str_num(exp(t.nats)).s,
+                        t.name);
+    }
+    if (n) hb_text_add(&r->t, ".\n");
+}
+
 void hb_report_finding(struct hb_report *r)
 {
     hb_text_add(&r->t, "# hyena-bench: findings\n\n"
                        "Written by `hyena-bench report` from the result files: no measured number "
-                       "in it was typed by hand. What is quoted is marked as the paper's.\n\n");
+                       "in it was typed by hand. What is quoted is marked as the paper's.\n\n"
+                       "The question: a layer of a sequence model can mix its L positions by "
+                       "attention, whose work grows like L², or by Hyena's long convolution "
+                       "(Poli et al. 2023), whose work grows like L log L. From which length L* on "
+                       "is Hyena faster, by how much, in how much memory, and what does a model "
+                       "learn with either? `mha:X` is a layer of attention computed by X, "
+                       "`hyena:X` one of Hyena whose convolution X computes.\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
         const char *machine = r->st->machine[m];
         struct hb_duel d;
@@ -164,6 +201,7 @@ void hb_report_finding(struct hb_report *r)
                         hb_report_chip(r, machine));
         backward_line(r, machine);
         perplexity_line(r, machine);
+        large_line(r, machine);
         hb_text_add(&r->t, "\n");
     }
 }

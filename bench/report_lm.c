@@ -203,14 +203,16 @@ static void budget_line(struct hb_report *r, const struct hb_lm_budget *b)
     const json_t *e = one->cell->entry, *layers = json_object_get(e, "hb_layers");
     hb_text_add(&r->t, "Data set `%s`, %s training tokens in %lld steps, D = %lld, ", b->dataset,
                 hb_str_len(one->train_tokens).s, (long long)b->steps, (long long)one->D);
+    if (hb_on_gpu(b->device)) hb_text_add(&r->t, "%s with float32 master weights, ", b->dtype);
     if (json_is_integer(layers))
         hb_text_add(&r->t, "%lld layer%s, ", (long long)json_integer_value(layers),
                     json_integer_value(layers) == 1 ? "" : "s");
     if (lr.hi > lr.lo) hb_text_add(&r->t, "learning rates %g to %g", lr.lo, lr.hi);
     else hb_text_add(&r->t, "learning rate %g for every model", one->lr);
-    hb_text_add(&r->t, " (`bench/lm/suites/lr.json` is the grid, the same for A and H, that the "
-                       "suites' rates come from); perplexity per token on the first %s tokens of "
-                       "the test split",
+    if (!hb_on_gpu(b->device))
+        hb_text_add(&r->t, " (`bench/lm/suites/lr.json` is the grid, the same for A and H, that "
+                           "the suites' rates come from)");
+    hb_text_add(&r->t, "; perplexity per token on the first %s tokens of the test split",
                 hb_str_len(one->eval_tokens).s);
     if (json_integer_value(json_object_get(e, "hb_vocab")) == 256)
         hb_text_add(&r->t, "; a token is a byte, so these are not perplexities of words or word "
