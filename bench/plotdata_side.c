@@ -51,9 +51,10 @@ static void side_curve(const struct hb_fig_in *in, const struct hb_setting *at, 
     const bool crosses = c->x.kind == HB_CROSS_SINGLE || c->x.kind == HB_CROSS_MULTIPLE;
     struct hb_words star;
     if (crosses) snprintf(star.s, sizeof star.s, "L* %s", hb_str_len(c->x.L_star).s);
-    else if (c->x.kind == HB_CROSS_NONE_B) snprintf(star.s, sizeof star.s, "Hyena faster everywhere");
-    else if (c->x.kind == HB_CROSS_NONE_A) snprintf(star.s, sizeof star.s, "attention faster everywhere");
-    else snprintf(star.s, sizeof star.s, "tie");
+    else if (c->x.kind == HB_CROSS_TIE) snprintf(star.s, sizeof star.s, "tie");
+    else
+        snprintf(star.s, sizeof star.s, "%s faster everywhere",
+                 c->x.kind == HB_CROSS_NONE_B ? "Hyena" : "attention");
     hb_text_add(&f->names, "\"side\" \"%s, %s, D %lld, %s: %s\" %d\n", chip_of(in->st, at),
                 hb_dtype_str(at->dtype), (long long)at->D,
                 at->pass == HB_PASS_BWD ? "bwd" : "fwd", star.s,
@@ -117,8 +118,8 @@ int hb_fig_crossovers(const struct hb_fig_in *in, struct hb_text *dat, char *why
         snprintf(why, cap, "results of one machine, without a GPU: nothing to set beside it");
     else if (!f.curves) snprintf(why, cap, "no machine has both an mha and a hyena at B 1");
     else {
-        side_meta(in, "Whole operator, B 1, best attention against Hyena with its best convolution. "
-                      "Bars: 95 % interval; squares on the line 1: L* with interval",
+        side_meta(in, "Whole operator, B 1, best attention against Hyena with its best "
+                      "convolution. Bars: 95 % interval; squares on the line 1: L* with interval",
                   "time(attention) / time(Hyena)", f.x, f.y, dat);
         hb_dat_block(dat, "series: -, label, look");
         hb_text_add(dat, "%s\n\n%s", f.names.s, f.body.s);

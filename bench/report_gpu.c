@@ -173,8 +173,8 @@ void hb_report_gpu_shares(struct hb_report *r, const char *machine)
                                                        HB_PASS_FWD);
     struct hb_table t = {0};
     if (!main_at || !hb_on_gpu(main_at->device)) return;
-    hb_table_head(&t, "implementation|pass, type|>256|>1024|>4096|>16384|>65536|>131072|>best|at its "
-                      "best");
+    hb_table_head(&t, "implementation|pass, type|>256|>1024|>4096|>16384|>65536|>131072|>best|at "
+                      "its best");
     int rows = 0;
     for (size_t i = 0; i < r->st->set.n; i++) {
         const struct hb_series *s = &r->st->set.s[i];
@@ -184,13 +184,14 @@ void hb_report_gpu_shares(struct hb_report *r, const char *machine)
             continue;
         rows += share_row(r, &t, s);
     }
-    hb_text_add(&r->t, "On the GPU: the least time that any exact method of the operator needs, by "
-                       "FLOP (its cheapest method: for the convolution transforms, for attention "
-                       "the causal half) at the speed of a large matrix product of that type, or by "
-                       "bytes (inputs read once, outputs written once) at the speed of a copy, over "
-                       "the measured time; by length, cores alone, B %lld, D %lld, %s. Short "
-                       "problems cannot fill the GPU. FLOP at its best are those that the method "
-                       "itself does.\n\n", (long long)main_at->B, (long long)main_at->D,
+    hb_text_add(&r->t,
+                "On the GPU: the least time that any exact method of the operator needs, by FLOP "
+                "(its cheapest method: for the convolution transforms, for attention the causal "
+                "half) at the speed of a large matrix product of that type, or by bytes (inputs "
+                "read once, outputs written once) at the speed of a copy, over the measured time; "
+                "by length, cores alone, B %lld, D %lld, %s. Short problems cannot fill the GPU. "
+                "FLOP at its best are those that the method itself does.\n\n",
+                (long long)main_at->B, (long long)main_at->D,
                 hb_mode_str(main_at->mode));
     if (rows) hb_table_print(&t, &r->t);
     else {

@@ -227,8 +227,8 @@ static void whole(struct hb_report *r, const struct hb_peers *p, const char *mac
 {
     struct hb_table t = {0};
     bool any = false;
-    hb_table_head(&t, ">L|>ours, forward|>PyTorch|>PyTorch / ours|>ours, backward|>PyTorch|>PyTorch "
-                      "/ ours|>memory, ours|>PyTorch");
+    hb_table_head(&t, ">L|>ours, forward|>PyTorch|>PyTorch / ours|>ours, "
+                      "backward|>PyTorch|>PyTorch / ours|>memory, ours|>PyTorch");
     for (size_t i = 0; i < p->n; i++) {
         const struct hb_peer *q = &p->p[i];
         if (strcmp(q->what, "hyena_torch_fp32")) continue;
@@ -247,8 +247,8 @@ static void whole(struct hb_report *r, const struct hb_peers *p, const char *mac
         hb_table_cell(&t, "%s", hb_str_bytes(q->mem_bytes).s);
     }
     hb_text_add(out, "**Hyena, the whole operator**, float32, B 1, D 768, order 2, filter "
-                     "generation inside; `hyena:" CUFFT "` against the paper's stand-alone operator "
-                     "in PyTorch. Memory: forward, peak above inputs and parameters. Above 1 ours "
+                     "generation inside; `hyena:" CUFFT "` against the paper's stand-alone "
+                     "operator in PyTorch. Memory: forward, peak above inputs and parameters. Above 1 ours "
                      "is faster:\n\n");
     if (any) hb_table_print(&t, out);
     else {
@@ -316,13 +316,14 @@ static void training(struct hb_report *r, const struct hb_peers *p, const char *
 {
     struct hb_table t = {0};
     hb_table_head(&t, "model|>L|mixer, ours|>parameters|>tokens/s, ours|PyTorch "
-                      "with|>tokens/s, PyTorch|>ours / PyTorch|>memory, ours|>PyTorch|goal, tokens/s");
+                      "with|>tokens/s, PyTorch|>ours / PyTorch|>memory, ours|>PyTorch|goal, "
+                      "tokens/s");
     for (int gpt = 1; gpt >= 0; gpt--)
         for (size_t i = 0; i < p->nt; i++)
             if (!strcmp(p->t[i].what, "gpt") == (gpt == 1))
                 training_row(r, &t, machine, &p->t[i], g);
-    hb_text_add(out, "**Training**, whole steps (forward, backward, update), 12 layers, D 768, 32768 "
-                     "tokens a step, 16 bits with float32 master weights. Tokens/s from the median "
+    hb_text_add(out, "**Training**, whole steps (forward, backward, update), 12 layers, D 768, "
+                     "32768 tokens a step, 16 bits with float32 master weights. Tokens/s from the median "
                      "step; memory is the device's peak. Above 1 ours is faster:\n\n");
     hb_table_print(&t, out);
     hb_text_add(out, "\n");
