@@ -194,6 +194,14 @@ static void fit_cells(struct hb_table *t, const struct hb_series *s, enum hb_met
     hb_table_cell(t, "%.0f to %.0f (%zu)", f.L_lo, f.L_hi, f.n);
 }
 
+// A GPU's types and batches grow alike: one table of them says it, its main setting's.
+static bool main_shape(const struct hb_series_set *set, const struct hb_setting *at)
+{
+    const struct hb_setting *m = hb_setting_main(set, at->machine, at->scope, HB_PASS_FWD);
+    return !m || !hb_on_gpu(at->device) ||
+           (m->dtype == at->dtype && m->B == at->B && m->D == at->D && m->mode == at->mode);
+}
+
 void hb_fits_table(const struct hb_series_set *set, const char *machine, struct hb_text *out)
 {
     struct hb_table t = {0};
@@ -201,7 +209,7 @@ void hb_fits_table(const struct hb_series_set *set, const char *machine, struct 
     hb_table_head(&t, "implementation|setting|>exponent of time|over L|>exponent of memory|over L");
     for (size_t i = 0; i < set->n; i++) {
         const struct hb_series *s = &set->s[i];
-        if (machine && strcmp(s->set.machine, machine)) continue;
+        if (machine && (strcmp(s->set.machine, machine) || !main_shape(set, &s->set))) continue;
         if (!hb_series_fit(s, HB_METRIC_TIME, &f) && !hb_series_fit(s, HB_METRIC_MEMORY, &f))
             continue;
         hb_table_cell(&t, "%s", hb_series_label(set, s).s);

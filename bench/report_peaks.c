@@ -201,6 +201,10 @@ static bool on_gpu_alone(const struct hb_report *r, const char *machine)
 
 void hb_report_pairs(struct hb_report *r)
 {
+    size_t others = 0;
+    for (size_t m = 0; m < r->st->n_machines; m++)
+        others += !on_gpu_alone(r, r->st->machine[m]);
+    if (!others) return;
     hb_text_add(&r->t, "## longconv_fftw against longconv_fftw_plain\n\n"
                        "Time of `longconv_fftw_plain` over time of `longconv_fftw`: above 1 "
                        "`longconv_fftw` is faster. Alternated: both ran in turns in one process, "

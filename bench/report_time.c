@@ -100,6 +100,9 @@ void hb_report_growth(struct hb_report *r)
         hb_report_subhead(r, machine);
         hb_fits_table(&r->st->set, machine, &r->t);
         hb_text_add(&r->t, "\n");
+        if (hb_report_has_gpu(r, machine))
+            hb_text_add(&r->t, "Of the GPU's settings the main one; the exponents of all stand in "
+                               "`crossovers.json`.\n\n");
         lean_line(r, machine);
         static const char *const names[] = {
             "time_operator_fwd",  "time_operator_bwd", "time_core_fwd",       "time_core_bwd",

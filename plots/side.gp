@@ -18,8 +18,8 @@ set format y '%g'
 set ytics (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 set xrange [num('xmin') / 1.25 : num('xmax') * 1.25]
 set yrange [num('ymin') < 0.8 ? num('ymin') / 1.3 : 0.6 : num('ymax') * 1.4]
-set rmargin at screen (PEERS ? 0.76 : 0.66)
-set key at screen (PEERS ? 0.775 : 0.672), screen 0.885
+set rmargin at screen (PEERS ? 0.76 : 0.63)
+set key at screen (PEERS ? 0.775 : 0.642), screen 0.885
 crossings = PEERS ? '' : "DATA index 'crossings' using 1:(1):2:3:(side_colour($4)) \
     with xerrorbars pt 4 ps 1.8 lw 2.5 lc rgb variable notitle,"
 crossing_keys = PEERS ? '' : ", keyentry with points pt 4 ps 1.8 lw 2.5 lc rgb '#404040' title 'crossover L* with interval'"
