@@ -28,6 +28,8 @@
 #ifndef HB_FUSED_MMA_CUH
 #define HB_FUSED_MMA_CUH
 
+#include <math.h>
+
 #include "cuda.cuh"
 
 // Fragments of mma.m16n8k16, lane = 4 g + q (g = 0..7, q = 0..3), halves in pairs (low, high):
@@ -41,10 +43,10 @@
 __device__ __forceinline__ void hb_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                        uint32_t b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+        "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // Four 8 x 8 matrices, transposed; lane l gives the shared address of row l % 8 of matrix l / 8.
@@ -86,7 +88,7 @@ __device__ __forceinline__ float2 hb_cmul(float2 a, float2 b)
 
 __device__ __forceinline__ float2 hb_conj(float2 a) { return make_float2(a.x, -a.y); }
 
-// e^{-2 pi i m / n} for 0 <= m < 2 n < 2^25. The angle is reduced to [-pi, pi] as an integer, there
+// e^{-2 pi i m / n} for -n / 2 <= m < 2 n, n <= 2^24. The angle is reduced to [-pi, pi] as an integer, there
 // sine and cosine of the special function unit are within 5e-7: a thousandth of a half's rounding.
 __device__ __forceinline__ float2 hb_unit(int m, int n)
 {
@@ -109,20 +111,22 @@ __device__ __forceinline__ float hb_fused_scale(float m, int log_top)
 
 // A symmetric R x R constant in the order of its fragments, in device memory:
 //   [R / 16 row tiles][R / 16 column tiles][real, imaginary][32 lanes] uint4 = a[0..3]
-// hb_fused_matrix fills it on the host, in float64. `shift` 0.25: G above; 0: plain DFT.
-#include <math.h>
+// hb_fused_matrix fills it on the host, in float64. `shift` 0.25: G above; 0: plain DFT. R < 16:
+// 16 / R of them on the diagonal of a tile.
 static inline void hb_fused_matrix(uint32_t *out, int R, double shift)
 {
-    for (int mt = 0; mt < R / 16; mt++)
-        for (int kt = 0; kt < R / 16; kt++)
+    const int tiles = R < 16 ? 1 : R / 16;
+    for (int mt = 0; mt < tiles; mt++)
+        for (int kt = 0; kt < tiles; kt++)
             for (int w = 0; w < 2 * 32 * 4; w++) {
                 const int part = w / 128, lane = w / 4 % 32, i = w % 4;
                 const int row = 16 * mt + lane / 4 + i % 2 * 8;
                 uint32_t pair = 0;
                 for (int e = 0; e < 2; e++) {
                     const int col = 16 * kt + 2 * (lane % 4) + i / 2 * 8 + e;
-                    const double x = -2 * M_PI * fmod((row - shift) * (col - shift), R) / R;
-                    const __half h = __double2half(part ? sin(x) : cos(x));
+                    const double x = -2 * M_PI * (row % R - shift) * (col % R - shift) / R;
+                    const double v = row / R != col / R ? 0 : part ? sin(x) : cos(x);
+                    const __half h = __double2half(v);
                     pair |= (uint32_t)*(const unsigned short *)&h << 16 * e;
                 }
                 *out++ = pair;
