@@ -50,7 +50,7 @@ PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c im
 CU_SRC   := $(if $(CUDA_ON),$(wildcard impls/longconv/*.cu impls/attention/*.cu))
 DEV_CU   := $(if $(CUDA_ON),$(wildcard impls/device/cuda*.cu))
 PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC) $(CU_SRC)))) $(if $(DEV_CU),$(B)/devices/cuda.so)
-MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
+MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/choose/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
@@ -61,7 +61,7 @@ WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
-	$(Q)$(SUB) $(B)/hyena-bench plugins
+	$(Q)$(SUB) $(B)/hyena-bench plugins library
 	$(if $(CUDA_ON),,@echo "  optional, left out: CUDA (no nvcc found; NVCC=/path/to/nvcc names one)")
 
 help: ## this list
@@ -124,6 +124,16 @@ $(B)/devices/cuda.so: $(DEV_CU:%=$(B)/obj/%.o)
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(NVCC) $(call nvflags,$(DEV_CU)) -o $@ $^ -lcublasLt
 
+# --- the library that chooses: the program's own table, prediction and choice, and a host of its own ------------------
+SO_OBJ := $(patsubst %,$(B)/obj/bench/%.o,choose/table choose/predict choose/choose choose/lib/lib point work cli stats)
+.PHONY: library
+library: $(B)/libhyena_bench.so
+$(B)/libhyena_bench.so: $(SO_OBJ) bench/choose/lib/exports.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -shared $(LDSAN) -Wl,-soname,libhyena_bench.so.0 -Wl,--version-script,bench/choose/lib/exports.map -Wl,-z,defs \
+	    -o $@ $(SO_OBJ) -ljansson -lm -ldl -lpthread
+
+-include $(B)/obj/bench/choose/lib/lib.d
 -include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(DEV_CU:%.cu=$(B)/obj/%.cu.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
 
 # --- data, measurements, report ------------------------------------------------------------------------------------
@@ -160,6 +170,22 @@ report: all datasets ## everything: install, build, measure, train, plot, write 
 
 gpu-bundle: all ## pack build/gpu-bundle, one folder that runs on a GPU machine (DATA="files" to take along)
 	$(Q)bash bench/gpu_bundle.sh $(B) $(DATA)
+
+# The program finds its plug-ins beside itself: both lie in lib/hyena-bench, bin/ has a link.
+PREFIX ?= /usr/local
+LIBDIR := $(DESTDIR)$(PREFIX)/lib
+.PHONY: install
+install: $(B)/hyena-bench plugins library ## install program, library, header, pkg-config file and table of choices (PREFIX, DESTDIR)
+	$(Q)install -d $(LIBDIR)/pkgconfig $(LIBDIR)/hyena-bench/impls $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/hyena-bench)
+	$(Q)install -m 755 $(B)/libhyena_bench.so $(LIBDIR)/libhyena_bench.so.0
+	$(Q)ln -sf libhyena_bench.so.0 $(LIBDIR)/libhyena_bench.so
+	$(Q)install -m 644 bench/choose/hyena_bench.h $(DESTDIR)$(PREFIX)/include/
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|' bench/choose/lib/hyena_bench.pc.in > $(LIBDIR)/pkgconfig/hyena_bench.pc
+	$(Q)install -m 755 $(B)/hyena-bench $(LIBDIR)/hyena-bench/
+	$(Q)install -m 755 $(B)/impls/*.so $(LIBDIR)/hyena-bench/impls/
+	$(Q)! compgen -G "$(B)/devices/*.so" >/dev/null || install -D -m 755 -t $(LIBDIR)/hyena-bench/devices $(B)/devices/*.so
+	$(Q)ln -sf ../lib/hyena-bench/hyena-bench $(DESTDIR)$(PREFIX)/bin/hyena-bench
+	$(Q)$(HB) choose --table $(DESTDIR)$(PREFIX)/share/hyena-bench/choices.json
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)

@@ -32,6 +32,8 @@ static const struct command commands[] = {
     { "env", hb_cmd_env, "this machine; compare two; what spoils measurements" },
     { "roofline", hb_cmd_roofline, "measure the peaks of this machine" },
     { "gbench", hb_cmd_gbench, "Google Benchmark's own command line over the same points" },
+    { "choose", hb_cmd_choose, "which implementation to use here, and how sure that is" },
+    { "why", hb_cmd_why, "where a point's time goes, its bound, and what choosing it costs" },
     { "__point", hb_cmd_point, NULL },
     { "__check", hb_cmd_check_group, NULL },
 };

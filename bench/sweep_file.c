@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "choose/choose.h"
 #include "cli.h"
 #include "sweep.h"
 
@@ -260,7 +261,7 @@ static bool add_matching(struct sweep_group *g, const char *glob)
     bool room = true;
     for (int i = 0; room && i < hb_registry_count(); i++) {
         const struct hb_impl *im = hb_registry_at(i)->impl;
-        if (!im) continue;
+        if (!im || (hb_is_auto(im->name) && !strstr(glob, "auto"))) continue;   // asked for by name
         if (im->op != HB_HYENA && im->op != HB_MHA) {
             if (!fnmatch(glob, im->name, 0) && is_for(g, im->name)) room = add_name(g, im->name);
             continue;
@@ -269,6 +270,7 @@ static bool add_matching(struct sweep_group *g, const char *glob)
             const struct hb_impl *in = hb_registry_at(k)->impl;
             char name[HB_NAME_MAX];
             if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
+            if (hb_is_auto(in->name) && !strstr(glob, "auto")) continue;
             int len = snprintf(name, sizeof name, "%s:%s", im->name, in->name);
             if (len < 0 || (size_t)len >= sizeof name) continue;   // names are shorter
             if (!fnmatch(glob, name, 0) && is_for(g, name)) room = add_name(g, name);
