@@ -50,7 +50,7 @@ PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c im
 CU_SRC   := $(if $(CUDA_ON),$(wildcard impls/longconv/*.cu impls/attention/*.cu))
 DEV_CU   := $(if $(CUDA_ON),$(wildcard impls/device/cuda*.cu))
 PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC) $(CU_SRC)))) $(if $(DEV_CU),$(B)/devices/cuda.so)
-MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/choose/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
+MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/verify/*.c bench/choose/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
@@ -137,7 +137,7 @@ $(B)/libhyena_bench.so: $(SO_OBJ) bench/choose/lib/exports.map
 -include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(DEV_CU:%.cu=$(B)/obj/%.cu.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
 
 # --- data, measurements, report ------------------------------------------------------------------------------------
-.PHONY: datasets roofline measure train figures report publish gpu-bundle
+.PHONY: datasets roofline measure train figures verify report publish gpu-bundle
 HB := $(B)/hyena-bench
 BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
 
@@ -159,6 +159,9 @@ train: all datasets ## train the language models of PRESET
 
 figures: all ## redraw every figure from the results (measures nothing)
 	$(Q)$(HB) plot
+
+verify: all ## judge the published claims by the results; verdicts into build/claims.json (measures nothing)
+	$(Q)$(HB) verify --out $(B)/claims.json
 
 report: all datasets ## everything: install, build, measure, train, plot, write build/report/REPORT.md (PRESET=quick|full)
 	$(Q)$(HB) roofline

@@ -16,6 +16,7 @@ int hb_cmd_report(int argc, char **argv);
 int hb_cmd_env(int argc, char **argv);
 int hb_cmd_roofline(int argc, char **argv);
 int hb_cmd_gbench(int argc, char **argv);
+int hb_cmd_verify(int argc, char **argv);   // bench/verify/command.c
 int hb_cmd_choose(int argc, char **argv);       // bench/choose/choosecmd.c
 int hb_cmd_why(int argc, char **argv);          // bench/choose/why.c
 int hb_cmd_check_group(int argc, char **argv);  // hidden: a part of `check` in a child process

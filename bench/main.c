@@ -29,6 +29,7 @@ static const struct command commands[] = {
     { "crossover", hb_cmd_crossover, "lengths at which one implementation overtakes another" },
     { "plot", hb_cmd_plot, "figures from results" },
     { "report", hb_cmd_report, "the findings, from results" },
+    { "verify", hb_cmd_verify, "published claims: what these results say to them" },
     { "env", hb_cmd_env, "this machine; compare two; what spoils measurements" },
     { "roofline", hb_cmd_roofline, "measure the peaks of this machine" },
     { "gbench", hb_cmd_gbench, "Google Benchmark's own command line over the same points" },

@@ -10,7 +10,7 @@
 //           + M frequencies, the table Lmax E if it is trained. Block: 4 D of norms, MLP
 //           2 D F + F + D. Model: V D embedding (also the head), 2 D last norm.
 //           FLOPs of a layer (Poli et al. 2023, A.2, with N+1 projections): 2 [(N+1) D^2 L +
-//           3 N D L + 5 (N-1) D L log2 L + D^2 L]; attention 2 [3 D^2 L + 2 L^2 D + D^2 L] +
+//           3 (N+1) D L + 5 (N-1) D L log2 L + D^2 L]; attention 2 [3 D^2 L + 2 L^2 D + D^2 L] +
 //           3 H L^2 of the softmax; MLP 4 D F L; 4 V D L embedding and logits.
 #include "counts.h"
 
@@ -40,8 +40,8 @@ double hb_arch_flop(const struct hb_arch *a, int64_t len)
         const double H = a->heads ? (double)a->heads : D / 64;
         mixer = 2 * (3 * D * D * L + 2 * L * L * D + D * D * L) + 3 * H * L * L;
     } else {
-        const double N = (double)a->order, projections = a->printed ? N : N + 1;
-        mixer = 2 * (projections * D * D * L + 3 * N * D * L + 5 * (N - 1) * D * L * log2(L) +
+        const double N = (double)a->order, blocks = a->printed ? N : N + 1;
+        mixer = 2 * (blocks * D * D * L + 3 * blocks * D * L + 5 * (N - 1) * D * L * log2(L) +
                      D * D * L);
     }
     return (double)a->layers * (mixer + 4 * D * F * L) + 4 * V * D * L;

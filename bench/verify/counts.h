@@ -11,7 +11,7 @@ struct hb_arch {
     int64_t heads, positions;    // attention: heads (0: one per 64 channels), learned positions
     int64_t order, E, M, Lmax;   // Hyena: order, positional features, filter width, table length
     bool train_z;                // Hyena: the positional table is a parameter
-    bool printed;                // FLOPs with `order` projections as the paper prints, not order+1
+    bool printed;                // FLOPs of `order` projections as the paper prints, not order+1
 };
 double hb_arch_params(const struct hb_arch *a);
 // FLOPs of one forward of a sequence of L tokens, a multiply-add counted as 2: blocks, embedding

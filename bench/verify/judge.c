@@ -35,6 +35,7 @@ const char *hb_judge(const json_t *check, double value, struct hb_interval ci)
     const char *outside = otherwise ? hb_verdict_named(json_string_value(otherwise))
                                     : HB_CONTRADICTED;
     bool touches = false;
+    if (json_is_true(json_object_get(check, "shows")) && !bands) return HB_INCONCLUSIVE;
     if (!outside || !json_array_size(bands)) {
         hb_fail(HB_ERR_INPUT, "check '%.80s': no bands, or an unknown verdict",
                 json_string_value(json_object_get(check, "label")));

@@ -5,8 +5,8 @@
 #include "verify.h"
 
 // Static text: inside a band with the whole interval: the band's verdict; outside of all: "else";
-// touching one, or no number: inconclusive. NULL with the message set: the check names a verdict
-// that there is not.
+// touching one, no number, or no bands of a check that decides nothing: inconclusive. NULL with the
+// message set: the check names a verdict that there is not.
 const char *hb_judge(const json_t *check, double value, struct hb_interval ci);
 // The verdict of that name as static text; NULL: none.
 const char *hb_verdict_named(const char *name);

@@ -67,7 +67,7 @@ void hb_query_command(const struct hb_query *q, char *buf, size_t cap)
     // A wildcard is not a name that `run` takes: the implementation is the reader's choice.
     int n = snprintf(buf, cap, "hyena-bench run --impl '%s'", q->impl);
     const struct { const char *option, *value; } words[] = {
-        {"device", q->device && !strcmp(q->device, "cuda") ? "cuda0" : q->device},
+        {"device", !q->device ? NULL : !strcmp(q->device, "cuda") ? "cuda0" : "cpu0"},
         {"dtype", q->dtype}, {"pass", q->pass}, {"mode", q->mode}};
     const struct { const char *option; int64_t value; } numbers[] = {
         {"B", q->B}, {"D", q->D}, {"L", q->L}};

@@ -1,12 +1,14 @@
 // ratio.c: the rules `ratio` and `status`.
 //
-//     ratio    a, b    points, or {"peer": NAME} of results/peers, or {"training": NAME} of its
-//                      table of training steps ("pass": "bwd" of a peer: its backward)
+//     ratio    a, b    points; or {"peer": NAME} of results/peers ("pass": "bwd": its backward);
+//                      or {"training": NAME} of its table of training steps; or {"model": PATTERN,
+//                      "impl", "D"}: a training step of ours, by the token
 //              L       a length or a list of them
 //              over    each (default): every length must lie in the band; max, min: the largest or
 //                      smallest ratio counts
 //              of      time (default), memory, flop_rate: what is divided, a by b
-//     status   of      a point and L; "reproduced" if it ran out of memory there, "else" if it ran
+//     status   of      a point and L, or {"model", "L", "D", "layers"}; value 1: out of memory, 0:
+//                      it ran
 // Interval  both sides ours: bootstrap of the ratio of medians. Beside a peer, whose interval was
 //           not kept, PEER_REL of its number.
 // Bound     a's time over the time that b would take at its roofline; mha over hyena also the FLOP
@@ -23,14 +25,15 @@ enum { MAX_L = 64 };
 
 struct side {
     struct hb_query q;
-    const char *peer, *training;     // NULL unless it is one
+    const char *peer, *training, *model;        // NULL unless it is one
     bool bwd, circular;
     enum hb_dtype dtype;
 };
 struct number {                      // of one side at one length
     double v;
     struct hb_interval ci;
-    const struct hb_cell *cell;      // NULL: a peer's
+    const struct hb_cell *cell;      // NULL: a peer's, or of
+    const struct hb_lm_run *run;     // a model's
     int64_t B, D;
 };
 enum what { TIME, MEMORY, FLOP_RATE };
@@ -42,8 +45,14 @@ static int read_side(const json_t *check, const char *key, struct side *s)
                *dtype = json_string_value(json_object_get(o, "dtype"));
     *s = (struct side){.peer = json_string_value(json_object_get(o, "peer")),
                        .training = json_string_value(json_object_get(o, "training")),
+                       .model = json_string_value(json_object_get(o, "model")),
                        .bwd = pass && !strcmp(pass, "bwd"),
                        .circular = json_is_false(json_object_get(o, "causal"))};
+    if (s->model) {
+        s->q = (struct hb_query){.impl = json_string_value(json_object_get(o, "impl")),
+                                 .D = json_integer_value(json_object_get(o, "D"))};
+        return 0;
+    }
     if (!s->peer && !s->training) return hb_query_read(check, key, &s->q);
     return dtype ? hb_dtype_parse(dtype, &s->dtype) : 0;
 }
@@ -77,11 +86,32 @@ static struct number peer_number(const struct hb_evidence *e, const struct side 
     return around(of == MEMORY ? t->mem_bytes : 1e9 / t->tokens_per_s);
 }
 
+// The fastest step of that model on a GPU.
+static struct number model_number(const struct hb_evidence *e, const struct side *s, int64_t L,
+                                  const char *machine)
+{
+    struct number n = {.v = NAN};
+    double fastest = INFINITY;
+    for (size_t i = 0; i < e->lm.n; i++) {
+        const struct hb_lm_run *r = &e->lm.run[i];
+        if (strcmp(r->model, s->model) || *r->control || r->L != L || !hb_on_gpu(r->device) ||
+            (s->q.D && r->D != s->q.D) || (s->q.impl && strcmp(s->q.impl, r->impl)) ||
+            strcmp(r->machine, machine) || !(r->token_s > 0) || r->token_s >= fastest)
+            continue;
+        fastest = r->token_s;
+        const struct hb_interval ci = hb_cell_interval(r->cell, HB_METRIC_TIME);
+        const double scale = r->token_s / r->cell->median_ns;
+        n = (struct number){.v = r->token_s, .ci = {ci.lo * scale, ci.hi * scale}, .run = r};
+    }
+    return n;
+}
+
 static struct number own_number(const struct hb_evidence *e, const struct side *s, int64_t L,
                                 enum what of, const char *machine)
 {
     struct hb_query q = s->q;
     q.L = L;
+    if (s->model) return model_number(e, s, L, machine);
     const struct hb_cell *c = hb_query_find(e, &q, machine);
     struct number n = {.v = NAN, .cell = c};
     if (!hb_cell_ok(c)) return n;
@@ -145,7 +175,11 @@ static size_t lengths(const json_t *check, int64_t *L)
 
 static const char *side_name(const struct side *s, const struct number *n)
 {
-    return s->peer ? s->peer : s->training ? s->training : n->cell ? n->cell->pt.impl : s->q.impl;
+    return s->peer       ? s->peer
+           : s->training ? s->training
+           : s->model    ? s->model
+           : n->cell     ? n->cell->pt.impl
+                         : s->q.impl;
 }
 
 static void say_bound(const struct row *r, const struct side *a, enum what of,
@@ -155,7 +189,8 @@ static void say_bound(const struct row *r, const struct side *a, enum what of,
     size_t n = 0;
     if (of != TIME || !b) return;
     if (!a->peer && r->a.cell && r->a.cell->pt.p.op == HB_MHA && b->pt.p.op == HB_HYENA)
-        n = (size_t)snprintf(out->bound, sizeof out->bound, "%s (FLOPs, full square), %s (causal); ",
+        n = (size_t)snprintf(out->bound, sizeof out->bound,
+                             "%s by FLOPs (full square), %s (causal half); ",
                              hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, false)).s,
                              hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, true)).s);
     if (b->roof_ns > 0)
@@ -176,10 +211,32 @@ static void say(const struct row *r, size_t n, const struct row *shown, const st
                  : !strcmp(over, "min") ? "the smallest"
                                         : "nearest to the other side",
                  n, (long long)r[0].L, (long long)r[n - 1].L);
+    if (out->peers) {
+        k = (int)strlen(out->ours);
+        snprintf(out->ours + k, cap - (size_t)k, "; other programs' numbers taken +- 5 %%");
+    }
     for (size_t i = 0; i < n; i++) {
         if (r[i].a.cell) hb_outcome_file(out, r[i].a.cell->file);
         if (r[i].b.cell) hb_outcome_file(out, r[i].b.cell->file);
+        if (r[i].a.run) hb_outcome_file(out, r[i].a.run->cell->file);
+        if (r[i].b.run) hb_outcome_file(out, r[i].b.run->cell->file);
     }
+}
+
+// What measures both sides again; with a row, the implementations that it has.
+static void say_command(const struct side *a, const struct side *b, int64_t L,
+                        const struct row *r, struct hb_outcome *out)
+{
+    struct hb_query q = a->q.impl ? a->q : b->q;
+    const struct number *first = r ? a->q.impl ? &r->a : &r->b : NULL;
+    if (!q.impl || a->model || b->model) return;
+    q.L = L;
+    if (first && first->cell) q.impl = first->cell->pt.impl;
+    hb_query_command(&q, out->command, sizeof out->command);
+    if (!a->q.impl || !b->q.impl) return;
+    const size_t k = strlen(out->command);
+    snprintf(out->command + k, sizeof out->command - k, " --against '%s'",
+             r && r->b.cell ? r->b.cell->pt.impl : b->q.impl);
 }
 
 // Every length has its verdict; together the worst. Shown is the first that has it.
@@ -219,20 +276,16 @@ int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_ou
     if (!rc && !n) rc = hb_fail(HB_ERR_INPUT, "rule ratio: no lengths \"L\"");
     if (rc) return rc;
     if (!over) over = "each";
-    out->peers = a.peer || b.peer || a.training || b.training;
+    out->peers = a.peer || b.peer           ? "results/peers/h100-pytorch.tsv"
+                 : a.training || b.training ? "results/peers/h100-pytorch-training.tsv"
+                                            : NULL;
     const bool ours = (!a.peer && !a.training) || (!b.peer && !b.training);
     size_t m = ours ? 0 : rows_on(e, &a, &b, L, n, of, NULL, r);
     for (size_t i = 0; ours && !m && i < n_machines; i++) {
         m = rows_on(e, &a, &b, L, n, of, machine[i], r);
         if (m) out->machine = machine[i];
     }
-    struct hb_query q = a.q.impl ? a.q : b.q;
-    q.L = L[n - 1];
-    if (q.impl) hb_query_command(&q, out->command, sizeof out->command);
-    if (q.impl && a.q.impl && b.q.impl) {
-        const size_t k = strlen(out->command);
-        snprintf(out->command + k, sizeof out->command - k, " --against '%s'", b.q.impl);
-    }
+    say_command(&a, &b, L[n - 1], NULL, out);
     if (!m) {
         hb_outcome_none(out, "no result has both sides at %s",
                         n > 1 ? "any of these lengths" : "this length");
@@ -247,13 +300,43 @@ int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_ou
     out->ci = shown->q.ci95;
     say(r, m, shown, &a, &b, over, out);
     say_bound(shown, &a, of, out);
+    say_command(&a, &b, shown->L, shown, out);
     return rc;
+}
+
+// A training run of that size that ended well.
+static int model_status(const struct hb_evidence *e, const json_t *of, struct hb_outcome *out)
+{
+    const char *model = json_string_value(json_object_get(of, "model"));
+    const json_int_t L = json_integer_value(json_object_get(of, "L")),
+                     D = json_integer_value(json_object_get(of, "D")),
+                     layers = json_integer_value(json_object_get(of, "layers"));
+    for (size_t i = 0; i < e->lm.n; i++) {
+        const struct hb_lm_run *r = &e->lm.run[i];
+        const json_t *config = json_object_get(r->cell->entry, "hb_config");
+        if (!r->ok || strcmp(r->model, model) || r->L != L || r->D != D || r->steps < 1 ||
+            json_integer_value(json_object_get(config, "layers")) != layers || *r->control)
+            continue;
+        out->value = 0;
+        out->ci = (struct hb_interval){0, 0};
+        out->machine = r->machine;
+        hb_outcome_file(out, r->cell->file);
+        snprintf(out->ours, sizeof out->ours, "%lld steps of %s, L %lld, D %lld, %lld layers; peak "
+                                              "%s",
+                 (long long)r->steps, model, (long long)L, (long long)D, (long long)layers,
+                 hb_str_bytes(r->peak_bytes).s);
+        return 0;
+    }
+    hb_outcome_none(out, "no run of that size");
+    return 0;
 }
 
 int hb_rule_status(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
 {
     struct hb_query q;
     const char *machine[64];
+    if (json_object_get(json_object_get(check, "of"), "model"))
+        return model_status(e, json_object_get(check, "of"), out);
     const int rc = hb_query_read(check, "of", &q);
     if (rc) return rc;
     hb_query_command(&q, out->command, sizeof out->command);

@@ -1,7 +1,8 @@
 // runs.c: the rules `parity` and `accuracy`: what trained models say.
 //
 //     parity    a, b      patterns ("H", "A"); data: a list of data sets (absent: any);
-//                         min_params, min_seeds, min_budgets: what it takes to decide.
+//                         min_params, min_seeds, min_budgets (of training tokens): what it takes
+//                         to decide.
 //                         Value: perplexity of a over that of b, runs of one seed paired, equal
 //                         data, tokens, length, width and held-out tokens
 //     accuracy  pattern, data, L, D, layers, vocab, train (examples): the runs; min_seeds.
@@ -27,6 +28,16 @@ static double number_or(const json_t *o, const char *key, double otherwise)
 {
     const json_t *v = json_object_get(o, key);
     return json_is_number(v) ? json_number_value(v) : otherwise;
+}
+
+struct words { char s[32]; };
+// 921600, 25.2M
+static struct words count(double n)
+{
+    struct words w;
+    if (n >= 1e6) snprintf(w.s, sizeof w.s, "%.3gM", n / 1e6);
+    else snprintf(w.s, sizeof w.s, "%.0f", n);
+    return w;
 }
 
 // --- parity --------------------------------------------------------------------------------------
@@ -91,7 +102,7 @@ static void say_group(const struct group *g, struct hb_outcome *out)
              "%s over %s: %s%s (%s, L %lld, %s tokens, %s parameters, %zu seed%s)", g->a->model,
              g->b->model, g->n > 1 ? hb_str_ratio(q).s : hb_str_num(q.r).s,
              g->n > 1 ? "" : ", no interval from one seed", g->a->dataset, (long long)g->a->L,
-             hb_str_num(g->a->train_tokens).s, hb_str_num((double)g->a->params).s, g->n,
+             count(g->a->train_tokens).s, count((double)g->a->params).s, g->n,
              g->n > 1 ? "s" : "");
 }
 
@@ -103,7 +114,8 @@ static int judge_groups(const json_t *check, const struct group *g, size_t n,
                  seeds = number_or(check, "min_seeds", 3), budgets = number_or(check, "min_budgets",
                                                                                1);
     const struct group *shown = NULL, *largest = &g[0];
-    size_t deciding = 0;
+    double tokens[MAX_GROUPS];
+    size_t deciding = 0, distinct = 0;
     for (size_t i = 0; i < n; i++) {
         if (g[i].a->params > largest->a->params ||
             (g[i].a->params == largest->a->params && g[i].n > largest->n))
@@ -115,13 +127,16 @@ static int judge_groups(const json_t *check, const struct group *g, size_t n,
         const char *worse = deciding ? hb_verdict_join(both, 2, true) : v;
         if (!deciding++ || worse != out->verdict) shown = &g[i];
         out->verdict = worse;
+        size_t k = 0;
+        while (k < distinct && tokens[k] != g[i].a->train_tokens) k++;
+        if (k == distinct) tokens[distinct++] = g[i].a->train_tokens;
     }
     say_group(shown ? shown : largest, out);
-    if ((double)deciding >= budgets) return 0;
+    if ((double)distinct >= budgets) return 0;
     out->verdict = HB_INCONCLUSIVE;
     snprintf(out->why, sizeof out->why, "%zu budget%s with at least %.0f seeds and %s parameters; "
                                         "the rule asks for %.0f",
-             deciding, deciding == 1 ? "" : "s", seeds, hb_str_num(params).s, budgets);
+             distinct, distinct == 1 ? "" : "s", seeds, count(params).s, budgets);
     return 0;
 }
 

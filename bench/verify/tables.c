@@ -53,9 +53,11 @@ static void add_bound(struct hb_text *t, const json_t *claim)
 {
     const json_t *checks = json_object_get(claim, "checks");
     const size_t start = t->n;
+    const char *last = "";
     for (size_t i = 0; i < json_array_size(checks); i++) {
         const json_t *c = json_array_get(checks, i);
-        if (shows(c) || !*text(c, "bound")) continue;
+        if (shows(c) || !*text(c, "bound") || !strcmp(text(c, "bound"), last)) continue;
+        last = text(c, "bound");
         if (t->n > start) hb_text_add(t, "<br>");
         add(t, text(c, "bound"));
     }

@@ -107,6 +107,7 @@ static void explain(const json_t *check, struct hb_outcome *o)
     for (size_t i = 0; i < json_array_size(bands); i++) {
         const json_t *b = json_array_get(bands, i), *l = json_object_get(b, "lo"),
                      *h = json_object_get(b, "hi");
+        if (!strcmp(o->verdict, text(b, "verdict"))) return;   // it lies in a band of that verdict
         lo = fmin(lo, l ? json_number_value(l) : -INFINITY);
         hi = fmax(hi, h ? json_number_value(h) : INFINITY);
     }
@@ -117,6 +118,38 @@ static void explain(const json_t *check, struct hb_outcome *o)
                                         : o->ci.hi < lo ? "below the %s that would count"
                                                         : "outside of what would count",
                  hb_str_num(o->ci.lo > hi ? hi : lo).s);
+}
+
+// What only another machine could compute (rule leak, on a GPU) may stand in a file that
+// `verify --out results/claims/NAME.verdicts` wrote there: the same claim and label, with a number.
+static void look_up(const char *claim, const json_t *check, struct hb_outcome *o)
+{
+    char dir[4200];
+    snprintf(dir, sizeof dir, "%.4000s/results/claims", hb_root_dir());
+    DIR *d = opendir(dir);
+    for (const struct dirent *f; d && isnan(o->value) && (f = readdir(d));) {
+        char path[4600];
+        const size_t n = strlen(f->d_name);
+        if (n < 9 || strcmp(f->d_name + n - 9, ".verdicts")) continue;
+        snprintf(path, sizeof path, "%s/%.300s", dir, f->d_name);
+        json_t *all = hb_json_load(path);
+        for (size_t i = 0; i < json_array_size(all); i++) {
+            const json_t *c = json_array_get(all, i), *checks = json_object_get(c, "checks");
+            for (size_t k = 0; !strcmp(text(c, "id"), claim) && k < json_array_size(checks); k++) {
+                const json_t *x = json_array_get(checks, k), *v = json_object_get(x, "value");
+                if (strcmp(text(x, "label"), text(check, "label")) || !json_is_number(v)) continue;
+                o->value = json_number_value(v);
+                o->ci = (struct hb_interval){o->value, o->value};
+                o->why[0] = 0;
+                snprintf(o->ours, sizeof o->ours, "%s (on %s)", text(x, "ours"),
+                         text(x, "machine"));
+                snprintf(o->stored, sizeof o->stored, "results/claims/%.200s", f->d_name);
+            }
+        }
+        json_decref(all);
+        hb_error_clear();
+    }
+    if (d) closedir(d);
 }
 
 // Null for what is no number: JSON has no NaN.
@@ -137,21 +170,16 @@ static const char *path_of(const struct hb_results *r, const json_t *file)
 static json_t *files_json(const struct hb_evidence *e, const struct hb_outcome *o, json_t *hashes)
 {
     json_t *all = json_array();
-    for (size_t i = 0; i < o->n_files + (o->peers && e->has_peers); i++) {
+    const char *more[] = {e->has_peers ? o->peers : NULL, *o->stored ? o->stored : NULL};
+    for (size_t i = 0; i < o->n_files + 2; i++) {
         char full[4200], hex[65];
-        const char *path = i < o->n_files ? path_of(e->r, o->file[i])
-                                          : "results/peers/h100-pytorch.tsv";
+        const char *path = i < o->n_files ? path_of(e->r, o->file[i]) : more[i - o->n_files];
         if (!path) continue;
         if (!json_object_get(hashes, path)) {
-            const bool whole = path[0] == '/' || i < o->n_files;
-            snprintf(full, sizeof full, "%s%s%.2000s", whole ? "" : hb_root_dir(), whole ? "" : "/",
-                     path);
-            if (hb_sha256_file(full, hex)) {               // relative to the root, then
-                hb_error_clear();
-                snprintf(full, sizeof full, "%.2000s/%.2000s", hb_root_dir(), path);
-                if (hb_sha256_file(full, hex)) hex[0] = 0;
-                hb_error_clear();
-            }
+            snprintf(full, sizeof full, "%.2000s/%.2000s", hb_root_dir(), path);
+            if (hb_sha256_file(path[0] == '/' ? path : full, hex) && hb_sha256_file(path, hex))
+                hex[0] = 0;                // the user's path: of the folder it was named in
+            hb_error_clear();
             json_object_set_new(hashes, path, json_string(hex));
         }
         json_array_append_new(all, json_pack("{s:s,s:O}", "path", path, "sha256",
@@ -173,11 +201,15 @@ static json_t *judge_check(const struct hb_evidence *e, const json_t *claim, con
         return NULL;
     }
     if (rule(e, check, &o)) return NULL;
+    if (rule == hb_rule_leak && isnan(o.value)) look_up(text(claim, "id"), check, &o);
     if (!o.verdict)
         o.verdict = isnan(o.value) ? HB_INCONCLUSIVE : hb_judge(check, o.value, o.ci);
     if (!o.verdict) return NULL;
     explain(check, &o);
     *verdict = o.verdict;
+    // For comparison and without bands: a number, no verdict.
+    if (json_is_true(json_object_get(check, "shows")) && !json_object_get(check, "bands"))
+        o.verdict = "";
     const char *command = *text(check, "command") ? text(check, "command")
                           : *text(claim, "command") ? text(claim, "command") : o.command;
     return json_pack("{s:s,s:s,s:b,s:s,s:o,s:[oo],s:s,s:s,s:s,s:s?,s:s,s:o}", "label",

@@ -60,7 +60,8 @@ struct hb_outcome {                  // what a rule found
     char ours[640], bound[256], why[512], command[640];
     const json_t *file[HB_OUTCOME_FILES];       // borrowed result files
     size_t n_files;
-    bool peers;                      // a number of results/peers is in it
+    char stored[256];                // a file of results/claims that it was taken from, or ""
+    const char *peers;               // the table of results/peers that a number is of, or NULL
 };
 // 0, or HB_ERR_INPUT: the check itself is wrong.
 typedef int (*hb_rule)(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out);
