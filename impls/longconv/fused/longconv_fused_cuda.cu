@@ -6,7 +6,8 @@
 //           h is measured (powers of two), transformed to half2 in the kernels' own order, d added
 //           to h[0]; then one kernel reads u and writes y.
 // Cost      a sample 8 R + 512 flop of tensor cores, 4 bytes of device memory and 4 / B more.
-//           Workspace: 4 N bytes a channel (the spectrum); groups of channels, see WORK.
+//           Workspace: 4 N bytes a channel (the spectrum); backward, N > 16384, WORK bytes more.
+//           Backward: du as forward with the conjugate spectrum; dh two transforms there a row.
 // Source    Poli et al. 2023, arXiv:2302.10866; Fu et al. 2023, arXiv:2311.05908 (Monarch order on
 //           tensor cores); Nicholson 1971 and Crandall, Fagin 1994 for right-angle convolution.
 // Accuracy  rel. L2, simulated: f16 8.3e-4, bf16 1.9e-3.
@@ -18,13 +19,16 @@
 // Rows of G by length: the shortest N = R 256 >= L. (Measured times go beside this table.)
 static const int CHOICE[] = { 4, 8, 16, 32, 48, 64, 96, 128 };
 enum { MAX_L = 128 * 256, BLOCKS = 2112 };     // blocks that keep a GPU busy: 132 x 16
+static const int64_t WORK = 52 << 20;          // bytes for hb_rows_dh at most (L2 has 50 MB)
 
 struct state {
     const struct hb_host *host;    // borrowed until destroy
     enum hb_dtype dtype;
     int64_t B, L, D;
     int R;
-    bool fixed;
+    bool fixed, backward;
+    int dh_blocks;
+    float4 *scratch;               // owned, or NULL: hb_rows_dh
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
     float *factors;                // owned: scale (D), gain (D), undo (D)
 };
@@ -83,14 +87,58 @@ static void launch_rows(const struct state *s, struct hb_fused_job job, cudaStre
     });
 }
 
+// A fresh spectrum has d in it; a fixed one cannot.
+static const float *skip_of(const struct state *s, const struct hb_longconv_io *v)
+{
+    return s->fixed ? (const float *)v->d : NULL;
+}
+
+static void launch_dh(const struct state *s, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
+                                     .dh = (float *)v->dh, .dd = (float *)v->dd,
+                                     .matrix = s->matrix, .scratch = s->scratch,
+                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L };
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        const unsigned grid = (unsigned)s->dh_blocks;
+        if (s->dtype == HB_F16)
+            hb_rows_dh<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+        else
+            hb_rows_dh<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+    });
+}
+
 static int forward(void *st, const struct hb_io *io)
 {
     const struct state *s = (const struct state *)st;
     const struct hb_longconv_io *v = &io->conv;
     const cudaStream_t stream = (cudaStream_t)io->stream;
-    launch_spectrum(s, (const float *)v->h, (const float *)v->d, stream);
-    launch_rows(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy }, stream);
+    if (!s->fixed) launch_spectrum(s, (const float *)v->h, (const float *)v->d, stream);
+    launch_rows(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = skip_of(s, v) },
+                stream);
     return hb_cuda_launched(s->host, "longconv_fused_cuda forward");
+}
+
+// The forward before it left the spectrum.
+static int backward(void *st, const struct hb_io *io)
+{
+    const struct state *s = (const struct state *)st;
+    const struct hb_longconv_io *v = &io->conv;
+    const cudaStream_t stream = (cudaStream_t)io->stream;
+    if (!s->backward)
+        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_fused_cuda: not planned for backward");
+    launch_rows(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu, .d = skip_of(s, v),
+                     .adjoint = true }, stream);
+    launch_dh(s, v, stream);
+    return hb_cuda_launched(s->host, "longconv_fused_cuda backward");
+}
+
+static int set_filter(void *st, const void *h)
+{
+    const struct state *s = (const struct state *)st;
+    launch_spectrum(s, (const float *)h, NULL, (cudaStream_t)s->host->device->stream);
+    return hb_cuda_launched(s->host, "longconv_fused_cuda set_filter");
 }
 
 // --- plan ------------------------------------------------------------------------------------------
@@ -99,7 +147,7 @@ static void destroy(void *st)
     struct state *s = (struct state *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->spectrum, s->factors };
+    void *const owned[] = { s->matrix, s->spectrum, s->factors, s->scratch };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     s->host->free(s->host, s);
@@ -130,11 +178,31 @@ static int allow_shared(const struct state *s)
         constexpr int R = decltype(r)::value;
         const void *const kernels[] = { (const void *)hb_rows<__half, R>,
                                         (const void *)hb_rows<__nv_bfloat16, R>,
-                                        (const void *)hb_rows_spectrum<R> };
-        for (const void *k : kernels)
+                                        (const void *)hb_rows_spectrum<R>,
+                                        (const void *)hb_rows_dh<__half, R>,
+                                        (const void *)hb_rows_dh<__nv_bfloat16, R> };
+        for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
             if (!rc)
                 rc = HB_CUDA(s->host, cudaFuncSetAttribute(
-                    k, cudaFuncAttributeMaxDynamicSharedMemorySize, HB_ROWS_SHARED<R>));
+                    kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize,
+                    i < 3 ? HB_ROWS_SHARED<R> : HB_DH_SHARED<R>));
+    });
+    return rc;
+}
+
+// Blocks of hb_rows_dh: one a channel, or where they need device memory as many as run at a time.
+static int take_scratch(struct state *s)
+{
+    int rc = HB_OK;
+    s->dh_blocks = (int)s->D;
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        if (HB_DH_NEAR<R>) return;
+        const int64_t fits = WORK / (HB_DH_SCRATCH<R> + 1);
+        if (s->dh_blocks > fits) s->dh_blocks = (int)fits;
+        const struct hb_device *dev = s->host->device;
+        s->scratch = (float4 *)dev->alloc(dev, (size_t)s->dh_blocks * HB_DH_SCRATCH<R>);
+        if (!s->scratch) rc = HB_ERR_OOM;
     });
     return rc;
 }
@@ -144,13 +212,14 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **s
     struct state *s = (struct state *)host->alloc(host, sizeof *s);
     if (!s) return HB_ERR_OOM;
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .R = choose(p->L),
-           .fixed = p->filter == HB_FILTER_FIXED };
+           .fixed = p->filter == HB_FILTER_FIXED, .backward = p->backward };
     const struct hb_device *dev = host->device;
     s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->R * 256 * 4));
     s->factors = (float *)dev->alloc(dev, (size_t)(s->D * 3) * sizeof(float));
     int rc = s->spectrum && s->factors ? HB_OK : HB_ERR_OOM;
     if (!rc) rc = upload_matrix(s);
     if (!rc) rc = allow_shared(s);
+    if (!rc && s->backward) rc = take_scratch(s);
     if (rc) {
         destroy(s);
         return rc;
@@ -178,6 +247,8 @@ const struct hb_impl hb_impl = {
     .refuses = refuses,
     .plan = plan,
     .forward = forward,
+    .backward = backward,
     .destroy = destroy,
+    .set_filter = set_filter,
     .describe = describe,
 };

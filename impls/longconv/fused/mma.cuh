@@ -74,6 +74,10 @@ __device__ __forceinline__ float2 hb_unpack(uint32_t w)
     return __half22float2(*(const __half2 *)&w);
 }
 
+// What comes from columns is this much larger than mma.cuh's head says, till the product: there are
+// more stages, and one outlier must not push the rest of a row below what a half can hold.
+constexpr float HB_MID_TOP = 4096;
+
 // Minus a pair of halves; of a fragment.
 __device__ __forceinline__ uint32_t hb_minus(uint32_t w) { return w ^ 0x80008000u; }
 

@@ -33,7 +33,7 @@ struct hb_fused_job {
     void *out;       struct hb_strides so;   // like u
     void *mid;                               // MID: [channels][batch][R1][2][N] halves, in place
     uint4 *spectrum;           // [D][k1 < R1][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
-    const float *d;            // SPECTRUM: added to h[0]; or NULL
+    const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
     const float *scale;        // (D), SPECTRUM: 2^eh
     const float *gain;         // (D), SPECTRUM
     const float *undo;         // (D), CONVOLVE: 4 2^-e1
@@ -52,7 +52,11 @@ template <int R> constexpr int HB_SPLIT = R >= 96 ? 2 : 1;          // warps of 
 template <int R> constexpr int HB_ROWS_THREADS = HB_GROUPS * HB_SPLIT<R> * 32;
 template <int R> constexpr int HB_PLANE = HB_SLOTS<R> * 512;        // bytes
 template <int R> constexpr int HB_MATRIX = HB_SLOTS<R> * HB_SLOTS<R> * 4;
-template <int R> constexpr int HB_ROWS_SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + 4 * 16 * 4;
+constexpr int HB_PEAKS = 4 * 16 * 4;
+// The rows' constants of each lane, 24 words; R < 32: they stay in registers.
+template <int R> constexpr int HB_CONSTANTS = R < 32 ? 0 : 6 * 32 * 16;
+template <int R> constexpr int HB_ROWS_SHARED =
+    2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS + HB_CONSTANTS<R>;
 template <class T> constexpr bool HB_IS_BF16 = false;
 template <> constexpr bool HB_IS_BF16<__nv_bfloat16> = true;
 
@@ -118,6 +122,18 @@ template <class T> __device__ __forceinline__ uint32_t hb_halves(uint32_t w, flo
 {
     if constexpr (!HB_IS_BF16<T>) return w;
     else return hb_pack(__uint_as_float(w << 16) * scale, __uint_as_float(w & 0xffff0000u) * scale);
+}
+
+// Products of two pairs of T, added.
+template <class T> __device__ __forceinline__ float hb_product(uint32_t a, uint32_t b)
+{
+    if constexpr (HB_IS_BF16<T>)
+        return __uint_as_float(a << 16) * __uint_as_float(b << 16)
+               + __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u);
+    else {
+        const float2 x = hb_unpack(a), y = hb_unpack(b);
+        return x.x * y.x + x.y * y.y;
+    }
 }
 
 // --- fragments ---------------------------------------------------------------------------------
@@ -228,6 +244,31 @@ __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, 
         }
 }
 
+// To and from shared memory, [6][32 lanes].
+__device__ __forceinline__ void hb_inner_store(uint4 *to, const hb_inner &k, hb_lane me)
+{
+    to[me.lane] = make_uint4(k.fr[0], k.fr[1], k.fr[2], k.fr[3]);
+    to[32 + me.lane] = make_uint4(k.fi[0], k.fi[1], k.fi[2], k.fi[3]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 a = k.w[i / 2][i % 2 * 2], b = k.w[i / 2][i % 2 * 2 + 1];
+        ((float4 *)to)[64 + 32 * i + me.lane] = make_float4(a.x, a.y, b.x, b.y);
+    }
+}
+
+__device__ __forceinline__ void hb_inner_load(hb_inner &k, const uint4 *from, hb_lane me)
+{
+    hb_fragment(k.fr, from[me.lane]);
+    hb_fragment(k.fi, from[32 + me.lane]);
+    hb_negated(k.minus, k.fi);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float4 v = ((const float4 *)from)[64 + 32 * i + me.lane];
+        k.w[i / 2][i % 2 * 2] = make_float2(v.x, v.y);
+        k.w[i / 2][i % 2 * 2 + 1] = make_float2(v.z, v.w);
+    }
+}
+
 struct hb_tile { float re[2][4], im[2][4]; };     // 16 x 16, two tiles of C
 
 __device__ __forceinline__ uint32_t hb_pair(const float (&c)[4], int h)
@@ -235,8 +276,8 @@ __device__ __forceinline__ uint32_t hb_pair(const float (&c)[4], int h)
     return hb_pack(c[2 * h], c[2 * h + 1]);
 }
 
-// z = conj^back(F) x; x as B: xr[2 t + j] is word j of tile t.
-template <bool BACK>
+// z = F x, CONJ: conj(F) x; x as B: xr[2 t + j] is word j of tile t.
+template <bool CONJ>
 __device__ __forceinline__ void hb_from_left(hb_tile &z, const hb_inner &k, const uint32_t (&xr)[4],
                                              const uint32_t (&xi)[4])
 {
@@ -245,8 +286,8 @@ __device__ __forceinline__ void hb_from_left(hb_tile &z, const hb_inner &k, cons
     for (int t = 0; t < 2; t++) {
         hb_mma(z.re[t], k.fr, xr[2 * t], xr[2 * t + 1]);
         hb_mma(z.im[t], k.fr, xi[2 * t], xi[2 * t + 1]);
-        hb_mma(z.re[t], BACK ? k.fi : k.minus, xi[2 * t], xi[2 * t + 1]);
-        hb_mma(z.im[t], BACK ? k.minus : k.fi, xr[2 * t], xr[2 * t + 1]);
+        hb_mma(z.re[t], CONJ ? k.fi : k.minus, xi[2 * t], xi[2 * t + 1]);
+        hb_mma(z.im[t], CONJ ? k.minus : k.fi, xr[2 * t], xr[2 * t + 1]);
     }
 }
 
@@ -295,8 +336,8 @@ __device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, ui
     }
 }
 
-// z = z times the spectrum at h (this lane's 4 half2, 32 uint4 further the other tile's).
-__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoint)
+// z = z times the spectrum at h (this lane's 4 half2, 32 uint4 further the other tile's), by `by`.
+__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoint, float by)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
@@ -306,7 +347,7 @@ __device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoin
         for (int i = 0; i < 4; i++) {
             float2 w = hb_unpack(v[i]);
             if (adjoint) w.y = -w.y;
-            const float2 x = hb_cmul(make_float2(z.re[t][i], z.im[t][i]), w);
+            const float2 x = hb_cmul(make_float2(z.re[t][i] * by, z.im[t][i] * by), w);
             z.re[t][i] = x.x;
             z.im[t][i] = x.y;
         }
@@ -414,8 +455,9 @@ template <int R> struct hb_block {
     unsigned char *planes;
     uint4 *matrix;                // G
     uint32_t *peaks;              // [warp][4]
+    uint4 *constants;             // R >= 32
     hb_lane me;
-    hb_inner inner;
+    hb_inner inner;               // R < 32
 };
 
 template <int R>
@@ -428,7 +470,20 @@ __device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *sha
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     k.me = { lane, lane >> 2, lane & 3, warp % HB_GROUPS, warp / HB_GROUPS };
     for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>) k.matrix[i] = matrix[i];
-    hb_inner_init(k.inner, matrix + HB_MATRIX<R> / 16, k.me);
+    hb_inner inner;
+    hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
+    k.constants = (uint4 *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS);
+    if constexpr (HB_CONSTANTS<R> == 0) k.inner = inner;
+    else if (warp == 0) hb_inner_store(k.constants, inner, k.me);
+}
+
+// The rows' constants; where they are in shared memory, after a barrier only.
+template <int R> __device__ __forceinline__ hb_inner hb_inner_of(const hb_block<R> &k)
+{
+    if constexpr (HB_CONSTANTS<R> == 0) return k.inner;
+    hb_inner inner;
+    hb_inner_load(inner, k.constants, k.me);
+    return inner;
 }
 
 // The rows' step: all slots of the block. spectrum: of this lane, slot k1 = 0.
@@ -436,12 +491,14 @@ template <int R, bool MID>
 __device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum, bool adjoint)
 {
     const uint32_t planes = hb_shared_address(k.planes);
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
         hb_tile z;
-        hb_inner_there(z, k.inner, planes, HB_PLANE<R>, slot, k.me);
-        hb_times(z, spectrum + slot % R * 64, adjoint);
+        hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
+        hb_times(z, spectrum + slot % R * 64, adjoint, MID ? 1 / HB_MID_TOP : 1.0f);
         __syncwarp();             // everybody has read the slot
-        hb_inner_back<R, MID>(k.planes, z, k.inner, slot, k.me);
+        hb_inner_back<R, MID>(k.planes, z, inner, slot, k.me);
     }
 }
 
@@ -488,6 +545,49 @@ __device__ __forceinline__ void hb_peaks(uint32_t *peaks, const uint2 (&raw)[HB_
     }
 }
 
+// Reads the tile of rows b0 .. of channel c (in: f16 or bf16; rows from `end` on are 0) and leaves
+// its outer step in the planes; another barrier, and they may be read. scale[h]: 2^eu of the row
+// that slots g + 8 h belong to.
+template <class T, int R>
+__device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, struct hb_strides si,
+                                         int64_t c, int b0, int end, int L, float (&scale)[2])
+{
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
+    const hb_lane me = k.me;
+    uint2 raw[KT][4];             // slots 2q, 2q+1, 2q+8, 2q+9 of each row tile
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, row = b0 + hb_row_of<R>(slot);
+            const T *u = (const T *)in + c * si.c + (row < end ? row : b0) * si.b;
+            raw[kt][j] = hb_load4(u, slot % R * 256 + hb_column(me), row < end ? L : 0,
+                                  ((uintptr_t)u & 7) == 0);
+        }
+    hb_peaks<R>(k.peaks, raw, me);
+    __syncthreads();
+    scale[0] = hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g));
+    scale[1] = PACK > 1 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g + 8)) : scale[0];
+    uint32_t b[KT][4][2];
+    const uint32_t none[1][4][2] = {};
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) {
+        if constexpr (HB_IS_BF16<T>) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float s = PACK == 1 ? scale[0]
+                    : hb_row_scale<T>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+                raw[kt][j].x = hb_halves<T>(raw[kt][j].x, s);
+                raw[kt][j].y = hb_halves<T>(raw[kt][j].y, s);
+            }
+        }
+        hb_columns(b[kt], raw[kt]);
+    }
+    const float there[2] = { HB_IS_BF16<T> ? 1.0f / R : scale[0] / R,
+                             HB_IS_BF16<T> ? 1.0f / R : scale[1] / R };
+    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+}
+
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
 // y = h * u. Grid D chunks, block HB_ROWS_THREADS, shared HB_ROWS_SHARED: block (c, chunk) does
@@ -506,44 +606,11 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     const int first = (int)(blockIdx.x % job.chunks) * job.tiles * PACK;
     const int end = min(first + job.tiles * PACK, job.B);
     const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
-    const float undo = job.undo[c];
-    const int column = hb_column(me);
+    const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
 
     for (int b0 = first; b0 < end; b0 += PACK) {
-        uint2 raw[KT][4];         // slots 2q, 2q+1, 2q+8, 2q+9 of each row tile
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
-                const int row = b0 + hb_row_of<R>(slot);
-                const T *u = (const T *)job.in + c * job.si.c + (row < end ? row : b0) * job.si.b;
-                raw[kt][j] = hb_load4(u, slot % R * 256 + column, row < end ? job.L : 0,
-                                      ((uintptr_t)u & 7) == 0);
-            }
-        hb_peaks<R>(k.peaks, raw, me);
-        __syncthreads();
-        float scale[2];           // of results in slots g, g + 8
-        scale[0] = hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g));
-        scale[1] = PACK > 1 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g + 8)) : scale[0];
-        uint32_t b[KT][4][2];
-        const uint32_t none[1][4][2] = {};
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++) {
-            if constexpr (HB_IS_BF16<T>) {
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    const float s = PACK == 1 ? scale[0]
-                        : hb_row_scale<T>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
-                    raw[kt][j].x = hb_halves<T>(raw[kt][j].x, s);
-                    raw[kt][j].y = hb_halves<T>(raw[kt][j].y, s);
-                }
-            }
-            hb_columns(b[kt], raw[kt]);
-        }
-        const float there[2] = { HB_IS_BF16<T> ? 1.0f / R : scale[0] / R,
-                                 HB_IS_BF16<T> ? 1.0f / R : scale[1] / R };
-        hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+        float scale[2];
+        hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
         __syncthreads();
         hb_slots<R, false>(k, spectrum, job.adjoint);
         __syncthreads();
@@ -558,15 +625,20 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                     const int slot = 16 * (mt + i) + me.g + 8 * h;
                     const int row = b0 + hb_row_of<R>(slot);
                     if (row >= end) continue;
-                    T *y = (T *)job.out + c * job.so.c + row * job.so.b;
+                    T *const y = (T *)job.out + c * job.so.c + row * job.so.b;
+                    const T *const u = (const T *)job.in + c * job.si.c + row * job.si.b;
                     const float f = undo / scale[h];
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
+                        const int n = slot % R * 256 + 32 * me.group + 16 * e + 4 * me.q;
                         float v[4];
 #pragma unroll
                         for (int t = 0; t < 4; t++) v[t] = re[i][t][2 * h + e] * f;
-                        hb_store4(y, slot % R * 256 + 32 * me.group + 16 * e + 4 * me.q, job.L,
-                                  ((uintptr_t)y & 7) == 0, v);
+                        if (job.d)
+#pragma unroll
+                            for (int t = 0; t < 4; t++)
+                                if (n + t < job.L) v[t] += skip * hb_load(u[n + t]);
+                        hb_store4(y, n, job.L, ((uintptr_t)y & 7) == 0, v);
                     }
                 }
         }
@@ -604,11 +676,13 @@ hb_rows_spectrum(hb_fused_job job)
     const float there[2] = { 1.0f / R, 1.0f / R };
     hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
     __syncthreads();
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
         const int64_t c = c0 + hb_row_of<R>(slot);
         if (c >= job.D) break;
         hb_tile z;
-        hb_inner_there(z, k.inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
+        hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
         hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z, job.gain[c]);
     }
 }
@@ -646,9 +720,11 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
         hb_outer<R, true, KT>(k.planes, k.matrix, b, bi, there, me);
         __syncthreads();
         if constexpr (SPECTRUM) {
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
             for (int slot = threadIdx.x >> 5; slot < R; slot += HB_ROWS_THREADS<R> / 32) {
                 hb_tile z;
-                hb_inner_there(z, k.inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
+                hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
                 hb_keep(spectrum + slot * 64, z, job.gain[c]);
             }
         } else {
@@ -681,6 +757,218 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
                         }
             }
         }
+    }
+}
+
+// --- the filter's gradient -------------------------------------------------------------------------
+struct hb_fused_dh {
+    const void *dy;  struct hb_strides sdy;
+    const void *u;   struct hb_strides su;
+    float *dh, *dd;            // (D,L) +=, (D) += or NULL
+    const uint4 *matrix;
+    float4 *scratch;           // R >= 96: HB_DH_SCRATCH bytes a block; else unused
+    int B, D, L;
+};
+
+// Where sums (f32) and the transform of u (half2) of a block's slots are: R <= 64 shared memory and
+// registers, above that both in device memory, hopefully in L2. Bytes.
+template <int R> constexpr bool HB_DH_NEAR = R <= 64;
+template <int R> constexpr int HB_DH_SUMS = HB_SLOTS<R> * 2048;
+template <int R> constexpr int HB_DH_SCRATCH = HB_DH_NEAR<R> ? 0 : HB_SLOTS<R> * 3072;
+template <int R> constexpr int HB_DH_SHARED = HB_ROWS_SHARED<R> + (HB_DH_NEAR<R> ? HB_DH_SUMS<R> : 0);
+template <int R> constexpr int HB_DH_BLOCKS = R > 32 ? 1 : 2;
+
+// z into this lane's half2 (two uint4) and back.
+__device__ __forceinline__ void hb_halve(uint4 (&v)[2], const hb_tile &z)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+        v[t] = make_uint4(hb_pack(z.re[t][0], z.im[t][0]), hb_pack(z.re[t][1], z.im[t][1]),
+                          hb_pack(z.re[t][2], z.im[t][2]), hb_pack(z.re[t][3], z.im[t][3]));
+}
+
+// sum (four float4, 32 apart: re, im of each tile) += conj(u) dy f; `start`: instead of +=.
+__device__ __forceinline__ void hb_correlate(float4 *sum, const uint4 (&u)[2], const hb_tile &dy,
+                                             float f, bool start)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+        float re[4], im[4];
+        hb_fragment(v, u[t]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 x = hb_cmul(make_float2(dy.re[t][i], dy.im[t][i]),
+                                     hb_conj(hb_unpack(v[i])));
+            re[i] = x.x * f;
+            im[i] = x.y * f;
+        }
+        const float4 zero = make_float4(0, 0, 0, 0);
+        const float4 a = start ? zero : sum[64 * t], b = start ? zero : sum[64 * t + 32];
+        sum[64 * t] = make_float4(a.x + re[0], a.y + re[1], a.z + re[2], a.w + re[3]);
+        sum[64 * t + 32] = make_float4(b.x + im[0], b.y + im[1], b.z + im[2], b.w + im[3]);
+    }
+}
+
+// z = sum f (added to what is there where `more`).
+__device__ __forceinline__ void hb_take(hb_tile &z, const float4 *sum, float f, bool more)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        const float4 a = sum[64 * t], b = sum[64 * t + 32];
+        const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            z.re[t][i] = re[i] * f + (more ? z.re[t][i] : 0.0f);
+            z.im[t][i] = im[i] * f + (more ? z.im[t][i] : 0.0f);
+        }
+    }
+}
+
+// This thread's part of sum dy u over a tile of rows, which have just been read: lag 0 for dd,
+// whose error would else be that of the largest dh.
+template <class T, int R>
+__device__ __forceinline__ float hb_dot(const hb_fused_dh &job, int64_t c, int b0)
+{
+    float sum = 0;
+    for (int row = b0; row < min(b0 + HB_PACK<R>, job.B); row++) {
+        const T *const u = (const T *)job.u + c * job.su.c + row * job.su.b;
+        const T *const dy = (const T *)job.dy + c * job.sdy.c + row * job.sdy.b;
+        for (int n = 4 * threadIdx.x; n < job.L; n += 4 * HB_ROWS_THREADS<R>) {
+            const uint2 x = hb_load4(u, n, job.L, ((uintptr_t)u & 7) == 0);
+            const uint2 y = hb_load4(dy, n, job.L, ((uintptr_t)dy & 7) == 0);
+            sum += hb_product<T>(x.x, y.x) + hb_product<T>(x.y, y.y);
+        }
+    }
+    return sum;
+}
+
+// Power of two that takes the sum of all |z| of the block's sums into (2^14, 2^15]: nothing on the
+// way back exceeds that. lag0: summed over the block. Uses `peaks` (32 floats); two barriers.
+template <int R>
+__device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float4 *sums, float &lag0)
+{
+    constexpr int WARPS = HB_ROWS_THREADS<R> / 32;
+    float *const part = (float *)k.peaks;
+    float all = 0;
+#pragma unroll 1
+    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += WARPS)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float4 v = sums[slot * 128 + 32 * i + k.me.lane];
+            all += fabsf(v.x) + fabsf(v.y) + fabsf(v.z) + fabsf(v.w);
+        }
+#pragma unroll
+    for (int x = 1; x < 32; x *= 2) {
+        all += __shfl_xor_sync(~0u, all, x);
+        lag0 += __shfl_xor_sync(~0u, lag0, x);
+    }
+    __syncthreads();              // peaks have been read
+    if (k.me.lane == 0) {
+        part[threadIdx.x >> 5] = all;
+        part[16 + (threadIdx.x >> 5)] = lag0;
+    }
+    __syncthreads();
+    all = lag0 = 0;
+    for (int w = 0; w < WARPS; w++) {
+        all += part[w];
+        lag0 += part[16 + w];
+    }
+    return hb_fused_scale(all, 15);
+}
+
+// dh[s] += sum_b sum_n dy[n] u[n - s]; dd += the sum at s = 0. Any grid: block j does channels j,
+// j + grid, ..., the batch in order. Sums over the batch in f32: 4096 conj(U) DY / N^2.
+template <class T, int R>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int SLOTS = HB_SLOTS<R>, WARPS = HB_ROWS_THREADS<R> / 32, OWN = SLOTS / WARPS;
+    constexpr int KT = SLOTS / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
+    constexpr int COUNT = MINE % 2 ? 1 : 2;      // row tiles at a time on the way back
+    constexpr bool NEAR = HB_DH_NEAR<R>;
+    constexpr int UNROLL = NEAR ? OWN : 1;      // registers are no array
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const uint32_t planes = hb_shared_address(k.planes);
+    const int warp = threadIdx.x >> 5;
+    float4 *const sums = NEAR ? (float4 *)(shared + HB_ROWS_SHARED<R>)
+                              : job.scratch + blockIdx.x * (int64_t)(HB_DH_SCRATCH<R> / 16);
+    uint4 *const far = (uint4 *)(sums + HB_DH_SUMS<R> / 16) + me.lane;   // not NEAR
+    for (int64_t c = blockIdx.x; c < job.D; c += gridDim.x) {
+        float lag0 = 0;
+        for (int b0 = 0; b0 < job.B; b0 += PACK) {
+            float scale[2], f[PACK > 1 ? OWN : 1];
+            uint4 u[NEAR ? OWN : 1][2];
+            hb_enter<T, R>(k, job.u, job.su, c, b0, job.B, job.L, scale);
+            __syncthreads();
+            f[0] = 1 / scale[0];
+            {
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll UNROLL
+            for (int i = 0; i < OWN; i++) {
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + i * WARPS, me);
+                hb_halve(u[NEAR ? i : 0], z);
+                if constexpr (!NEAR) {
+                    far[(warp + i * WARPS) * 64] = u[0][0];
+                    far[(warp + i * WARPS) * 64 + 32] = u[0][1];
+                }
+                if constexpr (PACK > 1)
+                    f[i] = 1 / hb_row_scale<T>(k.peaks, hb_row_of<R>(warp + i * WARPS));
+            }
+            }
+            __syncthreads();      // peaks and planes have been read
+            hb_enter<T, R>(k, job.dy, job.sdy, c, b0, job.B, job.L, scale);
+            if (job.dd) lag0 += hb_dot<T, R>(job, c, b0);
+            __syncthreads();
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll UNROLL
+            for (int i = 0; i < OWN; i++) {
+                const int slot = warp + i * WARPS;
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+                if constexpr (!NEAR) {
+                    u[0][0] = far[slot * 64];
+                    u[0][1] = far[slot * 64 + 32];
+                }
+                const float g = PACK > 1
+                    ? f[PACK > 1 ? i : 0] / hb_row_scale<T>(k.peaks, hb_row_of<R>(slot))
+                    : f[0] / scale[0];
+                hb_correlate(sums + slot * 128 + me.lane, u[NEAR ? i : 0], z, g, b0 == 0);
+            }
+            __syncthreads();      // the next tile may write peaks
+        }
+        const float all = hb_sums_scale<R>(k, sums, lag0);
+        const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+        for (int slot = warp; slot < SLOTS; slot += WARPS) {
+            hb_tile z = {};
+            if (slot < R)
+#pragma unroll
+                for (int i = 0; i < PACK; i++)
+                    hb_take(z, sums + (slot + i * R) * 128 + me.lane, all, i > 0);
+            hb_inner_back<R, false>(k.planes, z, inner, slot, me);
+        }
+        __syncthreads();
+        const float undo = 4 * (256.0f * R / 4096) / all;
+#pragma unroll 1
+        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
+            float re[COUNT][4][4] = {}, im[1][4][4];
+            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                for (int x = 0; x < 16; x++) {      // t, then e, then h
+                    const int slot = 16 * (mt + i) + me.g + x / 8 * 8;
+                    const int n = slot * 256 + 32 * me.group + x / 4 % 2 * 16 + 4 * me.q + x % 4;
+                    if (slot >= R || n >= job.L) continue;
+                    job.dh[c * job.L + n] += re[i][x % 4][x / 8 * 2 + x / 4 % 2] * undo;
+                }
+        }
+        if (job.dd && threadIdx.x == 0) job.dd[c] += lag0;
+        __syncthreads();          // the next channel may write planes
     }
 }
 
