@@ -46,6 +46,8 @@ struct column_rows {
     int batch, L, pieces;
 };
 
+struct column_skip { const void *u; struct hb_strides su; const float *d; };
+
 // --- pieces ------------------------------------------------------------------------------------
 template <class T> constexpr bool COLUMN_HALF = false;
 template <> constexpr bool COLUMN_HALF<__half> = true;
@@ -69,7 +71,7 @@ __device__ __forceinline__ uint32_t read_short(const void *p, bool there)
     return x;
 }
 
-// The power of two that row i goes in with; the whole warp asks.
+// The power of two that row i goes in with, without HB_MID_TOP; the whole warp asks.
 __device__ __forceinline__ float column_scale(const struct column_rows &j, int64_t i)
 {
     const int lane = threadIdx.x % 32;
@@ -77,7 +79,7 @@ __device__ __forceinline__ float column_scale(const struct column_rows &j, int64
 #pragma unroll
     for (int w = 16; w; w /= 2)
         top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
-    return hb_fused_scale(top, 0);
+    return fminf(hb_fused_scale(top, 0), 0x1p100f);
 }
 
 // Samples n and n + 1 of a row, scaled, as a pair of halves. PAIRS: n and L are even and pairs lie
@@ -213,7 +215,8 @@ __global__ void column_gains(float *gain, float *back, const float2 *part, int p
         sum += part[c * pieces + p].y;
     }
     const float scale = hb_fused_scale(sum, 15);
-    gain[c] = N / 4096 * (scale / hb_fused_scale(top, 0));
+    const float in = fminf(hb_fused_scale(top, 0), 0x1p100f) * HB_MID_TOP;
+    gain[c] = N / 4096 * (scale / in);
     back[c] = 4 / scale;
 }
 
@@ -250,7 +253,7 @@ columns_in(struct column_rows j, struct column_tables k, const float *d, __half 
     const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const int r0 = (int)(blockIdx.x % (unsigned)blocks * COLUMN_WARPS + threadIdx.x / 32) * WIDTH;
     const T *row = (const T *)j.x + c * j.sx.c + i % j.batch * j.sx.b;
-    const float scale = column_scale(j, i);
+    const float scale = column_scale(j, i) * HB_MID_TOP;
     const float tap = sizeof(T) == 4 && d ? d[c] : 0;
 
     uint32_t b[STEPS][IN_TILES<STEPS>][2];
@@ -328,10 +331,29 @@ __device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&
     }
 }
 
+// Adds d times those of u.
+template <class T, int n>
+__device__ __forceinline__ void add_skip(float (&v)[n], const T *u, int t, int L, float d)
+{
+    struct alignas(n * sizeof(T)) all { T x[n]; };
+    if (t + n <= L && (uintptr_t)(u + t) % sizeof(struct all) == 0) {
+        const struct all x = *(const struct all *)(u + t);
+#pragma unroll
+        for (int i = 0; i < n; i++)
+            v[i] += d * hb_load(x.x[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; i++)
+            if (t + i < L) v[i] += d * hb_load(u[t + i]);
+    }
+}
+
 // Grid as columns_in. j: the results, but part is that of the rows that went in. back (channels).
+// skip: d (channels) times u is added (where the spectrum knows nothing of d), or d NULL.
 template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS)
-columns_out(struct column_rows j, struct column_tables k, const __half *mid, const float *back)
+columns_out(struct column_rows j, struct column_tables k, const __half *mid, const float *back,
+            struct column_skip skip)
 {
     constexpr int R1 = 16 * STEPS, t1 = OUT_TILES<STEPS>, WIDTH = 8 * t1;
     const int N2 = k.N2, blocks = N2 / (COLUMN_WARPS * WIDTH);
@@ -378,7 +400,11 @@ columns_out(struct column_rows j, struct column_tables k, const __half *mid, con
 #pragma unroll
             for (int x = 0; x < 2 * t1; x++)               // 2 t1 q + x: tile x % t1, its x / t1
                 v[x] = acc[x % t1][2 * h + x / t1] * down * by;
-            put_columns<T, 2 * t1>(row, (16 * m + 8 * h + g) * N2 + r0 + 2 * t1 * q, j.L, v);
+            const int n = (16 * m + 8 * h + g) * N2 + r0 + 2 * t1 * q;
+            if (skip.d)
+                add_skip<T, 2 * t1>(v, (const T *)skip.u + c * skip.su.c + i % j.batch * skip.su.b,
+                                    n, j.L, skip.d[c]);
+            put_columns<T, 2 * t1>(row, n, j.L, v);
         }
     }
 }
@@ -438,13 +464,14 @@ static inline void launch_in(struct column_rows j, int64_t rows, const struct co
 
 template <class T>
 static inline void launch_out(struct column_rows j, int64_t rows, const struct column_tables *k,
-                              const void *mid, const float *back, cudaStream_t stream)
+                              const void *mid, const float *back, struct column_skip skip,
+                              cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
         const int64_t grid = rows * (k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>));
         columns_out<T, STEPS><<<(unsigned)grid, COLUMN_THREADS, 0, stream>>>(
-            j, *k, (const __half *)mid, back);
+            j, *k, (const __half *)mid, back, skip);
     });
 }
 #endif
