@@ -27,6 +27,7 @@ struct choose_row {
     char status[12];                     // ok, refused, oom, timeout, wrong, crashed
     double median_ns, lo_ns, hi_ns;
     double mem_bytes;                    // of its device, tensors and all; 0: unknown
+    char build[13];                      // of the core's plug-in: SHA-256, 12 digits; "" unknown
 };
 struct choose_table {
     struct choose_machine *machines; int n_machines;     // owned

@@ -15,7 +15,7 @@
 
 struct choose_args {
     struct hb_question q;
-    const char *machine, *table, *results;
+    const char *machine, *table;
     int64_t threads, order;
     struct evaluate_opts ev;
     bool json, check, no_probe;
@@ -48,7 +48,7 @@ static int parse(int argc, char **argv, struct choose_args *a)
         { "table", HB_OPT_STR, &a->table, "FILE",
           "instead: write the table that the C library reads", 0, 0 },
         { "evaluate", HB_OPT_INT, &a->ev.n, "N",
-          "instead: judge the choices for N random problems by interleaved pairs", 1, 100000 },
+          "instead: judge the choices for N random problems (of OP, else all) by interleaved pairs", 1, 100000 },
         { "seed", HB_OPT_INT, &a->ev.seed, "N", "with --evaluate: of the problems (1)", 0,
           9007199254740992.0 },
         { "budget-s", HB_OPT_DOUBLE, &a->ev.budget_s, "S",
@@ -68,6 +68,9 @@ static int parse(int argc, char **argv, struct choose_args *a)
     if (rc) return rc;
     a->q.order = (int)a->order;
     a->q.threads = (int)a->threads;
+    a->ev.op = a->q.op;
+    a->ev.device = a->q.device;
+    a->ev.dtype = a->q.dtype;
     if (a->ev.n || a->table || a->check) return 0;
     if (!a->q.op)
         return hb_fail(HB_ERR_INPUT, "--op is missing: longconv, attention, hyena or mha");
@@ -260,12 +263,26 @@ static int write_table(const char *path)
 
 // --- all of it -------------------------------------------------------------------------------------
 
+static int check_machine(const char *id)
+{
+    const struct choose_table *t = hb_choices();
+    char all[400] = "";
+    for (int i = 0; id && t && i < t->n_machines; i++) {
+        size_t n = strlen(all);
+        if (!strcmp(t->machines[i].id, id)) return 0;
+        snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", t->machines[i].id);
+    }
+    return !id ? 0 : hb_fail(HB_ERR_INPUT, "--machine: '%.90s' is none of those with results: %s", id,
+                             all);
+}
+
 static int choose(const struct choose_args *a)
 {
     struct hb_point pt;
     struct choose_result *r = malloc(sizeof *r);
     int rc = r ? hb_question_point(&a->q, hb_host()->threads, &pt)
                : hb_fail(HB_ERR_OOM, "no memory for a choice");
+    if (!rc) rc = check_machine(a->machine);
     bool gpu = !rc && !strncmp(pt.device, "cuda", 4);
     double limit = (double)a->q.mem_limit;
     if (!rc && !gpu && !(limit > 0)) limit = (double)hb_default_mem_limit();

@@ -1,8 +1,7 @@
 // evaluate.c: judges the choices (contract: evaluate.h).
 //
 // Problems  random: operator, pass, B 1..16, D 16..1024, L 16..65536 (each log-uniform; D a multiple
-//           of 8, or of 64 with several heads), float32 on the cpu; not measured before, chosen time
-//           at most max_ms. Every third one gets a memory limit between 0.7 and 1.5 times what the
+//           of 8, or of 64 with several heads); not measured before, chosen time at most max_ms. Every third one gets a memory limit between 0.7 and 1.5 times what the
 //           chosen one is expected to take without.
 // Judgement the chosen one is alternated in one process with each other candidate that was in the
 //           running and is not expected to be more than HOPELESS times slower (unknown ones always).
@@ -50,12 +49,14 @@ static uint64_t next(uint64_t *state)                // splitmix64
 static double uniform(uint64_t *s) { return (double)(next(s) >> 11) * 0x1p-53; }
 static double spread(uint64_t *s, double lo, double hi) { return lo * pow(hi / lo, uniform(s)); }
 
-static int random_problem(uint64_t *rng, struct hb_point *pt)
+static int random_problem(const struct evaluate_opts *o, uint64_t *rng, struct hb_point *pt)
 {
     static const enum hb_pass passes[] = { HB_PASS_FWD, HB_PASS_FWD, HB_PASS_FWD, HB_PASS_BWD,
                                            HB_PASS_FWDBWD };
     struct hb_question q = { .op = hb_op_str((enum hb_op)(next(rng) % HB_OP_COUNT)),
-                             .pass = hb_pass_str(passes[next(rng) % 5]) };
+                             .pass = hb_pass_str(passes[next(rng) % 5]), .device = o->device,
+                             .dtype = o->dtype };
+    if (o->op) q.op = o->op;
     q.B = (int64_t)spread(rng, 1, 16.999);
     q.D = (int64_t)spread(rng, 16, 1024.5);
     q.D = q.D >= 96 ? (q.D + 32) / 64 * 64 : (q.D + 4) / 8 * 8;
@@ -208,11 +209,12 @@ static int draw(const struct evaluate_opts *o, uint64_t *rng, int i, struct judg
                 struct choose_result *r)
 {
     *j = (struct judged){ 0 };
-    int rc = random_problem(rng, &j->pt);
+    int rc = random_problem(o, rng, &j->pt);
     double share = 0.7 + 0.8 * uniform(rng);
     if (rc) return rc;
     if (measured_before(&j->pt)) return 1;
-    double room = (double)hb_default_mem_limit();
+    bool gpu = !strncmp(j->pt.device, "cuda", 4);
+    double room = gpu ? 0 : (double)hb_default_mem_limit();
     rc = hb_choose_here(&j->pt, room, hb_choose_probe, NULL, r);
     if (!rc && i % 3 == 0 && r->answer.mem_bytes > 0) {
         double limit = share * r->answer.mem_bytes;

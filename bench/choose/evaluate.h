@@ -9,6 +9,7 @@ struct evaluate_opts {
     double budget_s;             // sampling of one pair
     double max_ms;               // the chosen one's expected time at most
     const char *out;             // JSON of every judgement; NULL: none
+    const char *op, *device, *dtype;     // NULL: all operators; cpu0; f32
 };
 // Prints a line per problem and the sums. *answer 1: more than 5 % wrong, one above 1.5, or a memory
 // limit was exceeded.

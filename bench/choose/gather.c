@@ -48,6 +48,9 @@ static int take(struct choose_table *t, const struct hb_cell *c)
     if (at < 0) return at;
     struct choose_row r = { .pt = c->pt, .machine = at };
     snprintf(r.status, sizeof r.status, "%.11s", c->status);
+    const char *sha = json_string_value(
+        json_object_get(c->entry, c->pt.p.inner[0] ? "hb_inner_sha256" : "hb_impl_sha256"));
+    snprintf(r.build, sizeof r.build, "%.12s", sha ? sha : "");
     if (hb_cell_ok(c)) {
         struct hb_interval i = hb_cell_interval(c, HB_METRIC_TIME);
         double mem = hb_cell_value(c, HB_METRIC_MEMORY);

@@ -62,6 +62,26 @@ static void this_machine(struct choose_ask *a)
     a->gpu = gpu;
 }
 
+// Says so where the chosen one was another file when it was measured: all its points of this kind
+// are of other builds.
+static void note_build(const struct choose_table *t, const struct hb_point *pt,
+                       struct choose_result *r)
+{
+    struct hb_choice *c = &r->answer;
+    const char *colon = strchr(c->impl, ':');
+    const struct hb_plugin *pl = hb_registry_plugin(colon ? colon + 1 : c->impl);
+    size_t same = 0, others = 0, n = strlen(c->note);
+    for (size_t i = 0; pl && r->machine >= 0 && i < t->n; i++) {
+        const struct choose_row *row = &t->rows[i];
+        if (row->machine != r->machine || strcmp(row->pt.impl, c->impl) || !row->build[0]
+            || row->pt.pass != pt->pass || row->pt.p.dtype != pt->p.dtype)
+            continue;
+        if (!strncmp(row->build, pl->sha256, strlen(row->build))) same++;
+        else others++;
+    }
+    if (others && !same) snprintf(c->note + n, sizeof c->note - n, "; of another build of it");
+}
+
 int hb_choose_here(const struct hb_point *pt, double mem_limit, choose_fits fits, void *ctx,
                    struct choose_result *r)
 {
@@ -81,5 +101,7 @@ int hb_choose_on(const struct hb_point *pt, double mem_limit, const char *machin
                             .allowed = allowed, .fits = fits, .ctx = ctx };
     a.known = hb_choose_known(pt->p.op, pt->device);
     this_machine(&a);
-    return hb_choose_among(t, &a, r);
+    int rc = hb_choose_among(t, &a, r);
+    if (!rc) note_build(t, pt, r);
+    return rc;
 }

@@ -1,7 +1,7 @@
 // table.c: the measured points as a compact table, and its file (contract: choose.h).
 //
 // File      {"hb_choices": 1, "home": id, "machines": [{id, cpu, gpu, threads, gpu_bytes}],
-//           "rows": [{name, m, status | ns, lo, hi, mem}]}: one row a line, sorted as measured.
+//           "rows": [{name, m, status | ns, lo, hi, mem, build}]}, as measured.
 #include "choose.h"
 
 #include <stdlib.h>
@@ -81,6 +81,7 @@ static int read_row(const json_t *o, const char *where, size_t i, struct choose_
                             .hi_ns = number(o, "hi"), .mem_bytes = number(o, "mem") };
     const json_t *m = json_object_get(o, "m");
     word(o, "status", r.status, sizeof r.status);
+    word(o, "build", r.build, sizeof r.build);
     if (!r.status[0]) snprintf(r.status, sizeof r.status, "ok");
     if (!name) return hb_fail(HB_ERR_INPUT, "%s: rows[%zu].name: a text expected", where, i);
     if (hb_point_parse(name, &r.pt)) {
@@ -132,8 +133,9 @@ static json_t *row_json(const struct choose_row *r)
     if (hb_point_name(&r->pt, name, sizeof name)) return NULL;
     if (strcmp(r->status, "ok"))
         return json_pack("{s:s,s:i,s:s}", "name", name, "m", r->machine, "status", r->status);
-    return json_pack("{s:s,s:i,s:f,s:f,s:f,s:f}", "name", name, "m", r->machine, "ns", r->median_ns,
-                     "lo", r->lo_ns, "hi", r->hi_ns, "mem", r->mem_bytes);
+    return json_pack("{s:s,s:i,s:f,s:f,s:f,s:f,s:s}", "name", name, "m", r->machine, "ns",
+                     r->median_ns, "lo", r->lo_ns, "hi", r->hi_ns, "mem", r->mem_bytes, "build",
+                     r->build);
 }
 
 json_t *hb_choices_json(const struct choose_table *t)
