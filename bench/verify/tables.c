@@ -45,7 +45,6 @@ static void add_ours(struct hb_text *t, const json_t *claim)
             if (t->n > start) hb_text_add(t, "<br>");
             if (*label) hb_text_add(t, "%s%s: ", pass ? "*beside it:* " : "", label);
             add(t, *ours ? ours : text(c, "why"));
-            if (!*ours && *text(c, "command")) hb_text_add(t, " (`%s`)", text(c, "command"));
         }
 }
 
