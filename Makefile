@@ -28,7 +28,7 @@ COMMON := -std=c11 -D_GNU_SOURCE -O3 -march=$(MARCH) -g -fno-omit-frame-pointer 
 # Contestants: errno and FP traps are not their business; sums are reordered only where a pragma says so.
 FAST   := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 EXACT  := -ffp-contract=off
-LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lpcre2-8 -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
+LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lsqlite3 -lpcre2-8 -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
 INC    := -Iimpls/core $(if $(OPENBLAS_INC),-I$(OPENBLAS_INC))
 ifeq ($(SAN),asan)
 COMMON += -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
@@ -50,7 +50,7 @@ PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c im
 CU_SRC   := $(if $(CUDA_ON),$(wildcard impls/longconv/*.cu impls/attention/*.cu))
 DEV_CU   := $(if $(CUDA_ON),$(wildcard impls/device/cuda*.cu))
 PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC) $(CU_SRC)))) $(if $(DEV_CU),$(B)/devices/cuda.so)
-MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/verify/*.c bench/choose/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
+MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/verify/*.c bench/choose/*.c bench/guard/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
@@ -189,6 +189,26 @@ install: $(B)/hyena-bench plugins library ## install program, library, header, p
 	$(Q)! compgen -G "$(B)/devices/*.so" >/dev/null || install -D -m 755 -t $(LIBDIR)/hyena-bench/devices $(B)/devices/*.so
 	$(Q)ln -sf ../lib/hyena-bench/hyena-bench $(DESTDIR)$(PREFIX)/bin/hyena-bench
 	$(Q)$(HB) choose --table $(DESTDIR)$(PREFIX)/share/hyena-bench/choices.json
+
+# Two build folders; HEAD is this one unless given. Verdicts go to build/guard/.
+.PHONY: compare compare-summary selftest guard-deps
+HEAD ?= $(B)
+TIME ?= 60s
+compare: all ## is HEAD=build slower than BASE=../old/build? (TIME=60s COMPARE="--strict ...")
+	$(Q)[ -n "$(BASE)" ] || { echo "make compare: BASE=DIR, the build folder of the old version, is missing" >&2; exit 2; }
+	$(Q)mkdir -p $(B)/guard
+	$(Q)$(HB) compare --base $(BASE) --head $(HEAD) --budget $(TIME) \
+	    --json $(B)/guard/compare.json --markdown $(B)/guard/compare.md --junit $(B)/guard/compare.xml $(COMPARE)
+
+compare-summary: ## the verdicts of the last compare, in Markdown
+	@cat $(B)/guard/compare.md 2>/dev/null || echo "There are no verdicts: compare did not end."
+
+guard-deps: ## install valgrind, with which compare counts instructions
+	$(Q)bash bench/deps.sh valgrind
+
+selftest: all ## how often compare alarms for nothing on this machine, and what it finds (half an hour; SELFTEST="...")
+	$(Q)mkdir -p $(B)/guard
+	$(Q)$(HB) selftest --pool $(B)/guard/pool.json --json $(B)/guard/selftest.json --markdown $(B)/guard/selftest.md $(SELFTEST)
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)
