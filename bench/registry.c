@@ -299,7 +299,7 @@ const struct hb_impl *hb_registry_find(const char *name)
                 outer->name);
         return NULL;
     }
-    char chooser[HB_NAME_MAX];                      // "hyena:auto": the cpu's until a device is known
+    char chooser[HB_NAME_MAX];           // "hyena:auto": the cpu's until a device is known
     if (hb_auto_name(name, NULL, chooser)) inner = strchr(chooser, ':') + 1;
     const struct hb_impl *in = find_usable(inner, strlen(inner));
     enum hb_op want = outer->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION;

@@ -284,12 +284,12 @@ static int impls(const struct at *a, const json_t *v, struct sweep_group *g)
     size_t n = json_array_size(v);
     if (!n) return bad(a, "'impls': a list of names expected; * matches, as in \"longconv_*\"");
     for (size_t i = 0; i < n; i++) {
-        char w[HB_NAME_MAX];
+        char w[HB_NAME_MAX], full[HB_NAME_MAX];
         if (text(a, "impls", json_array_get(v, i), w, sizeof w)) return HB_ERR_INPUT;
         bool room = true;
         if (strpbrk(w, "*?[")) room = add_matching(g, w);   // may match none: no CUDA here
         else if (!hb_registry_find(w)) return bad_value(a, "impls");
-        else room = add_name(g, w);
+        else room = add_name(g, hb_auto_name(w, NULL, full) ? full : w);
         if (!room) return bad(a, "'impls': more than %d implementations", SWEEP_MAX_IMPLS);
     }
     return 0;
@@ -297,8 +297,11 @@ static int impls(const struct at *a, const json_t *v, struct sweep_group *g)
 
 static int impl(const struct at *a, const json_t *obj, const char *key, char *out)
 {
+    char full[HB_NAME_MAX];
     if (text(a, key, json_object_get(obj, key), out, HB_NAME_MAX)) return HB_ERR_INPUT;
-    return hb_registry_find(out) ? 0 : bad_value(a, key);
+    if (!hb_registry_find(out)) return bad_value(a, key);
+    if (hb_auto_name(out, NULL, full)) strcpy(out, full);
+    return 0;
 }
 
 // --- the parts -----------------------------------------------------------------------------------

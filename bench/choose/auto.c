@@ -1,8 +1,10 @@
 // auto.c: longconv_auto, attention_auto (and with _cuda): implementations that choose another one
 // when they plan, by what was measured, and hand everything to it (contract: choose.h, hb.h).
 //
-// Method    plan asks hb_choose_here for the problem; if the chosen one does not fit into the memory
-//           there is or refuses, the next by expected time follows. What was chosen, and why, stands
+// Method    plan asks hb_choose_here for the problem; if the chosen one does not fit into the
+//           memory
+//           there is or refuses, the next by expected time follows. What was chosen, and why,
+//           stands
 //           in the plan's text and so in the record.
 // Cost      forward and backward: one call through a pointer. The choice: once per plan.
 // Refuses   what every implementation of the device refuses.

@@ -7,8 +7,9 @@
 // Pass      fwdbwd without rows of its own: forward plus backward.
 // Rank      by expected time, of those that surely fit into the memory limit (upper end of the
 //           interval, or `fits`).
-// Tie       where the interval of the ratio to the second holds 1. Then the default is named if it is
-//           among those that tie and expected to be at most TIE_COST slower; else the first stays.
+// Tie       where the interval of the ratio to the second holds 1. Then the default is named if
+//           it is among those that tie and expected to be at most TIE_COST slower; else the first
+//           stays.
 #include "choose.h"
 
 #include <math.h>
@@ -34,7 +35,8 @@ const char *hb_choose_default(const struct hb_point *pt)
                                                       || pt->p.dtype == HB_BF16;
     bool conv = pt->p.op == HB_LONGCONV || pt->p.op == HB_HYENA;
     bool inside = pt->p.op == HB_HYENA || pt->p.op == HB_MHA;
-    static const char *const names[2][2][3] = {      // [operator][conv][cpu, gpu, gpu without cuDNN]
+    static const char *const names[2][2][3] = {
+        // [operator][conv][cpu, gpu, gpu without cuDNN]
         { { "attention_flash", "attention_cudnn_cuda", "attention_naive_cuda" },
           { "longconv_fftw", "longconv_cufft_cuda", "longconv_cufft_cuda" } },
         { { "mha:attention_flash", "mha:attention_cudnn_cuda", "mha:attention_naive_cuda" },
@@ -182,7 +184,8 @@ static void add(struct choose_result *r, const char *name)
 // "longconv_auto" and what has it inside.
 static bool names_auto(const char *name)
 {
-    const char *last = strrchr(name, ':'), *word = last ? last + 1 : name, *p = strstr(word, "_auto");
+    const char *last = strrchr(name, ':'), *word = last ? last + 1 : name;
+    const char *p = strstr(word, "_auto");
     return p && (!p[5] || !strcmp(p + 5, "_cuda"));
 }
 
@@ -331,7 +334,8 @@ static int default_of_tie(const struct choose_result *r, const struct hb_point *
     return 0;
 }
 
-// Expected excess of c over the fastest: E max(0, log c/other) over its strongest rival, as a share.
+// Expected excess of c over the fastest: E max(0, log c/other) over its strongest rival, as a
+// share.
 static void regret(const struct choose_result *r, int chosen, struct hb_choice *out)
 {
     for (int i = 0; i < r->n_in; i++) {
@@ -364,8 +368,8 @@ static void note(const struct choose_table *t, const struct choose_ask *a, struc
         snprintf(to, cap, "nothing is measured of it for this operator, pass, type and device");
         return;
     }
-    n += (size_t)snprintf(to, cap, "%s %d measured point%s on %s", g->exact ? "one of" : "from", g->n,
-                          g->n == 1 ? "" : "s", t->machines[r->machine].id);
+    n += (size_t)snprintf(to, cap, "%s %d measured point%s on %s", g->exact ? "one of" : "from",
+                          g->n, g->n == 1 ? "" : "s", t->machines[r->machine].id);
     if (r->rank == 2 && n < cap)
         n += (size_t)snprintf(to + n, cap - n, ", another kind of machine");
     if (g->outside && n < cap)
@@ -412,7 +416,8 @@ static void answer(const struct choose_table *t, const struct choose_ask *a, str
     }
     out->reason = !c->time.n ? HB_DEFAULT : r->rank ? HB_SIMILAR_MACHINE
                 : c->time.exact ? HB_MEASURED : HB_INTERPOLATED;
-    if (r->machine >= 0) snprintf(out->machine, sizeof out->machine, "%s", t->machines[r->machine].id);
+    if (r->machine >= 0)
+        snprintf(out->machine, sizeof out->machine, "%s", t->machines[r->machine].id);
     note(t, a, s, r, chosen, out);
 }
 

@@ -1,11 +1,14 @@
 // choose.h: from measured points to a choice.
 //
-// table.c    the measured points, compact: rows by machine; read and written as JSON (`choices.json`)
+// table.c    the measured points, compact: rows by machine; read and written as JSON
+// (`choices.json`)
 // gather.c   that table out of result files, remembered beside the machine's other derived files
 // predict.c  time or memory of an implementation at a problem, with an interval
 // choose.c   the ranking of the candidates and the answer
 // auto.c     the implementations `<operator>_auto`, which choose when they plan
-// why.c, choosecmd.c, evaluate.c: commands.    lib/: what the library has beside table, predict, choose
+// leftout.c  how good both are
+// why.c, choosecmd.c, evaluate.c: commands.    lib/: what the library has beside table, predict,
+// choose
 #ifndef HB_CHOOSE_H
 #define HB_CHOOSE_H
 
@@ -117,6 +120,9 @@ int hb_choose_on(const struct hb_point *pt, double mem_limit, const char *machin
                  void *ctx, struct choose_result *r);
 // A choose_fits: plans it in a child under the limit, less what the tensors take.
 bool hb_choose_probe(const struct hb_point *pt, double limit, void *ctx);
+
+// Prints how good predictions and choices are, by leaving out what was measured. 0 or HB_ERR_*.
+int hb_choose_check(const struct choose_table *t);
 
 // --- auto ----------------------------------------------------------------------------------------
 

@@ -48,7 +48,8 @@ static int parse(int argc, char **argv, struct choose_args *a)
         { "table", HB_OPT_STR, &a->table, "FILE",
           "instead: write the table that the C library reads", 0, 0 },
         { "evaluate", HB_OPT_INT, &a->ev.n, "N",
-          "instead: judge the choices for N random problems (of OP, else all) by interleaved pairs", 1, 100000 },
+          "instead: judge the choices for N random problems (of OP, else all) by interleaved pairs",
+          1, 100000 },
         { "seed", HB_OPT_INT, &a->ev.seed, "N", "with --evaluate: of the problems (1)", 0,
           9007199254740992.0 },
         { "budget-s", HB_OPT_DOUBLE, &a->ev.budget_s, "S",
@@ -105,7 +106,7 @@ bool hb_choose_probe(const struct hb_point *pt, double limit, void *ctx)
     return fits;
 }
 
-// --- the answer, for people and as JSON ------------------------------------------------------------
+// --- the answer, for people and as JSON ----------------------------------------------------------
 
 static const char *verdict(const struct hb_choice *c)
 {
@@ -202,54 +203,7 @@ static int print_json(const struct hb_point *pt, double limit, const struct choo
     return rc;
 }
 
-// --- how good are the predictions ------------------------------------------------------------------
-
-static bool same_series(const struct choose_row *a, const struct choose_row *b)
-{
-    return a->machine == b->machine && !strcmp(a->pt.impl, b->pt.impl)
-        && a->pt.pass == b->pt.pass && a->pt.p.dtype == b->pt.p.dtype && a->pt.mode == b->pt.mode
-        && !strcmp(a->pt.device, b->pt.device) && a->pt.p.threads == b->pt.p.threads
-        && a->pt.p.planning == b->pt.p.planning
-        && !memcmp(&a->pt.p.oper, &b->pt.p.oper, sizeof a->pt.p.oper);
-}
-
-static int check(const struct choose_table *t)
-{
-    bool *seen = calloc(t->n + 1, sizeof *seen);
-    const struct choose_row **rows = malloc((t->n + 1) * sizeof *rows);
-    struct hb_table out = { 0 };
-    struct hb_text text = { 0 };
-    int rc = seen && rows ? 0 : hb_fail(HB_ERR_OOM, "no memory for the check");
-    hb_table_head(&out, "series|machine|>points|>typical error|>in the 95 % interval|>memory error");
-    for (size_t i = 0; i < t->n && !rc; i++) {
-        const struct choose_row *r = &t->rows[i];
-        double inside, err, mem_inside, mem_err;
-        int n = 0;
-        if (seen[i] || strcmp(r->status, "ok")) continue;
-        for (size_t k = i; k < t->n; k++) {
-            if (strcmp(t->rows[k].status, "ok") || !same_series(r, &t->rows[k])) continue;
-            seen[k] = true;
-            rows[n++] = &t->rows[k];
-        }
-        if (n < 5 || !hb_predict_check(rows, n, CHOOSE_TIME, &inside, &err)) continue;
-        bool mem = hb_predict_check(rows, n, CHOOSE_MEMORY, &mem_inside, &mem_err);
-        hb_table_cell(&out, "%s %s %s %s", r->pt.impl, hb_pass_str(r->pt.pass),
-                      hb_dtype_str(r->pt.p.dtype), hb_mode_str(r->pt.mode));
-        hb_table_cell(&out, "%s", t->machines[r->machine].id);
-        hb_table_cell(&out, "%d", n);
-        hb_table_cell(&out, "%s", hb_str_pct(exp(err) - 1).s);
-        hb_table_cell(&out, "%s", hb_str_pct(inside).s);
-        hb_table_cell(&out, "%s", mem ? hb_str_pct(exp(mem_err) - 1).s : "-");
-    }
-    hb_table_print(&out, &text);
-    if (!rc) rc = hb_text_done(&text);
-    if (!rc) fputs(text.s, stdout);
-    hb_text_free(&text);
-    hb_table_free(&out);
-    free(rows);
-    free(seen);
-    return rc;
-}
+// --- all of it -----------------------------------------------------------------------------------
 
 static int write_table(const char *path)
 {
@@ -261,8 +215,6 @@ static int write_table(const char *path)
     return rc;
 }
 
-// --- all of it -------------------------------------------------------------------------------------
-
 static int check_machine(const char *id)
 {
     const struct choose_table *t = hb_choices();
@@ -272,8 +224,8 @@ static int check_machine(const char *id)
         if (!strcmp(t->machines[i].id, id)) return 0;
         snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "", t->machines[i].id);
     }
-    return !id ? 0 : hb_fail(HB_ERR_INPUT, "--machine: '%.90s' is none of those with results: %s", id,
-                             all);
+    if (!id) return 0;
+    return hb_fail(HB_ERR_INPUT, "--machine: '%.90s' is none of those with results: %s", id, all);
 }
 
 static int choose(const struct choose_args *a)
@@ -303,7 +255,7 @@ int hb_cmd_choose(int argc, char **argv)
     if (!rc) rc = hb_host_init((int)a.threads, 0);
     if (!rc) rc = hb_registry_load();
     if (!rc && !hb_choices()) rc = hb_error_code();
-    if (!rc) rc = a.check ? check(hb_choices()) : a.table ? write_table(a.table)
+    if (!rc) rc = a.check ? hb_choose_check(hb_choices()) : a.table ? write_table(a.table)
                 : a.ev.n ? hb_evaluate(&a.ev, &answer) : choose(&a);
     // Nothing fits: that is the answer, not a failure.
     if (rc == HB_ERR_REFUSED) {

@@ -1,10 +1,13 @@
 // evaluate.c: judges the choices (contract: evaluate.h).
 //
-// Problems  random: operator, pass, B 1..16, D 16..1024, L 16..65536 (each log-uniform; D a multiple
-//           of 8, or of 64 with several heads); not measured before, chosen time at most max_ms. Every third one gets a memory limit between 0.7 and 1.5 times what the
+// Problems  random: operator, pass, B 1..16, D 16..1024, L 16..65536 (each log-uniform; D a
+//           multiple
+//           of 8, or of 64 with several heads); not measured before, chosen time at most max_ms.
+//           Every third one gets a memory limit between 0.7 and 1.5 times what the
 //           chosen one is expected to take without.
 // Judgement the chosen one is alternated in one process with each other candidate that was in the
-//           running and is not expected to be more than HOPELESS times slower (unknown ones always).
+//           running and is not expected to be more than HOPELESS times slower (unknown ones
+//           always).
 //           Wrong: the whole interval of chosen / other above 1.05. With a limit the chosen one is
 //           also measured alone: the peak while it is timed must not pass the limit.
 // Next time the same seed gives the same problems as long as the table is the same.
@@ -151,7 +154,7 @@ static int judge(const struct evaluate_opts *o, const struct choose_result *r, s
     return rc;
 }
 
-// --- for people and as JSON ------------------------------------------------------------------------
+// --- for people and as JSON ----------------------------------------------------------------------
 
 static void print_line(int i, const struct judged *j)
 {
@@ -197,7 +200,8 @@ static int print_sums(const struct sums *s, double seconds)
     if (!s->n) return hb_fail(HB_ERR_MISSING, "no problem could be judged: run 'hyena-bench sweep "
                                               "bench/sweeps/choose.json' first");
     double share = (double)s->wrong / s->n;
-    printf("\n%d problems in %.0f s: %d wrong (%s; allowed %s), worst %.3g (allowed %.3g), %d ties,\n"
+    printf("\n%d problems in %.0f s: %d wrong (%s; allowed %s), worst %.3g (allowed %.3g), "
+           "%d ties,\n"
            "%d with a memory limit, %d exceeded it; %d had no rival worth a pair\n",
            s->n, seconds, s->wrong, hb_str_pct(share).s, hb_str_pct(SHARE).s, s->worst, WORST,
            s->ties, s->limits, s->exceeded, s->empty);

@@ -11,7 +11,8 @@ struct evaluate_opts {
     const char *out;             // JSON of every judgement; NULL: none
     const char *op, *device, *dtype;     // NULL: all operators; cpu0; f32
 };
-// Prints a line per problem and the sums. *answer 1: more than 5 % wrong, one above 1.5, or a memory
+// Prints a line per problem and the sums. *answer 1: more than 5 % wrong, one above 1.5, or a
+// memory
 // limit was exceeded.
 int hb_evaluate(const struct evaluate_opts *o, int *answer);
 

@@ -2,7 +2,8 @@
 //
 // Files     results/*/ (published), then build/results/*/: a later file's point replaces an earlier
 //           one of its name on the same machine.
-// Memory    build/machine/<id>/choices.json keeps the table with the list of files it came from (path,
+// Memory    build/machine/<id>/choices.json keeps the table with the list of files it came from
+//           (path,
 //           bytes, time of change); while the list is the same, the files are not read again.
 #include <dirent.h>
 #include <math.h>

@@ -4,7 +4,8 @@
 //     struct hb_choice c;
 //     if (hb_choose(&q, &c) == 0) printf("%s, about %.3g ms\n", c.impl, 1e-6 * c.time_ns);
 //
-// The answer comes from measurements: a table of choices that `hyena-bench choose --table FILE` writes
+// The answer comes from measurements: a table of choices that `hyena-bench choose --table FILE`
+// writes
 // and `make install` puts beside the library. Fields left 0 or NULL mean the defaults given below.
 // Safe to call from several threads.
 #ifndef HYENA_BENCH_H
@@ -25,11 +26,11 @@ struct hb_question {
     const char *dtype;         // "f32" ("f16", "bf16", "f64")
     const char *pass;          // "fwd" ("fwd_cached", "bwd", "fwdbwd")
     const char *device;        // "cpu0" ("cuda0")
-    const char *mode;          // "warm", "cold": caches flushed before each execution. cpu0 warm, else
-                               // cold
+    const char *mode;          // "warm", "cold": caches flushed before each execution
+                               // (cpu0 warm, else cold)
     int threads;               // 0: all of this machine
     int64_t mem_limit;         // bytes that tensors and workspace may take together; 0: no limit
-    const char *const *only;   // names to choose from, NULL-terminated; NULL: all that were measured
+    const char *const *only;   // names to choose from, NULL at the end; NULL: all measured
 };
 
 enum hb_reason {

@@ -267,7 +267,7 @@ static void fit_process(struct set *s, const double *r, enum choose_what what)
     static const double lengths[] = { 1, 2, 4, 8, 16 }, sds[] = { .03, .06, .12, .25, .5, 1 },
                         scatters[] = { .01, .02, .04, .08, .16 };
     const double scale = what == CHOOSE_TIME ? 1 : 0.2;          // bytes are counted, not timed
-    const double least = scale * (s->n < 4 ? 0.25 : s->n < 8 ? 0.1 : 0);      // few rows know little
+    const double least = scale * (s->n < 4 ? 0.25 : s->n < 8 ? 0.1 : 0);   // few rows know little
     double best = -INFINITY;
     for (size_t a = 0; a < sizeof lengths / sizeof *lengths; a++)
         for (size_t b = 0; b < sizeof sds / sizeof *sds; b++)

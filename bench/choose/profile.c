@@ -1,7 +1,8 @@
 // profile.c: a sampling profiler for one process (contract: profile.h).
 //
 // Clock     ITIMER_PROF: SIGPROF goes to a thread that is running; the handler stores its program
-//           counter and nothing else. Names come afterwards: the object by dladdr, the function from
+//           counter and nothing else. Names come afterwards: the object by dladdr, the function
+//           from
 //           its ELF symbol table (static functions, too), which stripped libraries lack.
 #include "profile.h"
 
@@ -111,8 +112,8 @@ static void name_of(uintptr_t pc, struct profile_row *row)
 
 static int by_samples(const void *a, const void *b)
 {
-    size_t x = ((const struct profile_row *)a)->samples, y = ((const struct profile_row *)b)->samples;
-    return (x < y) - (x > y);
+    const struct profile_row *x = a, *y = b;
+    return (x->samples < y->samples) - (x->samples > y->samples);
 }
 
 static int collect(struct profile *out)
@@ -136,7 +137,7 @@ static int collect(struct profile *out)
     return 0;
 }
 
-// --- the run ---------------------------------------------------------------------------------------
+// --- the run -------------------------------------------------------------------------------------
 
 int hb_profile(int (*body)(void *), void *ctx, double seconds, struct profile *out)
 {

@@ -1,6 +1,8 @@
-// why.c: the command `why`: where a point's time goes, its bound, and what it costs against the best.
+// why.c: the command `why`: where a point's time goes, its bound, and what it costs against the
+// best.
 //
-// cpu       the point runs here for a second under a sampling clock (profile.c); functions are sorted
+// cpu       the point runs here for a second under a sampling clock (profile.c); functions are
+//           sorted
 //           into phases by the table below: what is in libfftw is a transform, in OpenBLAS a matrix
 //           product, and so on. Shares of processor time of all threads; `waiting` is what threads
 //           spend at barriers.
@@ -155,7 +157,7 @@ static int on_cpu(const struct hb_point *pt, double seconds, double *each_ns, st
     return rc;
 }
 
-// --- by differences --------------------------------------------------------------------------------
+// --- by differences ------------------------------------------------------------------------------
 
 static double time_of(struct hb_point pt, double seconds)
 {
@@ -224,7 +226,8 @@ static int by_differences(const struct hb_point *pt, double seconds, double *eac
         part(&t, "filter's transform", core - cached, all, "core, fresh less fixed filter");
         part(&t, "transforms and products", cached, all, "core with a fixed filter");
     } else {
-        part(&t, conv ? "transforms and products" : "products and softmax", core, all, "core alone");
+        part(&t, conv ? "transforms and products" : "products and softmax", core, all,
+             "core alone");
     }
     hb_table_print(&t, out);
     hb_table_free(&t);
@@ -232,7 +235,7 @@ static int by_differences(const struct hb_point *pt, double seconds, double *eac
     return 0;
 }
 
-// --- bound and regret ------------------------------------------------------------------------------
+// --- bound and regret ----------------------------------------------------------------------------
 
 static void print_bound(const struct hb_point *pt, double each_ns, struct hb_text *out)
 {
@@ -261,8 +264,9 @@ static int print_regret(const struct hb_point *pt, double each_ns, struct hb_tex
         if (!(c->time_ns > 0))
             hb_text_add(out, "regret     unknown: nothing is measured for this problem's kind\n");
         else if (!strcmp(c->impl, pt->impl))
-            hb_text_add(out, "regret     none: it is the choice (%s)%s%s\n", hb_reason_str(c->reason),
-                        c->tie ? ", tied with " : "", c->tie ? c->runner_up : "");
+            hb_text_add(out, "regret     none: it is the choice (%s)%s%s\n",
+                        hb_reason_str(c->reason), c->tie ? ", tied with " : "",
+                        c->tie ? c->runner_up : "");
         else
             hb_text_add(out, "regret     %s %%: %s takes %s [%s .. %s] (%s)\n",
                         hb_str_num(100 * fmax(0, cost)).s, c->impl, hb_str_time(c->time_ns).s,

@@ -1,7 +1,9 @@
 // lib.c: libhyena_bench.so: hb_choose over the table of choices (contract: hyena_bench.h).
 //
-// The library has table.c, predict.c, choose.c, point.c and work.c of the program and here, instead of
-// its host and registry, what those need: a message per thread, no plug-ins. It needs jansson alone.
+// The library has table.c, predict.c, choose.c, point.c and work.c of the program and here, instead
+// of
+// its host and registry, what those need: a message per thread, no plug-ins. It needs jansson
+// alone.
 // Table     $HYENA_BENCH_CHOICES, else <folder of the library>/../share/hyena-bench/choices.json.
 // Machine   this one is the table's home if CPU model and number of cores are the same.
 #include <dlfcn.h>
@@ -44,7 +46,7 @@ bool hb_auto_name(const char *name, const char *device, char out[HB_NAME_MAX])
     return false;
 }
 
-// --- this machine ----------------------------------------------------------------------------------
+// --- this machine --------------------------------------------------------------------------------
 
 static int cores(void)
 {
@@ -68,7 +70,7 @@ static void cpu_model(char *out, size_t cap)
     if (f) fclose(f);
 }
 
-// --- the table -------------------------------------------------------------------------------------
+// --- the table -----------------------------------------------------------------------------------
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct choose_table table;
@@ -97,8 +99,8 @@ static int load(const char *path)
         path = buf;
     }
     if (access(path, R_OK))
-        return hb_fail(HB_ERR_MISSING, "no table of choices: %s cannot be read; 'hyena-bench choose "
-                                       "--table FILE' writes one", path);
+        return hb_fail(HB_ERR_MISSING, "no table of choices: %s cannot be read; "
+                                       "'hyena-bench choose --table FILE' writes one", path);
     if (hb_choices_read(path, &t)) return HB_ERR_RUN;
     hb_choices_free(&table);
     table = t;
@@ -106,7 +108,7 @@ static int load(const char *path)
     return 0;
 }
 
-// --- the interface ---------------------------------------------------------------------------------
+// --- the interface -------------------------------------------------------------------------------
 
 int hb_choose_table(const char *path)
 {
