@@ -81,10 +81,13 @@ static int parse(int argc, char **argv, struct choose_args *a)
 
 // --- does it fit ---------------------------------------------------------------------------------
 
-// Inputs and outputs, by count; a backward has as many gradients.
+// Inputs and outputs, by count; a backward has as many gradients, and y too. Some more for the guard
+// zones around them.
 static double io_bytes(const struct hb_point *pt)
 {
-    return hb_point_work(pt).bytes_min;
+    struct hb_point all = *pt;
+    if (all.pass == HB_PASS_BWD) all.pass = HB_PASS_FWDBWD;
+    return 1.01 * hb_point_work(&all).bytes_min + (256 << 10);
 }
 
 bool hb_choose_probe(const struct hb_point *pt, double limit, void *ctx)
