@@ -361,7 +361,8 @@ columns_out(struct column_rows j, struct column_tables k, const __half *mid, con
     const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const int r0 = (int)(blockIdx.x % (unsigned)blocks * COLUMN_WARPS + threadIdx.x / 32) * WIDTH;
     T *row = (T *)j.x + c * j.sx.c + i % j.batch * j.sx.b;
-    const float down = back[c], by = 1 / column_scale(j, i);
+    constexpr bool ADD = sizeof(T) == 4;                   // float results are added, unscaled
+    const float down = back[c], by = ADD ? 1 : 1 / column_scale(j, i);
 
     // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
     struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
@@ -404,6 +405,7 @@ columns_out(struct column_rows j, struct column_tables k, const __half *mid, con
             if (skip.d)
                 add_skip<T, 2 * t1>(v, (const T *)skip.u + c * skip.su.c + i % j.batch * skip.su.b,
                                     n, j.L, skip.d[c]);
+            if constexpr (ADD) add_skip<T, 2 * t1>(v, row, n, j.L, 1);
             put_columns<T, 2 * t1>(row, n, j.L, v);
         }
     }

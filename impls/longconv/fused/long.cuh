@@ -36,7 +36,11 @@ struct long_plan {
     __half *mid;                         // (channels, batch, R1, 2, N2)
     uint32_t *spectrum;                  // (channels, or D if fixed; N) half2
     float *gain, *back;                  // (the same)
-    float2 *part;                        // (channels, batch, pieces)
+    float2 *part;                        // (channels, batch, COLUMN_PIECES at most)
+    __half *other;                       // from here with a backward pass only; like mid
+    float4 *sums;                        // (channels, N) float2
+    float2 *part_dy;                     // like part
+    float *keep, *back_dh, *dots;        // (channels batch), (channels), (channels, pieces)
 };
 
 // --- plan --------------------------------------------------------------------------------------
@@ -44,7 +48,8 @@ static inline void long_free(struct long_plan *s)
 {
     if (!s->host) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->part };
+    void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->part,
+                            s->other, s->sums, s->part_dy, s->keep, s->back_dh, s->dots };
     for (void *p : owned)
         if (p) dev->free(dev, p);
 }
@@ -68,8 +73,7 @@ static inline int long_matrix(struct long_plan *s)
     uint32_t *const words = (uint32_t *)s->host->alloc(s->host, (size_t)n * 4);
     int rc = s->matrix && words ? HB_OK : HB_ERR_OOM;
     if (!rc) {
-        hb_fused_matrix(words, s->R, 0);
-        hb_fused_matrix(words + n - 256, 16, 0);
+        hb_fused_constants(words, s->R, 0);
         rc = dev->upload(dev, s->matrix, words, (size_t)n * 4, dev->stream);
         if (!rc) rc = dev->sync(dev, dev->stream);
     }
@@ -96,9 +100,20 @@ static inline int long_make(struct long_plan *s, const struct hb_host *host,
     s->spectrum = (uint32_t *)dev->alloc(dev, kept * s->N * 4);
     s->gain = (float *)dev->alloc(dev, kept * sizeof(float));
     s->back = (float *)dev->alloc(dev, kept * sizeof(float));
-    s->part = (float2 *)dev->alloc(dev, rows * s->pieces * sizeof(float2));
+    const size_t parts = rows * COLUMN_PIECES * sizeof(float2);
+    s->part = (float2 *)dev->alloc(dev, parts);
     if (!s->tables || !s->mid || !s->spectrum || !s->gain || !s->back || !s->part)
         return HB_ERR_OOM;
+    if (p->backward) {
+        s->other = (__half *)dev->alloc(dev, rows * s->N * 4);
+        s->sums = (float4 *)dev->alloc(dev, (size_t)(s->channels * s->N) * sizeof(float2));
+        s->part_dy = (float2 *)dev->alloc(dev, parts);
+        s->keep = (float *)dev->alloc(dev, rows * sizeof(float));
+        s->back_dh = (float *)dev->alloc(dev, (size_t)s->channels * sizeof(float));
+        s->dots = (float *)dev->alloc(dev, (size_t)(s->channels * s->pieces) * sizeof(float));
+        if (!s->other || !s->sums || !s->part_dy || !s->keep || !s->back_dh || !s->dots)
+            return HB_ERR_OOM;
+    }
     int rc = long_matrix(s);
     if (!rc) rc = hb_fused_mid_init(host, s->R);
     if (rc) return rc;

@@ -10,7 +10,7 @@
 //           Backward: du as forward with the conjugate spectrum; dh two transforms there a row.
 // Source    Poli et al. 2023, arXiv:2302.10866; Fu et al. 2023, arXiv:2311.05908 (Monarch order on
 //           tensor cores); Nicholson 1971 and Crandall, Fagin 1994 for right-angle convolution.
-// Accuracy  rel. L2, simulated: f16 8.3e-4, bf16 1.9e-3.
+// Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 7e-4.
 // Refuses   f32, f64, L > 32768.
 #include <stdio.h>
 
@@ -162,8 +162,7 @@ static int upload_matrix(struct state *s)
     uint32_t *const words = (uint32_t *)s->host->alloc(s->host, bytes);
     int rc = s->matrix && words ? HB_OK : HB_ERR_OOM;
     if (!rc) {
-        hb_fused_matrix(words, s->R, 0.25);
-        hb_fused_matrix(words + hb_fused_words(s->R) - 256, 16, 0);
+        hb_fused_constants(words, s->R, 0.25);
         rc = dev->upload(dev, s->matrix, words, bytes, dev->stream);
         if (!rc) rc = dev->sync(dev, dev->stream);
     }
@@ -171,9 +170,14 @@ static int upload_matrix(struct state *s)
     return rc;
 }
 
+// Kernels may use as much shared memory as they need; a GPU with less of it is refused here.
 static int allow_shared(const struct state *s)
 {
-    int rc = 0;
+    int dev, most = 0;
+    int rc = HB_CUDA(s->host, cudaGetDevice(&dev));
+    if (!rc)
+        rc = HB_CUDA(s->host, cudaDeviceGetAttribute(
+            &most, cudaDevAttrMaxSharedMemoryPerBlockOptin, dev));
     hb_by_rows(s->R, [&](auto r) {
         constexpr int R = decltype(r)::value;
         const void *const kernels[] = { (const void *)hb_rows<__half, R>,
@@ -181,7 +185,11 @@ static int allow_shared(const struct state *s)
                                         (const void *)hb_rows_spectrum<R>,
                                         (const void *)hb_rows_dh<__half, R>,
                                         (const void *)hb_rows_dh<__nv_bfloat16, R> };
-        for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (!rc && most < (s->backward ? HB_DH_SHARED<R> : HB_ROWS_SHARED<R>))
+            rc = s->host->fail(s->host, HB_ERR_REFUSED, "longconv_fused_cuda: L %lld needs %d bytes "
+                               "of shared memory, there are %d", (long long)s->L,
+                               s->backward ? HB_DH_SHARED<R> : HB_ROWS_SHARED<R>, most);
+        for (size_t i = 0; i < (s->backward ? 5 : 3); i++)
             if (!rc)
                 rc = HB_CUDA(s->host, cudaFuncSetAttribute(
                     kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize,

@@ -23,8 +23,8 @@
 //     gain[c] = N 2^(e1 - eh) / 4096      2^eh: scale of h as it went in, 2^e1: sum |h| 2^e1 as above
 //     y = 4 2^-e1 2^-eu Re(...)           2^eu: scale of u as it went in
 // Simulated (all of it in fp16, sums f32), N = 1024 .. 32768: normal, outlier 1e4, amplitudes 1e-3
-// and 1e3: 5.7e-4 .. 8.1e-4. A constant through a white filter: up to 2.0e-3 at N <= 2048, 1e-3 and
-// less above (the result is then small against sum |h u|).
+// and 1e3: 5.5e-4 .. 7.4e-4. A constant through a white filter: 5e-4 .. 7.5e-4 over many channels,
+// single ones to 2e-3 (the result is then small against sum |h u|).
 #ifndef HB_FUSED_MMA_CUH
 #define HB_FUSED_MMA_CUH
 
@@ -60,6 +60,11 @@ __device__ __forceinline__ void hb_load_trans(uint32_t (&r)[4], uint32_t at)
 __device__ __forceinline__ uint32_t hb_shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+__device__ __forceinline__ void hb_prefetch_line(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
 }
 
 // Two floats as a pair of halves, the first one low.
@@ -116,8 +121,8 @@ __device__ __forceinline__ float hb_fused_scale(float m, int log_top)
 // A symmetric R x R constant in the order of its fragments, in device memory:
 //   [R / 16 row tiles][R / 16 column tiles][real, imaginary][32 lanes] uint4 = a[0..3]
 // hb_fused_matrix fills it on the host, in float64. `shift` 0.25: G above; 0: plain DFT. R < 16:
-// 16 / R of them on the diagonal of a tile.
-static inline void hb_fused_matrix(uint32_t *out, int R, double shift)
+// 16 / R of them on the diagonal of a tile. Everything is multiplied by `size`.
+static inline void hb_fused_matrix(uint32_t *out, int R, double shift, double size)
 {
     const int tiles = R < 16 ? 1 : R / 16;
     for (int mt = 0; mt < tiles; mt++)
@@ -129,12 +134,30 @@ static inline void hb_fused_matrix(uint32_t *out, int R, double shift)
                 for (int e = 0; e < 2; e++) {
                     const int col = 16 * kt + 2 * (lane % 4) + i / 2 * 8 + e;
                     const double x = -2 * M_PI * (row % R - shift) * (col % R - shift) / R;
-                    const double v = row / R != col / R ? 0 : part ? sin(x) : cos(x);
+                    const double v = row / R != col / R ? 0 : size * (part ? sin(x) : cos(x));
                     const __half h = __double2half(v);
                     pair |= (uint32_t)*(const unsigned short *)&h << 16 * e;
                 }
                 *out++ = pair;
             }
+}
+
+// Size of F, the 16 x 16 constant of the rows: so its four magnitudes (1, cos and sin of pi / 8,
+// sqrt(1/2)) are halves within 1.7e-5 instead of 3.0e-4, and F contributes no error. The turns
+// between its two uses take it out again.
+constexpr double HB_F_SIZE = 1.86033 / 2;
+
+// Words of the constants of rows with R: G (or the plain DFT, shift 0), then F.
+static inline int64_t hb_fused_words(int R)
+{
+    const int64_t slots = R < 16 ? 16 : R;
+    return slots * slots + 256;
+}
+
+static inline void hb_fused_constants(uint32_t *out, int R, double shift)
+{
+    hb_fused_matrix(out, R, shift, 1);
+    hb_fused_matrix(out + hb_fused_words(R) - 256, 16, 0, HB_F_SIZE);
 }
 
 #endif

@@ -37,7 +37,7 @@ struct hb_fused_job {
     const float *scale;        // (D), SPECTRUM: 2^eh
     const float *gain;         // (D), SPECTRUM
     const float *undo;         // (D), CONVOLVE: 4 2^-e1
-    const uint4 *matrix;       // hb_fused_matrix(R, MID ? 0 : 0.25), then hb_fused_matrix(16, 0)
+    const uint4 *matrix;       // hb_fused_constants(R, MID ? 0 : 0.25)
     int B, D, L;
     int R1;                    // MID: k1 of a row; else 1
     int tiles;                 // of PACK rows, that one block does
@@ -227,7 +227,7 @@ __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *mat
 }
 
 // --- 2: the 256 points of a slot -------------------------------------------------------------------
-// F16 and the turns e^{-2 pi i k2 s / 256} / 4 of this lane's elements, the same for both ways.
+// F and the turns e^{-2 pi i k2 s / 256} / (4 size^2) of this lane's elements, the same for both ways.
 struct hb_inner { uint32_t fr[4], fi[4], minus[4]; float2 w[2][4]; };
 
 __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, hb_lane me)
@@ -240,7 +240,8 @@ __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, 
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float2 w = hb_unit((me.g + i / 2 * 8) * (2 * me.q + 8 * t + i % 2), 256);
-            k.w[t][i] = make_float2(w.x * 0.25f, w.y * 0.25f);
+            constexpr float size = (float)(0.25 / (HB_F_SIZE * HB_F_SIZE));
+            k.w[t][i] = make_float2(w.x * size, w.y * size);
         }
 }
 
@@ -588,6 +589,16 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
 }
 
+// Asks for the tile of rows b0 .. to be brought to L2: a thread a line of 128 bytes.
+template <class T, int R>
+__device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si, int64_t c, int b0,
+                                            int end, int L)
+{
+    const int row = b0 + threadIdx.x / (4 * R), n = threadIdx.x % (4 * R) * 64;
+    if (threadIdx.x >= 4 * HB_SLOTS<R> || row >= end || n >= L) return;
+    hb_prefetch_line((const T *)in + c * si.c + row * si.b + n);
+}
+
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
 // y = h * u. Grid D chunks, block HB_ROWS_THREADS, shared HB_ROWS_SHARED: block (c, chunk) does
@@ -611,6 +622,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     for (int b0 = first; b0 < end; b0 += PACK) {
         float scale[2];
         hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
+        hb_prefetch<T, R>(job.in, job.si, c, b0 + PACK, end, job.L);
         __syncthreads();
         hb_slots<R, false>(k, spectrum, job.adjoint);
         __syncthreads();
@@ -921,6 +933,8 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_d
             }
             __syncthreads();      // peaks and planes have been read
             hb_enter<T, R>(k, job.dy, job.sdy, c, b0, job.B, job.L, scale);
+            hb_prefetch<T, R>(job.u, job.su, c, b0 + PACK, job.B, job.L);
+            hb_prefetch<T, R>(job.dy, job.sdy, c, b0 + PACK, job.B, job.L);
             if (job.dd) lag0 += hb_dot<T, R>(job, c, b0);
             __syncthreads();
             const hb_inner inner = hb_inner_of(k);
@@ -1034,20 +1048,13 @@ template <class F> static inline void hb_by_mid_rows(int R, F f)
     }
 }
 
-// Words of hb_fused_matrix(R), and of what follows it.
-static inline int64_t hb_fused_words(int R)
-{
-    const int64_t slots = R < 16 ? 16 : R;
-    return slots * slots + 256;
-}
-
 // --- complex rows, for three phases ------------------------------------------------------------------
 // In place: mid [channels][batch][R1][2][N2] halves, 16-byte aligned, as mma.cuh says; N2 = R 256,
 // R = 16, 32, 48, 64. Each row k1 is transformed, multiplied by its spectrum, transformed back and
 // multiplied by conj(T)(k1, r) R1 (in f32, before rounding), so that the columns' way back is only
 // conj(G) and y's factor. N = R1 N2 <= 2^22.
 //   spectrum  [channels][R1][N2] half2, 16-byte aligned, in the kernels' order
-//   matrix    on the device: hb_fused_matrix(R, 0), then hb_fused_matrix(16, 0) behind it
+//   matrix    on the device: hb_fused_constants(R, 0), hb_fused_words(R) words
 // hb_fused_mid_init before the first launch (not while capturing).
 struct hb_fused_mid {
     void *mid;
