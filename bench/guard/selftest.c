@@ -275,9 +275,12 @@ static int write_tables(const struct args *a, const struct report *r, const stru
 {
     struct hb_text out = { 0 };
     struct hb_table t = { 0 };
-    hb_text_add(&out, "## hyena-bench selftest on %s\n\n%zu points, pool of %zu cycles, %d rounds "
-                      "a comparison (budget %g s), %.2f s a process.\n\n", hb_machine_id(),
-                p->points, p->cycles, r->rounds, a->o.budget_s, p->process_s);
+    hb_text_add(&out, "## hyena-bench selftest on %s\n\n%zu points, budget of a comparison %g s.",
+                hb_machine_id(), p->points, a->o.budget_s);
+    if (p->cycles)
+        hb_text_add(&out, " Pool: %zu cycles, %.2f s a process, %d rounds a comparison.", p->cycles,
+                    p->process_s, r->rounds);
+    hb_text_add(&out, "\n\n");
     hb_table_head(&t, "comparisons|of|>number|>found|>with a false alarm|"
                       ">with an inconclusive point");
     table_rows(&t, "drawn from the pool", r->drawn);
