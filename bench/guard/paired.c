@@ -192,6 +192,9 @@ int guard_paired(const struct guard_source *src, struct guard_point *points, siz
 {
     double t0 = src->now_s(src->ctx), round_s = 0;
     int want = o->rounds > 0 ? o->rounds : GUARD_MAX_ROUNDS, rc = 0, done = 0;
+    size_t left_out = 0;
+    for (size_t i = 0; i < n; i++) left_out += points[i].left_out;
+    if (left_out == n) want = 0;
     for (; done < want && !rc; done++) {
         if (done && o->rounds <= 0) {
             bool fits = src->now_s(src->ctx) - t0 + round_s <= o->budget_s;
