@@ -17,7 +17,7 @@
 // Exponents: a row of the signal is scaled by the power of two that takes its largest |x| into
 // (1/2, 1] (hb_fused_scale); then |U| <= 1 (each stage divides by its length). A channel's filter
 // is scaled so that sum |h| lies in (2^14, 2^15], hence nothing on the way back exceeds 2^15 and
-// most of the range below is left. The rows multiply by INNER (4) more on the way there, 1/4 on the way
+// most of the range below is left. The rows multiply by 4 more on the way there, 1/4 on the way
 // back:
 //     spectrum as stored = (sum of the rows' last stage) * gain[c]
 //     gain[c] = N 2^(e1 - eh) / 4096      2^eh: scale of h as it went in, 2^e1: of sum |h|
