@@ -55,7 +55,8 @@ long_correlate(float4 *sums, const uint4 *u, const uint4 *dy, struct column_rows
 }
 
 // The scale that takes a channel's sums, at most `top` and of sum |.| `all`, to half: nothing on
-// the way back exceeds 2^15, as LONG_IMPULSE / (16 R 4096) sum |.| of a row is what may come together.
+// the way back exceeds 2^15, as LONG_IMPULSE / (16 R 4096) sum |.| of a row is what may come
+// together.
 __device__ __forceinline__ float long_scale(const float2 *part, int pieces)
 {
     float top = 0, all = 0;
