@@ -139,13 +139,15 @@ struct hb_device {
     // One step on float32 w, m, v; `low`: where the new w goes once more, in on.t, or NULL.
     void (*adamw)(float *w, float *m, float *v, void *low, const float *g, float gscale,
                   struct hb_adamw o, int64_t n, struct hb_on on);
-    // Implicit filter h (C,L) float32 from its parameters, evaluated in float64; save: filter_ws
-    // bytes, kept for bwd.
+    // Implicit filter h (C,L) float32 from its parameters; ws: filter_ws bytes, kept for bwd. on.t
+    // is the type of the signals that h will meet: f32: evaluated in float64; f16, bf16: a device
+    // may be content with relative errors of 1e-5.
     size_t (*filter_ws)(struct hb_filter_shape f);
     int (*filter_fwd)(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                      struct hb_filter_params p, void *ws, void *s);
+                      struct hb_filter_params p, void *ws, struct hb_on on);
     int (*filter_bwd)(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                      struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                      struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                      struct hb_on on);
 };
 
 // A device plug-in, build/devices/<name>.so, exports this. Opens the device for this process;

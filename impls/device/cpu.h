@@ -61,8 +61,9 @@ void cpu_rope(void *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, b
 
 size_t cpu_filter_ws(struct hb_filter_shape f);
 int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                   struct hb_filter_params p, void *ws, void *s);
+                   struct hb_filter_params p, void *ws, struct hb_on on);
 int cpu_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                   struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                   struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                   struct hb_on on);
 
 #endif

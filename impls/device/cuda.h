@@ -73,9 +73,10 @@ void cuda_graph_free(const struct hb_device *d, void *graph);
 // --- cuda_filter.cu ------------------------------------------------------------------------------
 size_t cuda_filter_ws(struct hb_filter_shape f);
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                    struct hb_filter_params p, void *ws, void *s);
+                    struct hb_filter_params p, void *ws, struct hb_on on);
 int cuda_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                    struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                    struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                   struct hb_on on);
 
 // --- cuda_nn.cu ----------------------------------------------------------------------------------
 void cuda_bias_bwd(float *db, const void *dy, int64_t R, int64_t C, struct hb_on on);

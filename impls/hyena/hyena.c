@@ -234,7 +234,8 @@ static int make_filter(struct state *st, void *const *par, const float **d, void
 {
     int64_t D = st->proj.D, L = st->proj.L;
     float *raw = st->permute ? st->h_raw : st->h;
-    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, s);
+    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws,
+                                 st->proj.on);
     *d = par[HB_HY_D];
     if (rc || !st->permute) return rc;
     struct hb_on f32 = { HB_F32, s };
@@ -318,7 +319,8 @@ static int filter_grads(struct state *st, void *const *par, void *const *g, void
         dev->swap(st->dd + C, st->dd, 1, st->N - 1, D, 1, f32);
         dev->add(g[HB_HY_D], st->dd + C, C, f32);
     }
-    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, s);
+    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws,
+                           st->proj.on);
 }
 
 static int backward(void *state, const struct hb_io *io)
