@@ -67,6 +67,12 @@ struct hb_device {
     void (*reset_peak)(const struct hb_device *d);
     void (*close)(const struct hb_device *d);                  // NULL: nothing to close
 
+    // Work beside s, until `join`: fork gives a second stream that begins when the work now on s is
+    // done, join lets s wait for it. There is one such stream, for primitives but gemm; where a
+    // device has none, fork gives s. Both can be captured.
+    void *(*fork)(const struct hb_device *d, void *s);
+    void (*join)(const struct hb_device *d, void *side, void *s);
+
     // --- time on the device (all NULL on cpu) ----------------------------------------------------
     // A mark is reached when the work before it is done; between() waits for mark b.
     int (*mark)(const struct hb_device *d, int slot, void *s);

@@ -8,6 +8,7 @@
 
 enum {
     CUDA_SCRATCH = 64 << 20,     // bytes of the block for partial sums
+    CUDA_SIDE = 32 << 20,        // the same, of the second stream
     CUDA_WORKSPACE = 64 << 20,   // bytes for cuBLASLt: what it asks for on H100 is 32 MiB
 };
 
@@ -16,14 +17,17 @@ struct cuda_state {
     int ordinal, major, minor, sms;
     size_t l2_bytes, limit;      // limit 0: what the device has
     cudaStream_t stream;         // owned; hb_device.stream
+    cudaStream_t side;           // owned; what fork gives
+    cudaEvent_t forked, joined;  // owned
     void *scratch, *workspace;   // owned; CUDA_SCRATCH, CUDA_WORKSPACE bytes, counted
+    void *side_scratch;          // owned; CUDA_SIDE bytes, counted
 };
 extern struct cuda_state gpu;    // the one device of this process, cuda.cu
 
-// The block for partial sums, aligned to 256 bytes. There is one stream and a primitive is done
-// with the block when its last kernel is, so each may use all of it and none may keep anything in
-// it. Primitives cut their work so that the partial sums fit.
-void *cuda_scratch(size_t *bytes);
+// The stream's block for partial sums, aligned to 256 bytes. Work on a stream is ordered and a
+// primitive is done with the block when its last kernel is, so each may use all of it and none may
+// keep anything in it. Primitives cut their work so that the partial sums fit.
+void *cuda_scratch(size_t *bytes, void *stream);
 
 // Remembers the first failure (later ones are its consequences); the next sync reports it.
 void cuda_note(cudaError_t e, const char *who);                  // cudaSuccess: nothing

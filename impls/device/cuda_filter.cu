@@ -23,7 +23,7 @@
 //           code's table.
 // Accuracy  that of float64 (the ratios lose some 1e-13); h is rounded once. For 16-bit signals
 //           about 2e-6, of h and of the gradients.
-// Refuses   backward: more than about 8 million weights (CUDA_SCRATCH).
+// Refuses   backward: more than about 4 million weights in float64 (CUDA_SIDE).
 #include "../core/oper.h"
 #include "cuda_hidden.cuh"
 
@@ -506,7 +506,7 @@ int cuda_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter
 {
     (void)d;
     size_t bytes;
-    void *rows = cuda_scratch(&bytes);
+    void *rows = cuda_scratch(&bytes, on.stream);
     int64_t most = most_positions(&f);
     cudaStream_t stream = (cudaStream_t)on.stream;
     if (in_float32(&f, on))

@@ -274,7 +274,7 @@ void cuda_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void 
 {
     if (C <= 0 || B <= 0 || L <= 0) return;
     size_t bytes;
-    float *scratch = (float *)cuda_scratch(&bytes);
+    float *scratch = (float *)cuda_scratch(&bytes, on.stream);
     const struct short_grads g = { dw, dbs, dbp };
     cudaStream_t s = (cudaStream_t)on.stream;
     hb_by_type(on.t, [&](auto z) {

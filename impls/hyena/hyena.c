@@ -3,7 +3,8 @@
 //     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout (+ res)          u,y (B,L,D)
 // Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the
 //           last reads it, so nothing is transposed and the long convolution sees contiguous time
-//           (strides b L, c B L).
+//           (strides b L, c B L). The filter is made beside the first projection, its gradients
+//           beside those of the last blocks of it (the device's fork).
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
 //           all b).
 // Memory    in units of B L D elements: forward N+3 (small ones on a GPU 2N+3), with backward 4N+4
@@ -11,8 +12,8 @@
 //           in float32.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
 //           code has.
-// Accuracy  the filter in float64; the rest is stored in the problem's dtype (f32, f16, bf16) and
-//           summed in float32.
+// Accuracy  the filter in float64, or near float32 where signals have 16 bits; the rest is stored
+//           in the problem's dtype (f32, f16, bf16) and summed in float32.
 // Refuses   dtypes that the device or the longconv inside lacks, order < 2, even E, lmax < L,
 //           B L >= 2^31, filter = fixed (the filter is a parameter here).
 #include <math.h>
@@ -229,13 +230,13 @@ static void *block(const struct state *st, const void *x, int i)
     return hb_at(x, i * st->BLD, st->size);
 }
 
-// h (C,L) and d (C) in the order o*D+c.
+// h (C,L) and d (C) in the order o*D+c; on the stream s.
 static int make_filter(struct state *st, void *const *par, const float **d, void *s)
 {
     int64_t D = st->proj.D, L = st->proj.L;
     float *raw = st->permute ? st->h_raw : st->h;
-    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws,
-                                 st->proj.on);
+    struct hb_on on = { st->proj.on.t, s };
+    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, on);
     *d = par[HB_HY_D];
     if (rc || !st->permute) return rc;
     struct hb_on f32 = { HB_F32, s };
@@ -264,18 +265,21 @@ static int forward(void *state, const struct hb_io *io)
 {
     struct state *st = state;
     const struct hb_device *dev = st->dev;
-    void *s = io->stream, *const *par = io->oper.params;
+    void *s = io->stream, *side = s, *const *par = io->oper.params;
     int64_t n = st->BLD;
     int N = st->N;
     const float *d = NULL;
     const void *v = block(st, st->s, N);
     void *q = st->backward ? st->blk : st->p;  // p is free once s is complete
     struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
+    int rc = 0;
     if (st->inner) {
-        int rc = make_filter(st, par, &d, s);
-        if (rc) return rc;
+        side = dev->fork(dev, s);
+        rc = make_filter(st, par, &d, side);
     }
     hb_proj_in(&st->proj, st->s, st->p, io->oper.u, proj_params(par));
+    if (st->inner) dev->join(dev, side, s);
+    if (rc) return rc;
     for (int o = 0; o < N - 1; o++) {
         void *to = v_after(st, o);
         void *r = !st->inner ? to : st->backward ? block(st, st->r, o) : st->p;
@@ -283,7 +287,7 @@ static int forward(void *state, const struct hb_io *io)
         v = to;
         if (!st->inner) continue;
         struct hb_io ci = { .stream = s, .conv = conv_io(st, o, r, d, to) };
-        int rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
+        rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
         if (rc) return rc;
     }
     dev->gate_fwd(q, v, st->s, n, on);
@@ -306,11 +310,12 @@ static int conv_bwd(struct state *st, int o, const float *d, float *dd, void *s)
     return st->inner->backward(st->conv[o], &ci);
 }
 
-// dh, dd (order o*D+c) -> the parameters' gradients.
+// dh, dd (order o*D+c) -> the parameters' gradients; on the stream s.
 static int filter_grads(struct state *st, void *const *par, void *const *g, void *s)
 {
     const struct hb_device *dev = st->dev;
     int64_t D = st->proj.D, L = st->proj.L, C = st->fs.channels;
+    struct hb_on on = { st->proj.on.t, s };
     float *dh = st->dh;
     if (st->permute) {
         dh = st->h_raw;                                          // its h is in st->h
@@ -319,15 +324,14 @@ static int filter_grads(struct state *st, void *const *par, void *const *g, void
         dev->swap(st->dd + C, st->dd, 1, st->N - 1, D, 1, f32);
         dev->add(g[HB_HY_D], st->dd + C, C, f32);
     }
-    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws,
-                           st->proj.on);
+    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, on);
 }
 
 static int backward(void *state, const struct hb_io *io)
 {
     struct state *st = state;
     const struct hb_device *dev = st->dev;
-    void *s = io->stream, *const *par = io->oper.params, *g[HB_HY_COUNT];
+    void *s = io->stream, *side = s, *const *par = io->oper.params, *g[HB_HY_COUNT];
     int64_t n = st->BLD, C = st->fs.channels;
     int N = st->N, rc = 0, n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
     if (!st->backward)
@@ -354,12 +358,17 @@ static int backward(void *state, const struct hb_io *io)
         int x = N - 1 - o;
         void *dr = st->inner ? st->f : st->e;
         if (st->inner && (rc = conv_bwd(st, o, d, dd, s))) return rc;
+        if (st->inner && o == 0) {               // dh is complete
+            side = dev->fork(dev, s);
+            rc = filter_grads(st, par, g, side);
+        }
         v = o ? v_after(st, o - 1) : block(st, st->s, N);
         dev->gate_bwd(st->e, dx, dr, v, block(st, st->s, x), n, on);   // e = dv_o, dx = dx^{N-1-o}
         hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, pp, pg);
     }
     hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, pp, pg);
-    return st->inner ? filter_grads(st, par, g, s) : 0;
+    if (st->inner) dev->join(dev, side, s);
+    return rc;
 }
 
 static int describe(const void *state, char *buf, size_t cap)
