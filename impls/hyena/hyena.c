@@ -5,10 +5,14 @@
 //           last reads it, so nothing is transposed and the long convolution sees contiguous time
 //           (strides b L, c B L). The filter is made beside the first projection, its gradients
 //           beside those of the last blocks of it (the device's fork).
+//           A longconv that takes gates (hb_conv_gates) gets the raw projections p, and each step o
+//           is one call; the others get r_o, made here. With gates nothing but p and v_{o+1} is
+//           kept, and the first projection's backward pass is two products.
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
 //           all b).
 // Memory    in units of B L D elements: forward N+3 (small ones on a GPU 2N+3), with backward 4N+4
-//           (p; x and v; r_o; v_{o+1}; scratch); the filter h (C,L), C = (N-1) D, and its gradient,
+//           (p; x and v; r_o; v_{o+1}; scratch); with gates N+2 (order > 2: N+3), with backward
+//           3N+2 (order > 2: 3N+3); the filter h (C,L), C = (N-1) D, and its gradient,
 //           in float32.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
 //           code has.
@@ -35,14 +39,18 @@ struct state {
     struct hb_filter_shape fs;
     int N;
     bool backward;
+    bool gated;                            // the longconv takes gates
     bool permute;                          // filter channels come as c*(N-1)+o, wanted as o*D+c
     int64_t BLD;
     size_t size;                           // bytes of one element of an activation
     void *p, *s;                           // owned: (N+1 or 1 blocks), (N+1 blocks)
+                                           // gated: N+1 blocks, none
     void *r, *v;                           // owned: r_o, v_{o+1}: N-1 blocks; forward only 0, 1
+                                           // gated: none, N-1 or forward only 1 or 2
     float *h, *dh;                         // owned: (C,L), the second with backward
     float *h_raw, *d, *dd;                 // owned, if permute: (C,L), (C), (2C)
     void *e, *f, *blk;                     // owned: backward scratch: one block each, blk two
+                                           // gated: blk N+1, f only if N > 2
     float *sink;                           // owned: where gradients that nobody wants go
     void *ws;                              // owned
 };
@@ -154,6 +162,13 @@ static int plan_inner(struct state *st, const struct hb_problem *p)
     const struct hb_host *host = st->host;
     int rc = hb_inner_open(host, "hyena", "a longconv", p->inner, &in, &st->inner);
     if (rc) return rc;
+    if (st->inner->gates) {
+        in.gated = true;
+        in.taps = st->proj.taps;
+        st->gated = !st->inner->refuses || !st->inner->refuses(&in);
+        if (!st->gated) in.gated = false, in.taps = 0;
+    }
+    if (st->gated) st->proj.all = true;
     int n = p->backward ? st->N - 1 : 1;
     st->conv = host->alloc(host, (size_t)n * sizeof *st->conv);
     if (!st->conv) return HB_ERR_OOM;
@@ -180,14 +195,18 @@ static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
     int64_t one = st->BLD, steps = st->N - 1, C = steps * p->D, filter = no_long ? 0 : C * p->L;
     bool bwd = st->backward, perm = st->permute;
     size_t size = st->size, f32 = sizeof(float);
+    bool gated = st->gated;
+    int64_t keep = bwd ? steps : gated && steps > 1 ? 2 : 1;     // of v
     const struct hb_need need[] = {
-        { &st->p, (st->proj.all ? st->N + 1 : 1) * one, size }, { &st->s, (st->N + 1) * one, size },
-        { &st->r, bwd && !no_long ? steps * one : 0, size },
-        { &st->v, bwd ? steps * one : one, size }, { &st->h, filter, f32 },
+        { &st->p, (st->proj.all ? st->N + 1 : 1) * one, size },
+        { &st->s, gated ? 0 : (st->N + 1) * one, size },
+        { &st->r, bwd && !no_long && !gated ? steps * one : 0, size },
+        { &st->v, keep * one, size }, { &st->h, filter, f32 },
         { &st->h_raw, perm ? filter : 0, f32 }, { &st->dh, bwd ? filter : 0, f32 },
         { &st->d, perm ? C : 0, f32 }, { &st->dd, perm && bwd ? 2 * C : 0, f32 },
-        { &st->e, bwd ? one : 0, size }, { &st->f, bwd ? one : 0, size },
-        { &st->blk, bwd ? 2 * one : 0, size }, { &st->sink, bwd ? sink_size(p) : 0, f32 },
+        { &st->e, bwd ? one : 0, size }, { &st->f, bwd && !(gated && steps == 1) ? one : 0, size },
+        { &st->blk, bwd ? (gated ? st->N + 1 : 2) * one : 0, size },
+        { &st->sink, bwd ? sink_size(p) : 0, f32 },
     };
     int rc = hb_need_alloc(st->dev, need, sizeof need / sizeof *need);
     if (rc || no_long) return rc;
@@ -255,10 +274,62 @@ static struct hb_longconv_io conv_io(const struct state *st, int o, const void *
                                     .y = v, .sy = cf };
 }
 
-// v_{o+1} of step o; without a backward pass they share one block.
+// v_{o+1} of step o; without a backward pass they share one block, gated two. Gated, the last is
+// v_{N-1} x^0.
 static void *v_after(const struct state *st, int o)
 {
-    return block(st, st->v, st->backward ? o : 0);
+    return block(st, st->v, st->backward ? o : st->gated ? o % 2 : 0);
+}
+
+// The short filter of block i; g NULL: no gradients.
+static struct hb_conv_tap tap_of(const struct state *st, int i, void *const *par, void *const *g)
+{
+    int64_t c = i * st->proj.D, w = c * st->proj.taps;
+    struct hb_proj_params p = proj_params(par);
+    struct hb_conv_tap t = { .w = p.ws + w, .bs = p.bs + c, .bp = p.bin + c };
+    if (!g) return t;
+    struct hb_proj_grads dp = proj_grads(g);
+    t.dw = dp.ws + w;
+    t.dbs = dp.bs + c;
+    t.dbp = dp.bin + c;
+    return t;
+}
+
+// Block i of the projections as a gate; its gradient goes to block i of st->blk.
+static struct hb_conv_gate gate_of(const struct state *st, int i, void *const *par, void *const *g)
+{
+    struct hb_strides cf = { st->proj.L, st->proj.B * st->proj.L };
+    return (struct hb_conv_gate){ .x = block(st, st->p, i), .sx = cf,
+                                  .dx = g ? block(st, st->blk, i) : NULL, .sdx = cf,
+                                  .tap = tap_of(st, i, par, g) };
+}
+
+// Step o with its gates: *io and *gates, without what concerns y's and u's gradients.
+static void gated_io(const struct state *st, int o, const float *d, void *const *par,
+                     void *const *g, struct hb_io *io, struct hb_conv_gates *gates)
+{
+    int N = st->N;
+    const void *u = o ? v_after(st, o - 1) : block(st, st->p, N);
+    *gates = (struct hb_conv_gates){ .pre = gate_of(st, N - 1 - o, par, g) };
+    if (o == 0) gates->u = tap_of(st, N, par, g);
+    if (o == N - 2) gates->post = gate_of(st, 0, par, g);
+    io->conv = conv_io(st, o, u, d, v_after(st, o));
+    io->conv.gates = gates;
+}
+
+static int forward_gated(struct state *st, const struct hb_io *io, const float *d)
+{
+    int rc = 0;
+    for (int o = 0; o < st->N - 1 && !rc; o++) {
+        struct hb_conv_gates gates;
+        struct hb_io ci = { .stream = io->stream };
+        gated_io(st, o, d, io->oper.params, NULL, &ci, &gates);
+        rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
+    }
+    if (!rc)
+        hb_proj_out(&st->proj, true, io->oper.y, v_after(st, st->N - 2), io->oper.res,
+                    proj_params(io->oper.params));
+    return rc;
 }
 
 static int forward(void *state, const struct hb_io *io)
@@ -269,7 +340,7 @@ static int forward(void *state, const struct hb_io *io)
     int64_t n = st->BLD;
     int N = st->N;
     const float *d = NULL;
-    const void *v = block(st, st->s, N);
+    const void *v = st->gated ? NULL : block(st, st->s, N);
     void *q = st->backward ? st->blk : st->p;  // p is free once s is complete
     struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
     int rc = 0;
@@ -280,6 +351,7 @@ static int forward(void *state, const struct hb_io *io)
     hb_proj_in(&st->proj, st->s, st->p, io->oper.u, proj_params(par));
     if (st->inner) dev->join(dev, side, s);
     if (rc) return rc;
+    if (st->gated) return forward_gated(st, io, d);
     for (int o = 0; o < N - 1; o++) {
         void *to = v_after(st, o);
         void *r = !st->inner ? to : st->backward ? block(st, st->r, o) : st->p;
@@ -327,47 +399,95 @@ static int filter_grads(struct state *st, void *const *par, void *const *g, void
     return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, on);
 }
 
+// The passes between the projections, and these: step by step from the last; dh, dd += ... Where dh
+// is complete, `side` begins with the filter's gradients.
+struct back {
+    void *const *par, *const *g;
+    const float *d;
+    float *dd;
+    struct hb_proj_params pp;
+    struct hb_proj_grads pg;
+    void *side;
+};
+
+static int filter_beside(struct state *st, struct back *b, void *s)
+{
+    b->side = st->dev->fork(st->dev, s);
+    return filter_grads(st, b->par, b->g, b->side);
+}
+
+static int back_gated(struct state *st, const struct hb_io *io, struct back *b)
+{
+    int64_t D = st->proj.D, L = st->proj.L;
+    int N = st->N, rc = 0;
+    void *dv = st->e, *next = st->f;
+    hb_proj_out_bwd(&st->proj, true, dv, io->oper.dy, v_after(st, N - 2), b->pp, b->pg);
+    for (int o = N - 2; o >= 0; o--) {
+        struct hb_conv_gates gates;
+        struct hb_io ci = { .stream = io->stream };
+        gated_io(st, o, b->d, b->par, b->g, &ci, &gates);
+        ci.conv.dy = dv; ci.conv.sdy = ci.conv.su;
+        ci.conv.du = o ? next : block(st, st->blk, N); ci.conv.sdu = ci.conv.su;
+        ci.conv.dh = st->dh + o * D * L;
+        ci.conv.dd = b->dd + o * D;
+        rc = st->inner->backward(st->conv[o], &ci);
+        if (rc) return rc;
+        next = dv;
+        dv = ci.conv.du;
+    }
+    rc = filter_beside(st, b, io->stream);
+    hb_proj_raw_bwd(&st->proj, io->oper.du, st->blk, io->oper.u, b->pp, b->pg);
+    return rc;
+}
+
+static int back_composed(struct state *st, const struct hb_io *io, struct back *b)
+{
+    const struct hb_device *dev = st->dev;
+    int N = st->N, rc = 0;
+    int64_t n = st->BLD;
+    void *s = io->stream;
+    struct hb_on on = st->proj.on;
+    const void *u = io->oper.u, *v = v_after(st, N - 2);
+    void *du = io->oper.du, *dx = st->blk, *dp = block(st, st->blk, 1);
+    dev->gate_fwd(dx, v, st->s, n, on);                          // q again: cheaper than keeping it
+    hb_proj_out_bwd(&st->proj, true, st->e, io->oper.dy, dx, b->pp, b->pg);
+    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, on);            // e = dv_{N-1}, dx = dx^0
+    hb_proj_in_bwd(&st->proj, 0, true, du, dx, dp, st->p, u, b->pp, b->pg);
+    for (int o = N - 2; o >= 0; o--) {
+        int x = N - 1 - o;
+        void *dr = st->inner ? st->f : st->e;
+        if (st->inner && (rc = conv_bwd(st, o, b->d, b->dd, s))) return rc;
+        if (st->inner && o == 0) rc = filter_beside(st, b, s);
+        v = o ? v_after(st, o - 1) : block(st, st->s, N);
+        dev->gate_bwd(st->e, dx, dr, v, block(st, st->s, x), n, on);   // e = dv_o, dx = dx^{N-1-o}
+        hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, b->pp, b->pg);
+    }
+    hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, b->pp, b->pg);
+    return rc;
+}
+
 static int backward(void *state, const struct hb_io *io)
 {
     struct state *st = state;
     const struct hb_device *dev = st->dev;
-    void *s = io->stream, *side = s, *const *par = io->oper.params, *g[HB_HY_COUNT];
-    int64_t n = st->BLD, C = st->fs.channels;
-    int N = st->N, rc = 0, n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
+    void *s = io->stream, *const *par = io->oper.params, *g[HB_HY_COUNT];
+    int64_t C = st->fs.channels;
+    int n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
     if (!st->backward)
         return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
     for (int i = 0; i < n_par; i++)
         g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
-    struct hb_proj_params pp = proj_params(par);
-    struct hb_proj_grads pg = proj_grads(g);
-    const void *u = io->oper.u, *v = v_after(st, N - 2);
-    const float *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
-    void *du = io->oper.du, *dx = st->blk, *dp = block(st, st->blk, 1);
-    float *dd = st->permute ? st->dd : NULL;
-    struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
+    struct back b = { .par = par, .g = g, .pp = proj_params(par), .pg = proj_grads(g),
+                      .d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL,
+                      .dd = st->permute ? st->dd : NULL };
+    st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
-        if (!dd) dd = g[HB_HY_D];
-        else dev->zero(dd, (size_t)C * sizeof *dd, s);
+        if (!b.dd) b.dd = g[HB_HY_D];
+        else dev->zero(b.dd, (size_t)C * sizeof *b.dd, s);
         dev->zero(st->dh, (size_t)(C * st->fs.L) * sizeof *st->dh, s);
     }
-    dev->gate_fwd(dx, v, st->s, n, on);                          // q again: cheaper than keeping it
-    hb_proj_out_bwd(&st->proj, true, st->e, io->oper.dy, dx, pp, pg);
-    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, on);            // e = dv_{N-1}, dx = dx^0
-    hb_proj_in_bwd(&st->proj, 0, true, du, dx, dp, st->p, u, pp, pg);
-    for (int o = N - 2; o >= 0; o--) {
-        int x = N - 1 - o;
-        void *dr = st->inner ? st->f : st->e;
-        if (st->inner && (rc = conv_bwd(st, o, d, dd, s))) return rc;
-        if (st->inner && o == 0) {               // dh is complete
-            side = dev->fork(dev, s);
-            rc = filter_grads(st, par, g, side);
-        }
-        v = o ? v_after(st, o - 1) : block(st, st->s, N);
-        dev->gate_bwd(st->e, dx, dr, v, block(st, st->s, x), n, on);   // e = dv_o, dx = dx^{N-1-o}
-        hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, pp, pg);
-    }
-    hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, pp, pg);
-    if (st->inner) dev->join(dev, side, s);
+    int rc = st->gated ? back_gated(st, io, &b) : back_composed(st, io, &b);
+    if (b.side) dev->join(dev, b.side, s);
     return rc;
 }
 
@@ -375,7 +495,8 @@ static int describe(const void *state, char *buf, size_t cap)
 {
     const struct state *st = state;
     if (!st->inner) return snprintf(buf, cap, "order %d, no long convolution", st->N);
-    int n = snprintf(buf, cap, "order %d, filter %d x %d; ", st->N, st->fs.emb_dim, st->fs.width);
+    int n = snprintf(buf, cap, "order %d, filter %d x %d%s; ", st->N, st->fs.emb_dim,
+                     st->fs.width, st->gated ? ", gates inside" : "");
     if (!st->inner->describe || n < 0 || (size_t)n >= cap) return n;
     return n + st->inner->describe(st->conv[0], buf + n, cap - (size_t)n);
 }
