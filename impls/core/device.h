@@ -115,6 +115,14 @@ struct hb_device {
     void (*shortconv_bwd)(void *dp, float *dw, float *dbs, float *dbp, const void *dy,
                           const void *p, const float *bp, const float *w, int64_t C, int64_t B,
                           int64_t L, int K, struct hb_on on);
+    // Gate of two signals (C,B,L) behind their short filters (hb.h, hb_conv_tap: absent if w is
+    // NULL) of K taps: y = tap(a) tap(b). Backward: da, db = ..., the filters' gradients +=.
+    void (*taps_fwd)(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                     struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                     struct hb_on on);
+    void (*taps_bwd)(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                     const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                     struct hb_on on);
     // Gate: y = a * b;  da = dy * b, db = dy * a  (da may be dy)
     void (*gate_fwd)(void *y, const void *a, const void *b, int64_t n, struct hb_on on);
     void (*gate_bwd)(void *da, void *db, const void *dy, const void *a, const void *b,

@@ -207,6 +207,7 @@ static const struct hb_device table = {
     .layernorm_fwd = cpu_layernorm_fwd, .layernorm_bwd = cpu_layernorm_bwd,
     .gelu_fwd = cpu_gelu_fwd, .gelu_bwd = cpu_gelu_bwd,
     .shortconv_fwd = cpu_shortconv_fwd, .shortconv_bwd = cpu_shortconv_bwd,
+    .taps_fwd = cpu_taps_fwd, .taps_bwd = cpu_taps_bwd,
     .gate_fwd = cpu_gate_fwd, .gate_bwd = cpu_gate_bwd, .add = cpu_add, .scale = cpu_scale,
     .swap = cpu_swap, .rope = cpu_rope,
     .embed_fwd = cpu_embed_fwd, .embed_bwd = cpu_embed_bwd, .xent = cpu_xent,

@@ -210,6 +210,7 @@ static struct hb_device table = {
     .layernorm_fwd = cuda_layernorm_fwd, .layernorm_bwd = cuda_layernorm_bwd,
     .gelu_fwd = cuda_gelu_fwd, .gelu_bwd = cuda_gelu_bwd,
     .shortconv_fwd = cuda_shortconv_fwd, .shortconv_bwd = cuda_shortconv_bwd,
+    .taps_fwd = cuda_taps_fwd, .taps_bwd = cuda_taps_bwd,
     .gate_fwd = cuda_gate_fwd, .gate_bwd = cuda_gate_bwd, .add = cuda_add, .scale = cuda_scale,
     .swap = cuda_swap, .rope = cuda_rope,
     .embed_fwd = cuda_embed_fwd, .embed_bwd = cuda_embed_bwd, .xent = cuda_xent,

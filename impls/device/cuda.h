@@ -107,6 +107,12 @@ void cuda_shortconv_fwd(void *y, const void *p, const float *bp, const float *w,
 void cuda_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void *dy,
                         const void *p, const float *bp, const float *w, int64_t C, int64_t B,
                         int64_t L, int K, struct hb_on on);
+void cuda_taps_fwd(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                   struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on);
+void cuda_taps_bwd(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                   const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on);
 void cuda_swap(void *y, const void *x, int64_t A, int64_t I, int64_t J, int64_t K,
                struct hb_on on);
 void cuda_rope(void *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse,
