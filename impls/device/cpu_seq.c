@@ -164,7 +164,7 @@ static void tap_bwd_channel(float *dp, const float *p, const struct hb_conv_tap 
     if (!f->w) return;
     const float *w = f->w + c * K;
     const double bp = f->bp ? (double)f->bp[c] : 0;
-    double sum_ds = cpu_sum(dp, B * L), sum_dp = 0;
+    const double sum_ds = cpu_sum(dp, B * L);
     f->dbs[c] += (float)sum_ds;
     for (int j = 0; j < K; j++) {
         const int64_t lag = K - 1 - j < L ? K - 1 - j : L;
@@ -173,15 +173,18 @@ static void tap_bwd_channel(float *dp, const float *p, const struct hb_conv_tap 
             sum += cpu_dot(dp + b * L + lag, p + b * L, L - lag) - bp * cpu_sum(dp + b * L, lag);
         f->dw[c * K + j] += (float)sum;
     }
-    for (int64_t b = 0; b < B; b++)
-        for (int64_t t = 0; t < L; t++) {
+    for (int64_t b = 0; b < B; b++) {
+        float *row = dp + b * L;
+        int64_t whole = K == 3 && L > 2 ? L - 2 : 0;     // from 0 to here three taps in one go
+        for (int64_t t = 0; t < whole; t++)
+            row[t] = w[2] * row[t] + w[1] * row[t + 1] + w[0] * row[t + 2];
+        for (int64_t t = whole; t < L; t++) {
             float sum = 0;
-            for (int j = K - 1; j >= 0 && t + K - 1 - j < L; j--)
-                sum += w[j] * dp[b * L + t + K - 1 - j];
-            dp[b * L + t] = sum;
-            sum_dp += (double)sum;
+            for (int j = K - 1; j >= 0 && t + K - 1 - j < L; j--) sum += w[j] * row[t + K - 1 - j];
+            row[t] = sum;
         }
-    if (f->bp) f->dbp[c] += (float)sum_dp;
+    }
+    if (f->bp) f->dbp[c] += (float)cpu_sum(dp, B * L);
 }
 
 void cpu_taps_bwd(void *vda, void *vdb, const void *vdy, const void *va, struct hb_conv_tap ta,
