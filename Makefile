@@ -28,7 +28,7 @@ COMMON := -std=c11 -D_GNU_SOURCE -O3 -march=$(MARCH) -g -fno-omit-frame-pointer 
 # Contestants: errno and FP traps are not their business; sums are reordered only where a pragma says so.
 FAST   := -ffp-contract=fast -fno-math-errno -fno-trapping-math
 EXACT  := -ffp-contract=off
-LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lpcre2-8 -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
+LDLIBS := -L$(OPENBLAS_LIB) -Wl,-rpath,$(OPENBLAS_LIB) -lopenblas -ljansson -lsqlite3 -lpcre2-8 -lbenchmark -lstdc++ -lcrypto -lm -ldl -lpthread
 INC    := -Iimpls/core $(if $(OPENBLAS_INC),-I$(OPENBLAS_INC))
 ifeq ($(SAN),asan)
 COMMON += -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1
@@ -50,7 +50,7 @@ PLUG_SRC := $(wildcard impls/longconv/*.c impls/attention/*.c impls/hyena/*.c im
 CU_SRC   := $(if $(CUDA_ON),$(wildcard impls/longconv/*.cu impls/attention/*.cu))
 DEV_CU   := $(if $(CUDA_ON),$(wildcard impls/device/cuda*.cu))
 PLUG_SO  := $(patsubst %,$(B)/impls/%.so,$(basename $(notdir $(PLUG_SRC) $(CU_SRC)))) $(if $(DEV_CU),$(B)/devices/cuda.so)
-MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
+MAIN_SRC := $(wildcard bench/*.c bench/lm/*.c bench/verify/*.c bench/choose/*.c bench/guard/*.c datasets/*.c impls/core/*.c impls/device/*.c impls/reference/*.c)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/obj/%.o) $(B)/obj/bench/gbench.o
 LIB_OBJ  := $(filter-out $(B)/obj/bench/main.o,$(MAIN_OBJ))
 TEST_SRC := $(wildcard tests/test_*.c)
@@ -61,7 +61,7 @@ WRONG_SO := $(call wrong,longconv) $(call wrong,attention)
 
 .PHONY: all help deps
 all: deps ## build the program and every implementation (installs what is missing first)
-	$(Q)$(SUB) $(B)/hyena-bench plugins
+	$(Q)$(SUB) $(B)/hyena-bench plugins library
 	$(if $(CUDA_ON),,@echo "  optional, left out: CUDA (no nvcc found; NVCC=/path/to/nvcc names one)")
 
 help: ## this list
@@ -124,10 +124,20 @@ $(B)/devices/cuda.so: $(DEV_CU:%=$(B)/obj/%.o)
 	$(if $(Q),@echo "  LD    $@")
 	$(Q)$(NVCC) $(call nvflags,$(DEV_CU)) -o $@ $^ -lcublasLt
 
+# --- the library that chooses: the program's own table, prediction and choice, and a host of its own ------------------
+SO_OBJ := $(patsubst %,$(B)/obj/bench/%.o,choose/table choose/predict choose/choose choose/lib/lib point work cli stats)
+.PHONY: library
+library: $(B)/libhyena_bench.so
+$(B)/libhyena_bench.so: $(SO_OBJ) bench/choose/lib/exports.map
+	$(if $(Q),@echo "  LD    $@")
+	$(Q)$(CC) -shared $(LDSAN) -Wl,-soname,libhyena_bench.so.0 -Wl,--version-script,bench/choose/lib/exports.map -Wl,-z,defs \
+	    -o $@ $(SO_OBJ) -ljansson -lm -ldl -lpthread
+
+-include $(B)/obj/bench/choose/lib/lib.d
 -include $(MAIN_OBJ:.o=.d) $(PLUG_SO:.so=.d) $(DEV_CU:%.cu=$(B)/obj/%.cu.d) $(TEST_BIN:=.d) $(WRONG_SO:.so=.d)
 
 # --- data, measurements, report ------------------------------------------------------------------------------------
-.PHONY: datasets roofline measure train figures report publish gpu-bundle
+.PHONY: datasets roofline measure train figures verify report publish gpu-bundle
 HB := $(B)/hyena-bench
 BUDGET := $(if $(filter quick,$(PRESET)),--budget-s 270)
 
@@ -150,6 +160,9 @@ train: all datasets ## train the language models of PRESET
 figures: all ## redraw every figure from the results (measures nothing)
 	$(Q)$(HB) plot
 
+verify: all ## judge the published claims by the results; verdicts into build/claims.json (measures nothing)
+	$(Q)$(HB) verify --out $(B)/claims.json
+
 report: all datasets ## everything: install, build, measure, train, plot, write build/report/REPORT.md (PRESET=quick|full)
 	$(Q)$(HB) roofline
 	$(Q)$(SWEEP)
@@ -160,6 +173,42 @@ report: all datasets ## everything: install, build, measure, train, plot, write 
 
 gpu-bundle: all ## pack build/gpu-bundle, one folder that runs on a GPU machine (DATA="files" to take along)
 	$(Q)bash bench/gpu_bundle.sh $(B) $(DATA)
+
+# The program finds its plug-ins beside itself: both lie in lib/hyena-bench, bin/ has a link.
+PREFIX ?= /usr/local
+LIBDIR := $(DESTDIR)$(PREFIX)/lib
+.PHONY: install
+install: $(B)/hyena-bench plugins library ## install program, library, header, pkg-config file and table of choices (PREFIX, DESTDIR)
+	$(Q)install -d $(LIBDIR)/pkgconfig $(LIBDIR)/hyena-bench/impls $(addprefix $(DESTDIR)$(PREFIX)/,bin include share/hyena-bench)
+	$(Q)install -m 755 $(B)/libhyena_bench.so $(LIBDIR)/libhyena_bench.so.0
+	$(Q)ln -sf libhyena_bench.so.0 $(LIBDIR)/libhyena_bench.so
+	$(Q)install -m 644 bench/choose/hyena_bench.h $(DESTDIR)$(PREFIX)/include/
+	$(Q)sed 's|@PREFIX@|$(PREFIX)|' bench/choose/lib/hyena_bench.pc.in > $(LIBDIR)/pkgconfig/hyena_bench.pc
+	$(Q)install -m 755 $(B)/hyena-bench $(LIBDIR)/hyena-bench/
+	$(Q)install -m 755 $(B)/impls/*.so $(LIBDIR)/hyena-bench/impls/
+	$(Q)! compgen -G "$(B)/devices/*.so" >/dev/null || install -D -m 755 -t $(LIBDIR)/hyena-bench/devices $(B)/devices/*.so
+	$(Q)ln -sf ../lib/hyena-bench/hyena-bench $(DESTDIR)$(PREFIX)/bin/hyena-bench
+	$(Q)$(HB) choose --table $(DESTDIR)$(PREFIX)/share/hyena-bench/choices.json
+
+# Two build folders; HEAD is this one unless given. Verdicts go to build/guard/.
+.PHONY: compare compare-summary selftest guard-deps
+HEAD ?= $(B)
+TIME ?= 60s
+compare: all ## is HEAD=build slower than BASE=../old/build? (TIME=60s COMPARE="--strict ...")
+	$(Q)[ -n "$(BASE)" ] || { echo "make compare: BASE=DIR, the build folder of the old version, is missing" >&2; exit 2; }
+	$(Q)mkdir -p $(B)/guard
+	$(Q)$(HB) compare --base $(BASE) --head $(HEAD) --budget $(TIME) \
+	    --json $(B)/guard/compare.json --markdown $(B)/guard/compare.md --junit $(B)/guard/compare.xml $(COMPARE)
+
+compare-summary: ## the verdicts of the last compare, in Markdown
+	@cat $(B)/guard/compare.md 2>/dev/null || echo "There are no verdicts: compare did not end."
+
+guard-deps: ## install valgrind, with which compare counts instructions
+	$(Q)bash bench/deps.sh valgrind
+
+selftest: all ## how often compare alarms for nothing on this machine, and what it finds (half an hour; SELFTEST="...")
+	$(Q)mkdir -p $(B)/guard
+	$(Q)$(HB) selftest --pool $(B)/guard/pool.json --json $(B)/guard/selftest.json --markdown $(B)/guard/selftest.md $(SELFTEST)
 
 publish: ## copy build/report and its results into REPORT.md, plots/ and results/
 	$(Q)bash bench/publish.sh $(B)

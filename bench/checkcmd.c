@@ -20,6 +20,7 @@
 
 #include "check.h"
 #include "child.h"
+#include "choose/choose.h"
 #include "cli.h"
 #include "commands.h"
 #include "measure.h"
@@ -300,6 +301,12 @@ static int add_impl(const struct args *a, const char *name, unsigned dtypes, str
     return n;
 }
 
+// What only chooses another implementation is checked where it is asked for.
+static bool passed_over(const struct args *a, const char *name)
+{
+    return hb_is_auto(name) && !(a->glob && strstr(a->glob, "auto"));
+}
+
 static int list_groups(const struct args *a, struct group *g)
 {
     int n = 0;
@@ -308,12 +315,13 @@ static int list_groups(const struct args *a, struct group *g)
         for (int i = 0; i < hb_registry_count(); i++) {
             const struct hb_impl *im = hb_registry_at(i)->impl;
             char name[2 * HB_NAME_MAX];
-            if (!im) continue;
+            if (!im || passed_over(a, im->name)) continue;
             bool oper = im->op == HB_HYENA || im->op == HB_MHA;
             if (!oper && pass == 0) n = add_impl(a, im->name, im->dtypes, g, n);
             for (int k = 0; oper && pass == 1 && k < hb_registry_count(); k++) {
                 const struct hb_impl *in = hb_registry_at(k)->impl;
                 if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
+                if (passed_over(a, in->name)) continue;
                 snprintf(name, sizeof name, "%s:%s", im->name, in->name);
                 unsigned both = im->dtypes & in->dtypes & ~(1u << HB_F64);   // no such inputs
                 if (strlen(name) < HB_NAME_MAX) n = add_impl(a, name, both, g, n);

@@ -52,6 +52,7 @@ struct spawn {
     pid_t parent;
     int request, err, reply, exec_err;
     char **argv, **env;
+    const char *exe;
     struct rlimit as;
 };
 
@@ -74,7 +75,7 @@ __attribute__((noreturn)) static void become(const struct spawn *s)
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
-        execve("/proc/self/exe", s->argv, s->env);
+        execve(s->exe, s->argv, s->env);
     }
     int e = errno;
     if (write(EXEC_FD, &e, sizeof e) < 0) _exit(126);
@@ -111,17 +112,19 @@ static int request_fd(const json_t *request)
     return fd;
 }
 
-// Our environment plus the reply descriptor's number. The strings are borrowed, the array is owned.
-static char **child_env(void)
+// `given` (NULL: our own environment) plus the reply descriptor's number. The strings are borrowed,
+// the array is owned.
+static char **child_env(const char *const *given)
 {
     static char reply[] = REPLY_ENV "=3";
+    char *const *from = given ? (char *const *)(uintptr_t)given : environ;    // execve wants char *
     size_t n = 0;
-    while (environ[n]) n++;
+    while (from[n]) n++;
     char **env = malloc((n + 2) * sizeof *env);
     if (!env) return NULL;
     size_t m = 0;
     for (size_t i = 0; i < n; i++)
-        if (strncmp(environ[i], REPLY_ENV "=", sizeof REPLY_ENV) != 0) env[m++] = environ[i];
+        if (strncmp(from[i], REPLY_ENV "=", sizeof REPLY_ENV) != 0) env[m++] = from[i];
     env[m++] = reply;
     env[m] = NULL;
     return env;
@@ -168,7 +171,8 @@ static int start(struct child *c, char *const argv[], const json_t *request,
                  const struct hb_child_limits *lim)
 {
     int err[2] = { -1, -1 }, reply[2] = { -1, -1 }, ex[2] = { -1, -1 }, e = 0;
-    struct spawn s = { .parent = getpid(), .env = child_env(), .argv = NULL,
+    struct spawn s = { .parent = getpid(), .env = child_env(lim->env), .argv = NULL,
+                       .exe = lim->exe ? lim->exe : "/proc/self/exe",
                        .as = address_space(lim->any_address_space ? 0 : lim->mem_bytes) };
     size_t argc = 0;
     while (argv[argc]) argc++;

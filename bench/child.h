@@ -10,6 +10,8 @@ struct hb_child_limits {
     size_t mem_bytes;        // of its allocator and of its RSS as the parent sees it; 0: none
     bool any_address_space;  // CUDA reserves terabytes: mem_bytes then limits the RSS alone
     bool echo_stderr;        // what the child says also goes to our stderr (a training's progress)
+    const char *exe;         // another program than this one (NULL): a second build, valgrind
+    const char *const *env;  // its whole environment, NULL at the end; NULL: ours
 };
 struct hb_child_result {
     const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted",

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "choose/choose.h"
 #include "cli.h"
 #include "commands.h"
 #include "gbench.h"
@@ -208,7 +209,8 @@ static int add_defaults(struct list *l)
     int rc = 0;
     for (int i = 0; i < hb_registry_count() && rc == 0; i++) {
         const struct hb_impl *impl = hb_registry_at(i)->impl;
-        if (!impl || strcmp(impl->device, "cpu") != 0 || impl->op == HB_HYENA || impl->op == HB_MHA)
+        if (!impl || strcmp(impl->device, "cpu") != 0 || impl->op == HB_HYENA || impl->op == HB_MHA
+            || hb_is_auto(impl->name))
             continue;
         char composed[2 * HB_NAME_MAX];
         enum hb_op outer = impl->op == HB_LONGCONV ? HB_HYENA : HB_MHA;

@@ -14,7 +14,7 @@ mkdir -p "$new/build/lib" "$new/build/datasets" "$new/bench/lm" "$new/datasets"
 cp "$build/hyena-bench" "$new/build/"
 cp -r "$build/impls" "$build/devices" "$new/build/"
 find "$new/build" -name '*.d' -delete
-cp -r bench/sweeps "$new/bench/"
+cp -r bench/sweeps bench/claims "$new/bench/"
 cp -r bench/lm/suites bench/lm/configs "$new/bench/lm/"
 cp datasets/manifest datasets/fetch.sh "$new/datasets/"
 

@@ -29,10 +29,16 @@ static const struct command commands[] = {
     { "crossover", hb_cmd_crossover, "lengths at which one implementation overtakes another" },
     { "plot", hb_cmd_plot, "figures from results" },
     { "report", hb_cmd_report, "the findings, from results" },
+    { "verify", hb_cmd_verify, "published claims: what these results say to them" },
     { "env", hb_cmd_env, "this machine; compare two; what spoils measurements" },
     { "roofline", hb_cmd_roofline, "measure the peaks of this machine" },
+    { "choose", hb_cmd_choose, "which implementation to use here, and how sure that is" },
+    { "why", hb_cmd_why, "where a point's time goes, its bound, and what choosing it costs" },
+    { "compare", hb_cmd_compare, "two builds: is the new one slower? exit code 1 if it is" },
+    { "selftest", hb_cmd_selftest, "how often compare alarms for nothing here, and what it finds" },
     { "gbench", hb_cmd_gbench, "Google Benchmark's own command line over the same points" },
     { "__point", hb_cmd_point, NULL },
+    { "__count", hb_cmd_count, NULL },
     { "__check", hb_cmd_check_group, NULL },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -18,6 +18,7 @@ static json_t *request_of(const struct hb_point *pts, int n, const struct hb_mea
                           "budget_s", o->sample.budget_s, "min_samples", o->sample.min_samples,
                           "max_samples", o->sample.max_samples,
                           "min_sample_s", o->sample.min_sample_s, "task", task);
+    if (r && o->inject > 0) json_object_set_new(r, "inject", json_real(o->inject));
     if (!r) hb_fail(HB_ERR_RUN, "out of memory for a request");
     return r;
 }
@@ -39,7 +40,8 @@ static int in_child(const struct hb_point *pts, int n, const struct hb_measure_o
 {
     char arg0[] = "hyena-bench", arg1[] = "__point";
     char *const argv[] = { arg0, arg1, NULL };
-    struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes };
+    struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes,
+                                   .exe = o->exe, .env = o->env };
     if (on_device(pts)) {            // mem_bytes is the device's; address space is no limit there
         lim.mem_bytes = hb_default_mem_limit();
         lim.any_address_space = true;

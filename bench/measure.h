@@ -22,6 +22,11 @@ struct hb_measure_opts {
     struct hb_sample_opts sample;    // `seed` and `before` are set from the point
     double judge_flop;               // hb_check_opts.judge_flop
     double time_limit_s;             // of the whole child; 0: none
+    // `compare`: another build's program, its whole environment (child.h); the share of its time by
+    // which every execution is slowed down on purpose (inject.h).
+    const char *exe;
+    const char *const *env;
+    double inject;
     // Of the device that the point runs on. 0: 70 % of what the host has available; on another
     // device than the cpu all that it has free.
     size_t mem_bytes;

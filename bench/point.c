@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "choose/choose.h"
 #include "cli.h"
 #include "paraminit.h"
 #include "point.h"
@@ -317,6 +318,8 @@ int hb_point_resolve(struct hb_point *pt)
 {
     struct hb_problem *p = &pt->p;
     enum hb_scope wanted = pt->scope;
+    char chooser[HB_NAME_MAX];
+    if (hb_auto_name(pt->impl, pt->device, chooser)) strcpy(pt->impl, chooser);
     int rc = set_impl(pt, pt->impl);
     if (rc) return rc;
     if (wanted == HB_SCOPE_STEP)

@@ -26,6 +26,7 @@ struct hb_point {
 int hb_point_name(const struct hb_point *pt, char *buf, size_t cap);
 int hb_point_parse(const char *name, struct hb_point *pt);   // exact inverse; HB_ERR_INPUT
 // Fills op, inner and scope from impl and the registry; checks ranges, divisibility, existence.
+// "hyena:auto" becomes "hyena:longconv_auto", on a GPU "hyena:longconv_auto_cuda" (choose.h).
 int hb_point_resolve(struct hb_point *pt);
 // NULL, or why `impl` does not do this point: dtype, pass, filter, then impl->refuses, then the
 // same of what is inside. A result, not an error. The text is good until the next call.

@@ -22,6 +22,7 @@
 
 #include "cli.h"
 #include "commands.h"
+#include "guard/inject.h"
 #include "measure.h"
 #include "proc.h"
 
@@ -36,6 +37,7 @@ struct request {
     size_t mem_bytes;
     double judge_flop;
     struct hb_sample_opts sample;
+    double inject;                   // 0: nothing (inject.h)
 };
 
 // One side of the measurement.
@@ -96,12 +98,12 @@ static int read_request(json_t **doc, struct request *r)
     struct hb_sample_opts *s = &r->sample;
     if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
-    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s}",
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s,s?F}",
                        "points", &names, "seed", &seed, "mem_bytes", &mem,
                        "judge_flop", &r->judge_flop, "ci_target", &s->ci_target,
                        "budget_s", &s->budget_s, "min_samples", &s->min_samples,
                        "max_samples", &s->max_samples, "min_sample_s", &s->min_sample_s,
-                       "task", &task))
+                       "task", &task, "inject", &r->inject))
         return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
     if (mem < 0 || s->min_samples < 1 || s->max_samples < s->min_samples)
         return hb_fail(HB_ERR_INPUT, "request: limits and numbers of samples must be positive");
@@ -374,7 +376,8 @@ static int answer(struct side *side, int n, struct state a, double setup_s)
 static int wrong(const struct side *s, int n, const char *detail)
 {
     char text[HB_NAME_MAX + 300];
-    snprintf(text, sizeof text, "%s%s%s", n == 2 ? s->pt.impl : "", n == 2 ? ": " : "", detail);
+    snprintf(text, sizeof text, "%.*s%s%.255s", HB_NAME_MAX - 1, n == 2 ? s->pt.impl : "",
+             n == 2 ? ": " : "", detail);
     return reply("wrong", text, NULL);
 }
 
@@ -408,6 +411,12 @@ static int measure(struct side *side, const struct request *r)
     } else if (side[0].pt.mode == HB_MODE_COLD) {
         if ((rc = hb_flush_cache_init()) != 0) return rc;
         o.before = hb_flush_cache;
+    }
+    struct hb_inject slower[2];
+    for (int i = 0; i < r->n && r->inject > 0; i++) {
+        if ((rc = hb_inject_open(&slower[i], bodies[i], ctx[i], r->inject, d != NULL)) != 0)
+            return rc;
+        bodies[i] = hb_inject_body; ctx[i] = &slower[i];
     }
     double setup_s = (double)(hb_now_ns() - t0) * 1e-9;
     struct state a = state_now();

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "choose/choose.h"
 #include "cli.h"
 #include "point.h"
 
@@ -199,6 +200,30 @@ static int load_listed(const char *list)
     return rc;
 }
 
+// The implementations that choose another one: built in, where there is something to choose from.
+static int add_autos(void)
+{
+    int n = reg.n;
+    for (int k = 0; hb_auto_impl(k); k++) {
+        const struct hb_impl *im = hb_auto_impl(k);
+        bool some = false;
+        for (int i = 0; i < n && !some; i++) {
+            const struct hb_impl *other = reg.rows[i].impl;
+            some = other && other->op == im->op && !strcmp(other->device, im->device);
+        }
+        if (!some) continue;
+        struct hb_plugin *rows = realloc(reg.rows, ((size_t)reg.n + 1) * sizeof *rows);
+        if (!rows) return hb_fail(HB_ERR_OOM, "out of memory: list of implementations");
+        reg.rows = rows;
+        reg.cap = reg.n + 1 > reg.cap ? reg.n + 1 : reg.cap;
+        struct hb_plugin *pl = &rows[reg.n++];
+        memset(pl, 0, sizeof *pl);
+        snprintf(pl->path, sizeof pl->path, "(built in)/%s", im->name);
+        pl->impl = im;
+    }
+    return 0;
+}
+
 int hb_registry_load(void)
 {
     if (reg.loaded) return 0;
@@ -207,6 +232,7 @@ int hb_registry_load(void)
     int rc = stat(hb_impls_dir(), &st) == 0 ? load_folder(hb_impls_dir())
                                             : 0;  // built elsewhere: none of ours
     if (rc == 0 && env) rc = load_listed(env);
+    if (rc == 0) rc = add_autos();
     if (rc) {
         reg.n = 0;
         return rc;
@@ -273,6 +299,8 @@ const struct hb_impl *hb_registry_find(const char *name)
                 outer->name);
         return NULL;
     }
+    char chooser[HB_NAME_MAX];           // "hyena:auto": the cpu's until a device is known
+    if (hb_auto_name(name, NULL, chooser)) inner = strchr(chooser, ':') + 1;
     const struct hb_impl *in = find_usable(inner, strlen(inner));
     enum hb_op want = outer->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION;
     if (in && in->op != want) {
@@ -301,6 +329,7 @@ const char *hb_impl_device(const char *name)
     if (!outer) return NULL;
     const char *colon = strchr(name, ':');
     if (!colon || strcmp(outer->device, "any")) return outer->device;
+    if (!strcmp(colon, ":auto")) return "any";
     return find_usable(colon + 1, strlen(colon + 1))->device;      // find has seen that it is there
 }
 

@@ -104,7 +104,7 @@ static void sections(struct hb_report *r)
         hb_report_finding,   hb_report_side,    hb_report_machine, hb_report_measured,
         hb_report_crossings, hb_report_growth,  hb_report_lengths, hb_report_peaks,
         hb_report_peers,     hb_report_pairs,   hb_report_paper,   hb_report_perplexity,
-        hb_report_missing,   hb_report_reading,
+        hb_report_claims,    hb_report_missing, hb_report_reading,
     };
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) all[i](r);
 }

@@ -30,6 +30,7 @@ void hb_report_paper(struct hb_report *r);       // report_paper.c
 void hb_report_perplexity(struct hb_report *r);  // report_lm.c
 // Its second half: what says that the runs can be trusted. report_lm_checks.c
 void hb_report_lm_checks(struct hb_report *r, const char *machine);
+void hb_report_claims(struct hb_report *r);      // verify/section.c: published claims, judged
 void hb_report_missing(struct hb_report *r);     // report_missing.c
 void hb_report_reading(struct hb_report *r);
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "choose/choose.h"
 #include "cli.h"
 #include "sweep.h"
 
@@ -260,7 +261,7 @@ static bool add_matching(struct sweep_group *g, const char *glob)
     bool room = true;
     for (int i = 0; room && i < hb_registry_count(); i++) {
         const struct hb_impl *im = hb_registry_at(i)->impl;
-        if (!im) continue;
+        if (!im || (hb_is_auto(im->name) && !strstr(glob, "auto"))) continue;   // asked for by name
         if (im->op != HB_HYENA && im->op != HB_MHA) {
             if (!fnmatch(glob, im->name, 0) && is_for(g, im->name)) room = add_name(g, im->name);
             continue;
@@ -269,6 +270,7 @@ static bool add_matching(struct sweep_group *g, const char *glob)
             const struct hb_impl *in = hb_registry_at(k)->impl;
             char name[HB_NAME_MAX];
             if (!in || in->op != (im->op == HB_HYENA ? HB_LONGCONV : HB_ATTENTION)) continue;
+            if (hb_is_auto(in->name) && !strstr(glob, "auto")) continue;
             int len = snprintf(name, sizeof name, "%s:%s", im->name, in->name);
             if (len < 0 || (size_t)len >= sizeof name) continue;   // names are shorter
             if (!fnmatch(glob, name, 0) && is_for(g, name)) room = add_name(g, name);
@@ -282,12 +284,12 @@ static int impls(const struct at *a, const json_t *v, struct sweep_group *g)
     size_t n = json_array_size(v);
     if (!n) return bad(a, "'impls': a list of names expected; * matches, as in \"longconv_*\"");
     for (size_t i = 0; i < n; i++) {
-        char w[HB_NAME_MAX];
+        char w[HB_NAME_MAX], full[HB_NAME_MAX];
         if (text(a, "impls", json_array_get(v, i), w, sizeof w)) return HB_ERR_INPUT;
         bool room = true;
         if (strpbrk(w, "*?[")) room = add_matching(g, w);   // may match none: no CUDA here
         else if (!hb_registry_find(w)) return bad_value(a, "impls");
-        else room = add_name(g, w);
+        else room = add_name(g, hb_auto_name(w, NULL, full) ? full : w);
         if (!room) return bad(a, "'impls': more than %d implementations", SWEEP_MAX_IMPLS);
     }
     return 0;
@@ -295,8 +297,11 @@ static int impls(const struct at *a, const json_t *v, struct sweep_group *g)
 
 static int impl(const struct at *a, const json_t *obj, const char *key, char *out)
 {
+    char full[HB_NAME_MAX];
     if (text(a, key, json_object_get(obj, key), out, HB_NAME_MAX)) return HB_ERR_INPUT;
-    return hb_registry_find(out) ? 0 : bad_value(a, key);
+    if (!hb_registry_find(out)) return bad_value(a, key);
+    if (hb_auto_name(out, NULL, full)) strcpy(out, full);
+    return 0;
 }
 
 // --- the parts -----------------------------------------------------------------------------------

@@ -120,6 +120,14 @@ j "results: NaN"            '{"context":{},"benchmarks":[{"real_time":NaN}]}'   
 j "results: cut short"      '{"context":{},"benchm'                                   crossover
 bad "results: not there"    nix.json "$hb" crossover nix.json
 
+# --- choosing
+bad "choose: no operator"       --op       "$hb" choose --L 5
+bad "choose: unknown operator"  conv       "$hb" choose --op conv --L 5
+bad "choose: no length"         --L        "$hb" choose --op mha
+bad "choose: heads"             multiple   "$hb" choose --op mha --L 5 --D 10 --H 3
+bad "choose: unknown machine"   nobody     "$hb" choose --op mha --L 5 --machine nobody
+bad "why: not a point"          foo        "$hb" why foo
+
 # --- the environment
 bad "environment: implementations folder" HYENA_BENCH_IMPLS env HYENA_BENCH_IMPLS=/nowhere "$hb" list
 bad "environment: data folder"            HYENA_BENCH_DATA  env HYENA_BENCH_DATA=/nowhere "$hb" train --dry-run "$(dirname "$build")/bench/lm/suites/quick.json" --suite

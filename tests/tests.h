@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include "../bench/check.h"
+#include "../bench/choose/choose.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 enum { SANITIZED = 1 };      // instrumented code is 5-20 times slower: shorter lists, L up to 4097
@@ -22,14 +23,18 @@ static inline void start(void)
     cr_assert_eq(hb_registry_load(), HB_OK, "registry: %s", hb_error());
 }
 
-// Implementation i of the registry if the CPU can run it, else NULL: what needs a GPU is tested where
-// there is one. A broken file that is not for CUDA is a failure.
+// Implementation i of the registry if the CPU can run it, else NULL: what needs a GPU is tested
+// where
+// there is one. What only chooses another one (auto) has its own tests. A broken file that is not
+// for
+// CUDA is a failure.
 static inline const struct hb_impl *cpu_impl(int i)
 {
     const struct hb_plugin *pl = hb_registry_at(i);
     cr_expect(pl->impl || strstr(pl->path, "_cuda."), "%s cannot be used: %s", pl->path,
               pl->why_not);
-    return pl->impl && strcmp(pl->impl->device, "cuda") ? pl->impl : NULL;
+    if (!pl->impl || hb_is_auto(pl->impl->name)) return NULL;
+    return strcmp(pl->impl->device, "cuda") ? pl->impl : NULL;
 }
 
 // A resolved point; H = 0 where the operator has none. Seed 1.

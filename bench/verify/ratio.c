@@ -1,0 +1,362 @@
+// ratio.c: the rules `ratio` and `status`.
+//
+//     ratio    a, b    points; or {"peer": NAME} of results/peers ("pass": "bwd": its backward);
+//                      or {"training": NAME} of its table of training steps; or {"model": PATTERN,
+//                      "impl", "D"}: a training step of ours, by the token
+//              L       a length or a list of them
+//              over    each (default): every length must lie in the band; max, min: the largest or
+//                      smallest ratio counts
+//              of      time (default), memory, flop_rate: what is divided, a by b
+//     status   of      a point and L, or {"model", "L", "D", "layers"}; value 1: out of memory, 0:
+//                      it ran
+// Interval  both sides ours: bootstrap of the ratio of medians. Beside a peer, whose interval was
+//           not kept, PEER_REL of its number.
+// Bound     a's time over the time that b would take at its roofline; mha over hyena also the FLOP
+//           bound of claims of that form.
+#include <math.h>
+#include <string.h>
+
+#include "../work.h"
+#include "judge.h"
+
+#define PEER_REL 0.05     // of a peer's number on each side: repeated runs of such programs differ
+                          // by some per cent, and no interval was kept
+enum { MAX_L = 64 };
+
+struct side {
+    struct hb_query q;
+    const char *peer, *training, *model;        // NULL unless it is one
+    bool bwd, circular;
+    enum hb_dtype dtype;
+};
+struct number {                      // of one side at one length
+    double v;
+    struct hb_interval ci;
+    const struct hb_cell *cell;      // NULL: a peer's, or of
+    const struct hb_lm_run *run;     // a model's
+    int64_t B, D;
+};
+enum what { TIME, MEMORY, FLOP_RATE };
+
+static int read_side(const json_t *check, const char *key, struct side *s)
+{
+    const json_t *o = json_object_get(check, key);
+    const char *pass = json_string_value(json_object_get(o, "pass")),
+               *dtype = json_string_value(json_object_get(o, "dtype"));
+    *s = (struct side){.peer = json_string_value(json_object_get(o, "peer")),
+                       .training = json_string_value(json_object_get(o, "training")),
+                       .model = json_string_value(json_object_get(o, "model")),
+                       .bwd = pass && !strcmp(pass, "bwd"),
+                       .circular = json_is_false(json_object_get(o, "causal"))};
+    if (s->model) {
+        s->q = (struct hb_query){.impl = json_string_value(json_object_get(o, "impl")),
+                                 .D = json_integer_value(json_object_get(o, "D"))};
+        return 0;
+    }
+    if (!s->peer && !s->training) return hb_query_read(check, key, &s->q);
+    return dtype ? hb_dtype_parse(dtype, &s->dtype) : 0;
+}
+
+static struct number around(double v)
+{
+    return (struct number){.v = v, .ci = {v * (1 - PEER_REL), v * (1 + PEER_REL)}};
+}
+
+static struct number peer_number(const struct hb_evidence *e, const struct side *s, int64_t L,
+                                 enum what of)
+{
+    struct number none = {.v = NAN};
+    for (size_t i = 0; s->peer && i < e->peers.n; i++) {
+        const struct hb_peer *p = &e->peers.p[i];
+        if (strcmp(p->what, s->peer) || p->L != L || p->dtype != s->dtype ||
+            (p->M && p->causal == s->circular))
+            continue;
+        // A wrong result is no measurement. A row without an error column is trusted.
+        if (p->error > 0.1 || (isnan(p->error) && !strcmp(p->what, "ffc"))) continue;
+        struct number n = around(of == MEMORY ? p->mem_bytes : s->bwd ? p->bwd_ms * 1e6
+                                                                      : p->fwd_ms * 1e6);
+        n.B = p->B;
+        n.D = p->D;
+        if (isfinite(n.v)) return n;
+    }
+    const struct hb_peer_training *t = s->training
+                                           ? hb_peer_training_find(&e->peers, s->training, L)
+                                           : NULL;
+    if (!t) return none;
+    return around(of == MEMORY ? t->mem_bytes : 1e9 / t->tokens_per_s);
+}
+
+// The fastest step of that model on a GPU.
+static struct number model_number(const struct hb_evidence *e, const struct side *s, int64_t L,
+                                  const char *machine)
+{
+    struct number n = {.v = NAN};
+    double fastest = INFINITY;
+    for (size_t i = 0; i < e->lm.n; i++) {
+        const struct hb_lm_run *r = &e->lm.run[i];
+        if (strcmp(r->model, s->model) || *r->control || r->L != L || !hb_on_gpu(r->device) ||
+            (s->q.D && r->D != s->q.D) || (s->q.impl && strcmp(s->q.impl, r->impl)) ||
+            strcmp(r->machine, machine) || !(r->token_s > 0) || r->token_s >= fastest)
+            continue;
+        fastest = r->token_s;
+        const struct hb_interval ci = hb_cell_interval(r->cell, HB_METRIC_TIME);
+        const double scale = r->token_s / r->cell->median_ns;
+        n = (struct number){.v = r->token_s, .ci = {ci.lo * scale, ci.hi * scale}, .run = r};
+    }
+    return n;
+}
+
+static struct number own_number(const struct hb_evidence *e, const struct side *s, int64_t L,
+                                enum what of, const char *machine)
+{
+    struct hb_query q = s->q;
+    q.L = L;
+    if (s->model) return model_number(e, s, L, machine);
+    const struct hb_cell *c = hb_query_find(e, &q, machine);
+    struct number n = {.v = NAN, .cell = c};
+    if (!hb_cell_ok(c)) return n;
+    n.v = hb_cell_value(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
+    n.ci = hb_cell_interval(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
+    if (of != FLOP_RATE) return n;
+    n.v = c->flop / n.v;
+    n.ci = (struct hb_interval){c->flop / n.ci.hi, c->flop / n.ci.lo};
+    return n;
+}
+
+static struct hb_ratio divide(const struct number *a, const struct number *b, enum what of)
+{
+    struct hb_ratio q = {a->v / b->v, {NAN, NAN}};
+    if (!isfinite(q.r)) return q;
+    if (of != MEMORY && a->cell && b->cell) {
+        q = hb_cell_ratio(a->cell, b->cell);
+        if (of == TIME) return q;
+        const double flop = a->cell->flop / b->cell->flop;     // rate = flop / time: turned over
+        return (struct hb_ratio){flop / q.r, {flop / q.ci95.hi, flop / q.ci95.lo}};
+    }
+    const double h = hypot(log(a->ci.hi / a->ci.lo) / 2, log(b->ci.hi / b->ci.lo) / 2);
+    q.ci95 = (struct hb_interval){q.r * exp(-h), q.r * exp(h)};
+    return q;
+}
+
+struct row { int64_t L; struct hb_ratio q; struct number a, b; };
+
+// The ratio at every length of the list that has both sides on this machine.
+static size_t rows_on(const struct hb_evidence *e, const struct side *a, const struct side *b,
+                      const int64_t *L, size_t n, enum what of, const char *machine,
+                      struct row *out)
+{
+    size_t m = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct side sa = *a, sb = *b;
+        struct row r = {.L = L[i]};
+        const bool pa = a->peer || a->training, pb = b->peer || b->training;
+        if (pa) r.a = peer_number(e, a, L[i], of);
+        if (pb) r.b = peer_number(e, b, L[i], of);
+        // Beside a peer our point has the peer's batch and width, unless the check names others.
+        if (pa && !pb && !sb.q.B) sb.q.B = r.a.B, sb.q.D = r.a.D;
+        if (pb && !pa && !sa.q.B) sa.q.B = r.b.B, sa.q.D = r.b.D;
+        if (!pa) r.a = own_number(e, &sa, L[i], of, machine);
+        if (!pb) r.b = own_number(e, &sb, L[i], of, machine);
+        r.q = divide(&r.a, &r.b, of);
+        if (isfinite(r.q.r)) out[m++] = r;
+    }
+    return m;
+}
+
+static size_t lengths(const json_t *check, int64_t *L)
+{
+    const json_t *l = json_object_get(check, "L");
+    size_t n = 0;
+    if (json_is_integer(l)) L[n++] = json_integer_value(l);
+    for (size_t i = 0; i < json_array_size(l) && n < MAX_L; i++)
+        L[n++] = json_integer_value(json_array_get(l, i));
+    return n;
+}
+
+static const char *side_name(const struct side *s, const struct number *n)
+{
+    return s->peer       ? s->peer
+           : s->training ? s->training
+           : s->model    ? s->model
+           : n->cell     ? n->cell->pt.impl
+                         : s->q.impl;
+}
+
+static void say_bound(const struct row *r, const struct side *a, enum what of,
+                      struct hb_outcome *out)
+{
+    const struct hb_cell *b = r->b.cell;
+    size_t n = 0;
+    if (of != TIME || !b) return;
+    if (!a->peer && r->a.cell && r->a.cell->pt.p.op == HB_MHA && b->pt.p.op == HB_HYENA)
+        n = (size_t)snprintf(out->bound, sizeof out->bound,
+                             "%s by FLOPs (full square), %s (causal half); ",
+                             hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, false)).s,
+                             hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, true)).s);
+    if (b->roof_ns > 0)
+        snprintf(out->bound + n, sizeof out->bound - n, "%s with `%s` at its roofline",
+                 hb_str_num(r->a.v / b->roof_ns).s, b->pt.impl);
+    else if (n) out->bound[n - 2] = 0;
+}
+
+static void say(const struct row *r, size_t n, const struct row *shown, const struct side *a,
+                const struct side *b, const char *over, struct hb_outcome *out)
+{
+    const size_t cap = sizeof out->ours;
+    int k = snprintf(out->ours, cap, "%s at L %lld (`%s` over `%s`)", hb_str_ratio(shown->q).s,
+                     (long long)shown->L, side_name(a, &shown->a), side_name(b, &shown->b));
+    if (n > 1)
+        snprintf(out->ours + k, cap - (size_t)k, ", %s of %zu lengths, L %lld to %lld",
+                 !strcmp(over, "max")   ? "the largest"
+                 : !strcmp(over, "min") ? "the smallest"
+                                        : "nearest to the other side",
+                 n, (long long)r[0].L, (long long)r[n - 1].L);
+    if (out->peers) {
+        k = (int)strlen(out->ours);
+        snprintf(out->ours + k, cap - (size_t)k, "; other programs' numbers taken +- 5 %%");
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (r[i].a.cell) hb_outcome_file(out, r[i].a.cell->file);
+        if (r[i].b.cell) hb_outcome_file(out, r[i].b.cell->file);
+        if (r[i].a.run) hb_outcome_file(out, r[i].a.run->cell->file);
+        if (r[i].b.run) hb_outcome_file(out, r[i].b.run->cell->file);
+    }
+}
+
+// What measures both sides again; with a row, the implementations that it has.
+static void say_command(const struct side *a, const struct side *b, int64_t L,
+                        const struct row *r, struct hb_outcome *out)
+{
+    struct hb_query q = a->q.impl ? a->q : b->q;
+    const struct number *first = r ? a->q.impl ? &r->a : &r->b : NULL;
+    if (!q.impl || a->model || b->model) return;
+    q.L = L;
+    if (first && first->cell) q.impl = first->cell->pt.impl;
+    hb_query_command(&q, out->command, sizeof out->command);
+    if (!a->q.impl || !b->q.impl) return;
+    const size_t k = strlen(out->command);
+    snprintf(out->command + k, sizeof out->command - k, " --against '%s'",
+             r && r->b.cell ? r->b.cell->pt.impl : b->q.impl);
+}
+
+// Every length has its verdict; together the worst. Shown is the first that has it.
+static int judge_each(const json_t *check, const struct row *r, size_t n, size_t asked,
+                      const struct row **shown, struct hb_outcome *out)
+{
+    *shown = &r[0];
+    for (size_t i = 0; i < n; i++) {
+        const char *v = hb_judge(check, r[i].q.r, r[i].q.ci95), *both[2] = {out->verdict, v};
+        if (!v) return HB_ERR_INPUT;
+        const char *worse = i ? hb_verdict_join(both, 2, true) : v;
+        if (i && worse != out->verdict) *shown = &r[i];
+        out->verdict = worse;
+    }
+    if (n < asked && strcmp(out->verdict, HB_CONTRADICTED)) {
+        out->verdict = HB_INCONCLUSIVE;
+        snprintf(out->why, sizeof out->why, "%zu of the %zu lengths were not measured", asked - n,
+                 asked);
+    }
+    return 0;
+}
+
+int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
+{
+    struct side a, b;
+    int64_t L[MAX_L];
+    struct row r[MAX_L];
+    const char *machine[64], *over = json_string_value(json_object_get(check, "over")),
+                             *what = json_string_value(json_object_get(check, "of"));
+    const enum what of = !what                          ? TIME
+                         : !strcmp(what, "memory")      ? MEMORY
+                         : !strcmp(what, "flop_rate")   ? FLOP_RATE
+                                                        : TIME;
+    const size_t n = lengths(check, L), n_machines = hb_machines(e->r, machine, 64);
+    int rc = read_side(check, "a", &a);
+    if (!rc) rc = read_side(check, "b", &b);
+    if (!rc && !n) rc = hb_fail(HB_ERR_INPUT, "rule ratio: no lengths \"L\"");
+    if (rc) return rc;
+    if (!over) over = "each";
+    out->peers = a.peer || b.peer           ? "results/peers/h100-pytorch.tsv"
+                 : a.training || b.training ? "results/peers/h100-pytorch-training.tsv"
+                                            : NULL;
+    const bool ours = (!a.peer && !a.training) || (!b.peer && !b.training);
+    size_t m = ours ? 0 : rows_on(e, &a, &b, L, n, of, NULL, r);
+    for (size_t i = 0; ours && !m && i < n_machines; i++) {
+        m = rows_on(e, &a, &b, L, n, of, machine[i], r);
+        if (m) out->machine = machine[i];
+    }
+    say_command(&a, &b, L[n - 1], NULL, out);
+    if (!m) {
+        hb_outcome_none(out, "no result has both sides at %s",
+                        n > 1 ? "any of these lengths" : "this length");
+        return 0;
+    }
+    const struct row *shown = &r[0];
+    if (!strcmp(over, "each") && m > 0) rc = judge_each(check, r, m, n, &shown, out);
+    else
+        for (size_t i = 1; i < m; i++)
+            if (!strcmp(over, "max") ? r[i].q.r > shown->q.r : r[i].q.r < shown->q.r) shown = &r[i];
+    out->value = shown->q.r;
+    out->ci = shown->q.ci95;
+    say(r, m, shown, &a, &b, over, out);
+    say_bound(shown, &a, of, out);
+    say_command(&a, &b, shown->L, shown, out);
+    return rc;
+}
+
+// A training run of that size that ended well.
+static int model_status(const struct hb_evidence *e, const json_t *of, struct hb_outcome *out)
+{
+    const char *model = json_string_value(json_object_get(of, "model"));
+    const json_int_t L = json_integer_value(json_object_get(of, "L")),
+                     D = json_integer_value(json_object_get(of, "D")),
+                     layers = json_integer_value(json_object_get(of, "layers"));
+    for (size_t i = 0; i < e->lm.n; i++) {
+        const struct hb_lm_run *r = &e->lm.run[i];
+        const json_t *config = json_object_get(r->cell->entry, "hb_config");
+        if (!r->ok || strcmp(r->model, model) || r->L != L || r->D != D || r->steps < 1 ||
+            json_integer_value(json_object_get(config, "layers")) != layers || *r->control)
+            continue;
+        out->value = 0;
+        out->ci = (struct hb_interval){0, 0};
+        out->machine = r->machine;
+        hb_outcome_file(out, r->cell->file);
+        snprintf(out->ours, sizeof out->ours, "%lld steps of %s, L %lld, D %lld, %lld layers; peak "
+                                              "%s",
+                 (long long)r->steps, model, (long long)L, (long long)D, (long long)layers,
+                 hb_str_bytes(r->peak_bytes).s);
+        return 0;
+    }
+    hb_outcome_none(out, "no run of that size");
+    return 0;
+}
+
+int hb_rule_status(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
+{
+    struct hb_query q;
+    const char *machine[64];
+    if (json_object_get(json_object_get(check, "of"), "model"))
+        return model_status(e, json_object_get(check, "of"), out);
+    const int rc = hb_query_read(check, "of", &q);
+    if (rc) return rc;
+    hb_query_command(&q, out->command, sizeof out->command);
+    const size_t n = hb_machines(e->r, machine, 64);
+    const struct hb_cell *c = NULL;
+    for (size_t i = 0; i < n && !c; i++) {
+        c = hb_query_find(e, &q, machine[i]);
+        // Left out for lack of time says nothing about memory.
+        if (c && strcmp(c->status, "ok") && strcmp(c->status, "oom")) c = NULL;
+        if (c) out->machine = machine[i];
+    }
+    if (!c) {
+        hb_outcome_none(out, "L %lld was not measured", (long long)q.L);
+        return 0;
+    }
+    out->value = !strcmp(c->status, "oom");
+    out->ci = (struct hb_interval){out->value, out->value};
+    snprintf(out->ours, sizeof out->ours, "`%s` at L %lld: %s%s%.200s", c->pt.impl,
+             (long long)c->pt.p.L, out->value > 0 ? "out of memory" : "it ran",
+             c->detail ? ": " : "", c->detail ? c->detail : "");
+    hb_outcome_file(out, c->file);
+    return 0;
+}

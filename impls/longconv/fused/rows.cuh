@@ -1,0 +1,1113 @@
+// rows.cuh: a transform, the product with a spectrum and the way back, of rows that fit into one
+// block: N = R 256 points, R = 4, 8, 16, 32, 48, 64, 96, 128.
+//     real rows (CONVOLVE, SPECTRUM): the right-angle convolution of mma.cuh, signals in T
+//     complex rows (MID): plain transforms of what lies between the columns of three phases
+// Method    One block has a row in shared memory as half planes [slot][256] real, then imaginary; a
+//           slot is k1 (R < 16: 16 / R rows of the batch stand above each other, G is block
+//           diagonal). Three steps with a barrier between them:
+//           1 outer: 8 groups of 32 columns r, one a warp (R >= 96: two warps, half the k1 each).
+//             Inputs go from global memory straight into B fragments: column g of tile t is
+//             r = 32 group + 4 perm(g) + t, perm(g) = g / 2 + 4 (g % 2), so that a lane reads and
+//             writes 4 neighbours at once and 4 lanes a whole sector (32 bytes).
+//           2 rows: a warp a slot, 256 points r = 16 p + s in registers: contract p, turn, contract
+//             s (C as A), times the spectrum, contract k3 (C as B of the transpose), turn, contract
+//             k2 (the same again), turn by conj(T), back to where it came from.
+//           3 outer back, groups as in 1.
+//           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f of three bits
+//           (k1 bit 2, bit 0, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
+//           (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks 2 p +
+//           t) of 2 have no bank conflicts.
+// Cost      a sample, real: mma 8 R + 512 flop (R 16: 640, 32: 768, 64: 1024, 128: 1536); device
+//           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4; shared memory 16 bytes and
+//           2 x R / 8 of G; about 60 FP32 and integer operations for turns and packing. Predicted,
+//           of each sample: the mma at 500 TFLOP/s 1.3, 1.5, 2.0, 3.1 ps; the bytes 1.4-1.6 ps;
+//           60 operations at 132 x 4 x 32 x 1.7 GHz: 2.1 ps. Hence 3 ps at R = 16, 5 ps at 128.
+// Accuracy  see mma.cuh.
+#ifndef HB_FUSED_ROWS_CUH
+#define HB_FUSED_ROWS_CUH
+
+#include "mma.cuh"
+
+struct hb_fused_job {
+    const void *in;  struct hb_strides si;   // u (f16, bf16); SPECTRUM: h (D,L) float32
+    void *out;       struct hb_strides so;   // like u
+    void *mid;                               // MID: [channels][batch][R1][2][N] halves, in place
+    uint4 *spectrum;           // [D][k1 < R1][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
+    const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
+    const float *scale;        // (D), SPECTRUM: 2^eh
+    const float *gain;         // (D), SPECTRUM
+    const float *undo;         // (D), CONVOLVE: 4 2^-e1
+    const uint4 *matrix;       // hb_fused_constants(R, MID ? 0 : 0.25)
+    int B, D, L;
+    int R1;                    // MID: k1 of a row; else 1
+    int tiles;                 // of PACK rows, that one block does
+    int chunks;                // blocks for one channel
+    bool adjoint;              // conj(spectrum)
+};
+
+constexpr int HB_GROUPS = 8;                                        // of 32 columns
+template <int R> constexpr int HB_SLOTS = R < 16 ? 16 : R;
+template <int R> constexpr int HB_PACK = HB_SLOTS<R> / R;           // rows of a tile
+template <int R> constexpr int HB_SPLIT = R >= 96 ? 2 : 1;          // warps of a group
+template <int R> constexpr int HB_ROWS_THREADS = HB_GROUPS * HB_SPLIT<R> * 32;
+template <int R> constexpr int HB_PLANE = HB_SLOTS<R> * 512;        // bytes
+template <int R> constexpr int HB_MATRIX = HB_SLOTS<R> * HB_SLOTS<R> * 4;
+constexpr int HB_PEAKS = 4 * 16 * 4;
+// The rows' constants of each lane, 24 words; R < 32: they stay in registers.
+template <int R> constexpr int HB_CONSTANTS = R < 32 ? 0 : 6 * 32 * 16;
+template <int R> constexpr int HB_ROWS_SHARED =
+    2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS + HB_CONSTANTS<R>;
+template <class T> constexpr bool HB_IS_BF16 = false;
+template <> constexpr bool HB_IS_BF16<__nv_bfloat16> = true;
+
+// Byte of chunk c (8 halves) of slot k in a plane.
+__device__ __forceinline__ int hb_place(int k, int c)
+{
+    const int f = (k << 1 & 6) | (k >> 2 & 1);
+    return k * 512 + ((c ^ (c >> 3 & 1) ^ f) << 4);
+}
+
+// --- rows in device memory ---------------------------------------------------------------------
+// Four neighbours n .. n+3 of a row as bits; 0 from L on. `vec`: the row is 8-byte aligned.
+template <class T>
+__device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
+{
+    if (vec && n + 4 <= L) return *(const uint2 *)(row + n);
+    uint32_t v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
+    return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
+}
+
+// The same of h, to halves: times scale, the first one with d.
+__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale, float d)
+{
+    float v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] * scale : 0.0f;
+    if (n == 0) v[0] = (row[0] + d) * scale;
+    return make_uint2(hb_pack(v[0], v[1]), hb_pack(v[2], v[3]));
+}
+
+template <class T>
+__device__ __forceinline__ void hb_store4(T *row, int n, int L, bool vec, const float (&v)[4])
+{
+    if (vec && n + 4 <= L) {
+        alignas(8) T x[4];
+#pragma unroll
+        for (int t = 0; t < 4; t++) x[t] = hb_store<T>(v[t]);
+        *(uint2 *)(row + n) = *(const uint2 *)x;
+    } else {
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+            if (n + t < L) row[n + t] = hb_store<T>(v[t]);
+    }
+}
+
+// Larger of m and the two magnitudes of a pair, as bits in the upper half.
+__device__ __forceinline__ uint32_t hb_larger(uint32_t m, uint32_t w)
+{
+    return max(m, max(w & 0x7fff0000u, w << 16 & 0x7fff0000u));
+}
+
+// Bits of hb_larger to float.
+template <class T> __device__ __forceinline__ float hb_magnitude(uint32_t m)
+{
+    if constexpr (HB_IS_BF16<T>) return __uint_as_float(m);
+    else return hb_unpack(m).y;
+}
+
+// A pair of T to halves, times scale where T is bf16 (f16 is scaled after the product).
+template <class T> __device__ __forceinline__ uint32_t hb_halves(uint32_t w, float scale)
+{
+    if constexpr (!HB_IS_BF16<T>) return w;
+    else return hb_pack(__uint_as_float(w << 16) * scale, __uint_as_float(w & 0xffff0000u) * scale);
+}
+
+// Products of two pairs of T, added.
+template <class T> __device__ __forceinline__ float hb_product(uint32_t a, uint32_t b)
+{
+    if constexpr (HB_IS_BF16<T>)
+        return __uint_as_float(a << 16) * __uint_as_float(b << 16)
+               + __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u);
+    else {
+        const float2 x = hb_unpack(a), y = hb_unpack(b);
+        return x.x * y.x + x.y * y.y;
+    }
+}
+
+// --- fragments ---------------------------------------------------------------------------------
+// B of 16 slots x 32 columns from this lane's rows 2q, 2q+1, 2q+8, 2q+9 (x[0..3]).
+__device__ __forceinline__ void hb_columns(uint32_t (&b)[4][2], const uint2 (&x)[4])
+{
+#pragma unroll
+    for (int j = 0; j < 2; j++) {
+        b[0][j] = hb_low(x[2 * j].x, x[2 * j + 1].x);
+        b[1][j] = hb_high(x[2 * j].x, x[2 * j + 1].x);
+        b[2][j] = hb_low(x[2 * j].y, x[2 * j + 1].y);
+        b[3][j] = hb_high(x[2 * j].y, x[2 * j + 1].y);
+    }
+}
+
+__device__ __forceinline__ void hb_fragment(uint32_t (&a)[4], uint4 v)
+{
+    a[0] = v.x; a[1] = v.y; a[2] = v.z; a[3] = v.w;
+}
+
+__device__ __forceinline__ void hb_negated(uint32_t (&a)[4], const uint32_t (&v)[4])
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) a[i] = hb_minus(v[i]);
+}
+
+// w[t] = base step^t
+__device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step)
+{
+    const float2 twice = hb_cmul(step, step);
+    w[0] = base;
+    w[1] = hb_cmul(base, step);
+    w[2] = hb_cmul(base, twice);
+    w[3] = hb_cmul(w[1], twice);
+}
+
+// What a thread knows of itself and keeps.
+struct hb_lane { int lane, g, q, group, half; };
+
+// --- 1: columns to planes ------------------------------------------------------------------------
+// b, bi: B fragments of the group's columns (bi: imaginary parts, MID). scale[h]: factor of rows
+// g + 8 h of a tile (they differ only where rows are packed).
+template <int R, bool MID, int KT>
+__device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *matrix,
+                                         const uint32_t (&b)[KT][4][2],
+                                         const uint32_t (&bi)[MID ? KT : 1][4][2],
+                                         const float (&scale)[2], hb_lane me)
+{
+    constexpr int mine = KT / HB_SPLIT<R>, n = 1024 * R;
+#pragma unroll 1
+    for (int i = 0; i < mine; i++) {
+        const int mt = me.half * mine + i;
+        float re[4][4] = {}, im[4][4] = {};
+#pragma unroll
+        for (int kt = 0; kt < KT; kt++) {
+            uint32_t gr[4], gi[4], minus[4];
+            hb_fragment(gr, matrix[(mt * KT + kt) * 64 + me.lane]);
+            hb_fragment(gi, matrix[(mt * KT + kt) * 64 + 32 + me.lane]);
+            hb_negated(minus, gi);
+#pragma unroll
+            for (int t = 0; t < 4; t++) {
+                hb_mma(re[t], gr, b[kt][t][0], b[kt][t][1]);
+                hb_mma(im[t], gi, b[kt][t][0], b[kt][t][1]);
+                if constexpr (MID) {
+                    hb_mma(re[t], minus, bi[kt][t][0], bi[kt][t][1]);
+                    hb_mma(im[t], gr, bi[kt][t][0], bi[kt][t][1]);
+                }
+            }
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int slot = 16 * mt + me.g + 8 * h;
+            const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
+            const float2 step = hb_unit(f, n);
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                const int r = 32 * me.group + 16 * e + 4 * me.q;
+                const float2 unit = hb_unit(f * (r + (MID ? 0 : 64)), n);
+                float2 w[4], v[4];
+                hb_four(w, make_float2(unit.x * scale[h], unit.y * scale[h]), step);
+#pragma unroll
+                for (int t = 0; t < 4; t++)
+                    v[t] = hb_cmul(make_float2(re[t][2 * h + e], im[t][2 * h + e]), w[t]);
+                unsigned char *at = planes + hb_place(slot, r >> 3) + 8 * (me.q & 1);
+                *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
+                *(uint2 *)(at + HB_PLANE<R>) =
+                    make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
+            }
+        }
+    }
+}
+
+// --- 2: the 256 points of a slot -------------------------------------------------------------------
+// F and the turns e^{-2 pi i k2 s / 256} / (4 size^2) of this lane's elements, the same for both ways.
+struct hb_inner { uint32_t fr[4], fi[4], minus[4]; float2 w[2][4]; };
+
+__device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, hb_lane me)
+{
+    hb_fragment(k.fr, matrix[me.lane]);
+    hb_fragment(k.fi, matrix[32 + me.lane]);
+    hb_negated(k.minus, k.fi);
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 w = hb_unit((me.g + i / 2 * 8) * (2 * me.q + 8 * t + i % 2), 256);
+            constexpr float size = (float)(0.25 / (HB_F_SIZE * HB_F_SIZE));
+            k.w[t][i] = make_float2(w.x * size, w.y * size);
+        }
+}
+
+// To and from shared memory, [6][32 lanes].
+__device__ __forceinline__ void hb_inner_store(uint4 *to, const hb_inner &k, hb_lane me)
+{
+    to[me.lane] = make_uint4(k.fr[0], k.fr[1], k.fr[2], k.fr[3]);
+    to[32 + me.lane] = make_uint4(k.fi[0], k.fi[1], k.fi[2], k.fi[3]);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 a = k.w[i / 2][i % 2 * 2], b = k.w[i / 2][i % 2 * 2 + 1];
+        ((float4 *)to)[64 + 32 * i + me.lane] = make_float4(a.x, a.y, b.x, b.y);
+    }
+}
+
+__device__ __forceinline__ void hb_inner_load(hb_inner &k, const uint4 *from, hb_lane me)
+{
+    hb_fragment(k.fr, from[me.lane]);
+    hb_fragment(k.fi, from[32 + me.lane]);
+    hb_negated(k.minus, k.fi);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float4 v = ((const float4 *)from)[64 + 32 * i + me.lane];
+        k.w[i / 2][i % 2 * 2] = make_float2(v.x, v.y);
+        k.w[i / 2][i % 2 * 2 + 1] = make_float2(v.z, v.w);
+    }
+}
+
+struct hb_tile { float re[2][4], im[2][4]; };     // 16 x 16, two tiles of C
+
+__device__ __forceinline__ uint32_t hb_pair(const float (&c)[4], int h)
+{
+    return hb_pack(c[2 * h], c[2 * h + 1]);
+}
+
+// z = F x, CONJ: conj(F) x; x as B: xr[2 t + j] is word j of tile t.
+template <bool CONJ>
+__device__ __forceinline__ void hb_from_left(hb_tile &z, const hb_inner &k, const uint32_t (&xr)[4],
+                                             const uint32_t (&xi)[4])
+{
+    z = {};
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        hb_mma(z.re[t], k.fr, xr[2 * t], xr[2 * t + 1]);
+        hb_mma(z.im[t], k.fr, xi[2 * t], xi[2 * t + 1]);
+        hb_mma(z.re[t], CONJ ? k.fi : k.minus, xi[2 * t], xi[2 * t + 1]);
+        hb_mma(z.im[t], CONJ ? k.minus : k.fi, xr[2 * t], xr[2 * t + 1]);
+    }
+}
+
+// C as B of the transpose.
+__device__ __forceinline__ void hb_transposed(uint32_t (&xr)[4], uint32_t (&xi)[4], const hb_tile &z)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            xr[2 * t + j] = hb_pair(z.re[j], t);
+            xi[2 * t + j] = hb_pair(z.im[j], t);
+        }
+}
+
+// Transform of a slot: z[k2][k3], 64 times (MID: also 1 / R1 is in it) sum / N.
+__device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, uint32_t planes,
+                                               int plane_bytes, int slot, hb_lane me)
+{
+    const int p = (me.lane & 7) + 8 * (me.lane >> 3 & 1), s = me.lane >> 4;
+    const uint32_t at = planes + hb_place(slot, 2 * p + s);
+    uint32_t xr[4], xi[4];
+    hb_load_trans(xr, at);
+    hb_load_trans(xi, at + plane_bytes);
+    hb_tile y;                                             // [k2][s]
+    hb_from_left<false>(y, k, xr, xi);
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 v = hb_cmul(make_float2(y.re[t][i], y.im[t][i]), k.w[t][i]);
+            y.re[t][i] = v.x;
+            y.im[t][i] = v.y;
+        }
+    const uint32_t ar[4] = { hb_pair(y.re[0], 0), hb_pair(y.re[0], 1),
+                             hb_pair(y.re[1], 0), hb_pair(y.re[1], 1) };
+    const uint32_t ai[4] = { hb_pair(y.im[0], 0), hb_pair(y.im[0], 1),
+                             hb_pair(y.im[1], 0), hb_pair(y.im[1], 1) };
+    z = {};
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        hb_mma(z.re[t], ar, k.fr[t], k.fr[t + 2]);
+        hb_mma(z.im[t], ar, k.fi[t], k.fi[t + 2]);
+        hb_mma(z.re[t], ai, k.minus[t], k.minus[t + 2]);
+        hb_mma(z.im[t], ai, k.fr[t], k.fr[t + 2]);
+    }
+}
+
+// z = z times the spectrum at h (this lane's 4 half2, 32 uint4 further the other tile's), by `by`.
+__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoint, float by)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+        hb_fragment(v, h[32 * t]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            float2 w = hb_unpack(v[i]);
+            if (adjoint) w.y = -w.y;
+            const float2 x = hb_cmul(make_float2(z.re[t][i] * by, z.im[t][i] * by), w);
+            z.re[t][i] = x.x;
+            z.im[t][i] = x.y;
+        }
+    }
+}
+
+__device__ __forceinline__ void hb_keep(uint4 *h, const hb_tile &z, float gain)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = hb_pack(z.re[t][i] * gain, z.im[t][i] * gain);
+        h[32 * t] = make_uint4(v[0], v[1], v[2], v[3]);
+    }
+}
+
+// Back to the planes, turned by conj(T) R.
+template <int R, bool MID>
+__device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
+                                              const hb_inner &k, int slot, hb_lane me)
+{
+    uint32_t xr[4], xi[4];
+    hb_tile y;                                             // [s][k2]
+    hb_transposed(xr, xi, z);
+    hb_from_left<true>(y, k, xr, xi);
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 v = hb_cmul(make_float2(y.re[t][i], y.im[t][i]), hb_conj(k.w[t][i]));
+            y.re[t][i] = v.x;
+            y.im[t][i] = v.y;
+        }
+    hb_transposed(xr, xi, y);
+    hb_tile x;                                             // [p][s]
+    hb_from_left<true>(x, k, xr, xi);
+    constexpr int n = 1024 * R;
+    const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
+    const int r = 16 * me.g + 2 * me.q + (MID ? 0 : 64);
+    const float2 one = hb_unit(f, n), tile = hb_unit(8 * f, n), down = hb_unit(128 * f, n);
+    float2 w[2];
+    w[0] = hb_unit(f * r, n);
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        w[1] = w[0];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const float2 even = hb_conj(w[1]), odd = hb_conj(hb_cmul(w[1], one));
+            const float2 v0 = hb_cmul(make_float2(x.re[t][2 * h], x.im[t][2 * h]), even);
+            const float2 v1 = hb_cmul(make_float2(x.re[t][2 * h + 1], x.im[t][2 * h + 1]), odd);
+            unsigned char *at = planes + hb_place(slot, 2 * (me.g + 8 * h) + t) + 4 * me.q;
+            *(uint32_t *)at = hb_pack(v0.x, v1.x);
+            *(uint32_t *)(at + HB_PLANE<R>) = hb_pack(v0.y, v1.y);
+            w[1] = hb_cmul(w[1], down);
+        }
+        w[0] = hb_cmul(w[0], tile);
+    }
+}
+
+// --- 3: planes to columns ------------------------------------------------------------------------
+// Sums of `COUNT` row tiles from `first` on; re (MID: and im) [tile][t][c].
+template <int R, bool MID, int COUNT>
+__device__ __forceinline__ void hb_outer_back(float (&re)[COUNT][4][4],
+                                              float (&im)[MID ? COUNT : 1][4][4],
+                                              const unsigned char *planes, const uint4 *matrix,
+                                              int first, hb_lane me)
+{
+    constexpr int KT = HB_SLOTS<R> / 16;
+    const int chunk = 4 * me.group + (me.g >> 2) + 2 * (me.g & 1), byte = (me.g >> 1 & 1) * 8;
+#pragma unroll 1
+    for (int kt = 0; kt < KT; kt++) {
+        uint32_t br[4][2], bi[4][2];
+        uint2 x[4];
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                x[j] = *(const uint2 *)(planes + part * HB_PLANE<R> + byte
+                       + hb_place(16 * kt + 2 * me.q + j % 2 + j / 2 * 8, chunk));
+            hb_columns(part ? bi : br, x);
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            uint32_t gr[4], gi[4], minus[4];
+            hb_fragment(gr, matrix[((first + i) * KT + kt) * 64 + me.lane]);
+            hb_fragment(gi, matrix[((first + i) * KT + kt) * 64 + 32 + me.lane]);
+            hb_negated(minus, gi);
+#pragma unroll
+            for (int t = 0; t < 4; t++) {
+                hb_mma(re[i][t], gr, br[t][0], br[t][1]);
+                hb_mma(re[i][t], gi, bi[t][0], bi[t][1]);
+                if constexpr (MID) {
+                    hb_mma(im[i][t], gr, bi[t][0], bi[t][1]);
+                    hb_mma(im[i][t], minus, br[t][0], br[t][1]);
+                }
+            }
+        }
+    }
+}
+
+// --- the kernels -----------------------------------------------------------------------------------
+// What is the same in all: where things lie in shared memory, constants, the rows' step.
+template <int R> struct hb_block {
+    unsigned char *planes;
+    uint4 *matrix;                // G
+    uint32_t *peaks;              // [warp][4]
+    uint4 *constants;             // R >= 32
+    hb_lane me;
+    hb_inner inner;               // R < 32
+};
+
+template <int R>
+__device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *shared,
+                                              const uint4 *matrix)
+{
+    k.planes = shared;
+    k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
+    k.peaks = (uint32_t *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R>);
+    const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    k.me = { lane, lane >> 2, lane & 3, warp % HB_GROUPS, warp / HB_GROUPS };
+    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>) k.matrix[i] = matrix[i];
+    hb_inner inner;
+    hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
+    k.constants = (uint4 *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS);
+    if constexpr (HB_CONSTANTS<R> == 0) k.inner = inner;
+    else if (warp == 0) hb_inner_store(k.constants, inner, k.me);
+}
+
+// The rows' constants; where they are in shared memory, after a barrier only.
+template <int R> __device__ __forceinline__ hb_inner hb_inner_of(const hb_block<R> &k)
+{
+    if constexpr (HB_CONSTANTS<R> == 0) return k.inner;
+    hb_inner inner;
+    hb_inner_load(inner, k.constants, k.me);
+    return inner;
+}
+
+// The rows' step: all slots of the block. spectrum: of this lane, slot k1 = 0.
+template <int R, bool MID>
+__device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum, bool adjoint)
+{
+    const uint32_t planes = hb_shared_address(k.planes);
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
+        hb_tile z;
+        hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
+        hb_times(z, spectrum + slot % R * 64, adjoint, MID ? 1 / HB_MID_TOP : 1.0f);
+        __syncwarp();             // everybody has read the slot
+        hb_inner_back<R, MID>(k.planes, z, inner, slot, k.me);
+    }
+}
+
+// First of this lane's four neighbouring columns, as inputs of B; as results the columns are
+// 32 group + 4 q and 16 further.
+__device__ __forceinline__ int hb_column(hb_lane me)
+{
+    return 32 * me.group + 4 * ((me.g >> 1) + 4 * (me.g & 1));
+}
+
+// The row i of a tile that slot k belongs to.
+template <int R> __device__ __forceinline__ int hb_row_of(int slot) { return R < 16 ? slot / R : 0; }
+
+// Scale of row i of a tile from the warps' peaks.
+template <class T>
+__device__ __forceinline__ float hb_row_scale(const uint32_t *peaks, int i)
+{
+    uint32_t m = 0;
+#pragma unroll
+    for (int w = 0; w < HB_GROUPS; w++) m = max(m, peaks[4 * w + i]);
+    return hb_fused_scale(hb_magnitude<T>(m), 0);
+}
+
+// Leaves in `peaks` what the group found in its columns; each row of a tile has its own.
+template <int R>
+__device__ __forceinline__ void hb_peaks(uint32_t *peaks, const uint2 (&raw)[HB_SLOTS<R> / 16][4],
+                                         hb_lane me)
+{
+    uint32_t peak[2] = { 0, 0 };
+#pragma unroll
+    for (int kt = 0; kt < HB_SLOTS<R> / 16; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            peak[j / 2] = hb_larger(hb_larger(peak[j / 2], raw[kt][j].x), raw[kt][j].y);
+    if (R >= 16) peak[0] = max(peak[0], peak[1]);
+#pragma unroll
+    for (int h = 0; h < (R < 16 ? 2 : 1); h++) {
+#pragma unroll
+        for (int x = 4; x < 32; x *= 2) peak[h] = max(peak[h], __shfl_xor_sync(~0u, peak[h], x));
+        peak[h] = max(peak[h], __shfl_xor_sync(~0u, peak[h], 1));
+        if (R != 4) peak[h] = max(peak[h], __shfl_xor_sync(~0u, peak[h], 2));
+        if (me.g == 0 && me.half == 0)
+            peaks[4 * me.group + hb_row_of<R>(2 * me.q + 8 * h)] = peak[h];
+    }
+}
+
+// Reads the tile of rows b0 .. of channel c (in: f16 or bf16; rows from `end` on are 0) and leaves
+// its outer step in the planes; another barrier, and they may be read. scale[h]: 2^eu of the row
+// that slots g + 8 h belong to.
+template <class T, int R>
+__device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, struct hb_strides si,
+                                         int64_t c, int b0, int end, int L, float (&scale)[2])
+{
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
+    const hb_lane me = k.me;
+    uint2 raw[KT][4];             // slots 2q, 2q+1, 2q+8, 2q+9 of each row tile
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, row = b0 + hb_row_of<R>(slot);
+            const T *u = (const T *)in + c * si.c + (row < end ? row : b0) * si.b;
+            raw[kt][j] = hb_load4(u, slot % R * 256 + hb_column(me), row < end ? L : 0,
+                                  ((uintptr_t)u & 7) == 0);
+        }
+    hb_peaks<R>(k.peaks, raw, me);
+    __syncthreads();
+    scale[0] = hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g));
+    scale[1] = PACK > 1 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g + 8)) : scale[0];
+    uint32_t b[KT][4][2];
+    const uint32_t none[1][4][2] = {};
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) {
+        if constexpr (HB_IS_BF16<T>) {
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                const float s = PACK == 1 ? scale[0]
+                    : hb_row_scale<T>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+                raw[kt][j].x = hb_halves<T>(raw[kt][j].x, s);
+                raw[kt][j].y = hb_halves<T>(raw[kt][j].y, s);
+            }
+        }
+        hb_columns(b[kt], raw[kt]);
+    }
+    const float there[2] = { HB_IS_BF16<T> ? 1.0f / R : scale[0] / R,
+                             HB_IS_BF16<T> ? 1.0f / R : scale[1] / R };
+    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+}
+
+// Asks for the tile of rows b0 .. to be brought to L2: a thread a line of 128 bytes.
+template <class T, int R>
+__device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si, int64_t c, int b0,
+                                            int end, int L)
+{
+    const int row = b0 + threadIdx.x / (4 * R), n = threadIdx.x % (4 * R) * 64;
+    if (threadIdx.x >= 4 * HB_SLOTS<R> || row >= end || n >= L) return;
+    hb_prefetch_line((const T *)in + c * si.c + row * si.b + n);
+}
+
+template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
+
+// y = h * u. Grid D chunks, block HB_ROWS_THREADS, shared HB_ROWS_SHARED: block (c, chunk) does
+// `tiles` tiles of PACK rows of channel c. Barriers a tile: peaks are there; planes are full;
+// planes hold the rows transformed back. The next tile's first barrier frees the planes.
+template <class T, int R>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows(hb_fused_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
+    constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time on the way back
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const int64_t c = blockIdx.x / job.chunks;
+    const int first = (int)(blockIdx.x % job.chunks) * job.tiles * PACK;
+    const int end = min(first + job.tiles * PACK, job.B);
+    const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
+    const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
+
+    for (int b0 = first; b0 < end; b0 += PACK) {
+        float scale[2];
+        hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
+        hb_prefetch<T, R>(job.in, job.si, c, b0 + PACK, end, job.L);
+        __syncthreads();
+        hb_slots<R, false>(k, spectrum, job.adjoint);
+        __syncthreads();
+#pragma unroll 1
+        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
+            float re[COUNT][4][4] = {}, im[1][4][4];
+            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int slot = 16 * (mt + i) + me.g + 8 * h;
+                    const int row = b0 + hb_row_of<R>(slot);
+                    if (row >= end) continue;
+                    T *const y = (T *)job.out + c * job.so.c + row * job.so.b;
+                    const T *const u = (const T *)job.in + c * job.si.c + row * job.si.b;
+                    const float f = undo / scale[h];
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        const int n = slot % R * 256 + 32 * me.group + 16 * e + 4 * me.q;
+                        float v[4];
+#pragma unroll
+                        for (int t = 0; t < 4; t++) v[t] = re[i][t][2 * h + e] * f;
+                        if (job.d)
+#pragma unroll
+                            for (int t = 0; t < 4; t++)
+                                if (n + t < job.L) v[t] += skip * hb_load(u[n + t]);
+                        hb_store4(y, n, job.L, ((uintptr_t)y & 7) == 0, v);
+                    }
+                }
+        }
+    }
+}
+
+// Spectrum of h (+ d at lag 0). Grid ceil(D / PACK), block and shared memory as above.
+template <int R>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
+hb_rows_spectrum(hb_fused_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const int64_t c0 = (int64_t)blockIdx.x * PACK;
+    uint32_t b[KT][4][2];
+    const uint32_t none[1][4][2] = {};
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) {
+        uint2 raw[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
+            const bool is = c0 + hb_row_of<R>(slot) < job.D;
+            const int64_t c = is ? c0 + hb_row_of<R>(slot) : c0;
+            raw[j] = hb_load4_filter((const float *)job.in + c * job.si.c,
+                                     slot % R * 256 + hb_column(me), is ? job.L : 0, job.scale[c],
+                                     job.d ? job.d[c] : 0.0f);
+        }
+        hb_columns(b[kt], raw);
+    }
+    __syncthreads();
+    const float there[2] = { 1.0f / R, 1.0f / R };
+    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+    __syncthreads();
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
+        const int64_t c = c0 + hb_row_of<R>(slot);
+        if (c >= job.D) break;
+        hb_tile z;
+        hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
+        hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z, job.gain[c]);
+    }
+}
+
+// Complex rows: grid D R1 (k1 fastest); block (c, k1) does this row of the whole batch. SPECTRUM:
+// it is the filter's and goes to job.spectrum; else in place, turned by conj(T) R1 of the columns.
+template <int R, bool SPECTRUM>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int KT = R / 16, N2 = 256 * R, COUNT = KT % 2 ? 1 : 2;
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const int64_t c = blockIdx.x / job.R1;
+    const int k1 = (int)(blockIdx.x % job.R1);
+    uint4 *const spectrum = job.spectrum + blockIdx.x * (int64_t)R * 64 + me.lane;
+    for (int row = 0; row < (SPECTRUM ? 1 : job.B); row++) {
+        unsigned short *const mid = (unsigned short *)job.mid
+                                    + ((c * job.B + row) * job.R1 + k1) * 2 * N2;
+        uint32_t b[KT][4][2], bi[KT][4][2];
+#pragma unroll
+        for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+            for (int part = 0; part < 2; part++) {
+                uint2 raw[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    raw[j] = *(const uint2 *)(mid + part * N2 + hb_column(me)
+                             + (16 * kt + 2 * me.q + j % 2 + j / 2 * 8) * 256);
+                hb_columns(part ? bi[kt] : b[kt], raw);
+            }
+        __syncthreads();          // the planes are free; and the matrix is there
+        const float there[2] = { 1.0f / R, 1.0f / R };
+        hb_outer<R, true, KT>(k.planes, k.matrix, b, bi, there, me);
+        __syncthreads();
+        if constexpr (SPECTRUM) {
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+            for (int slot = threadIdx.x >> 5; slot < R; slot += HB_ROWS_THREADS<R> / 32) {
+                hb_tile z;
+                hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
+                hb_keep(spectrum + slot * 64, z, job.gain[c]);
+            }
+        } else {
+            hb_slots<R, true>(k, spectrum, job.adjoint);
+            __syncthreads();
+            const int n = 4 * job.R1 * N2, f = 4 * k1 - 1;
+            const float2 step = hb_unit(f, n);
+#pragma unroll 1
+            for (int mt = 0; mt < KT; mt += COUNT) {
+                float re[COUNT][4][4] = {}, im[COUNT][4][4] = {};
+                hb_outer_back<R, true, COUNT>(re, im, k.planes, k.matrix, mt, me);
+#pragma unroll
+                for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                    for (int h = 0; h < 2; h++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) {
+                            const int r = (16 * (mt + i) + me.g + 8 * h) * 256 + 32 * me.group
+                                          + 16 * e + 4 * me.q;
+                            float2 w[4], v[4];
+                            hb_four(w, hb_unit(f * (r + N2 / 4), n), step);
+#pragma unroll
+                            for (int t = 0; t < 4; t++)
+                                v[t] = hb_cmul(make_float2(re[i][t][2 * h + e],
+                                                           im[i][t][2 * h + e]), hb_conj(w[t]));
+                            *(uint2 *)(mid + r) = make_uint2(hb_pack(v[0].x, v[1].x),
+                                                             hb_pack(v[2].x, v[3].x));
+                            *(uint2 *)(mid + N2 + r) = make_uint2(hb_pack(v[0].y, v[1].y),
+                                                                  hb_pack(v[2].y, v[3].y));
+                        }
+            }
+        }
+    }
+}
+
+// --- the filter's gradient -------------------------------------------------------------------------
+struct hb_fused_dh {
+    const void *dy;  struct hb_strides sdy;
+    const void *u;   struct hb_strides su;
+    float *dh, *dd;            // (D,L) +=, (D) += or NULL
+    const uint4 *matrix;
+    float4 *scratch;           // R >= 96: HB_DH_SCRATCH bytes a block; else unused
+    int B, D, L;
+};
+
+// Where sums (f32) and the transform of u (half2) of a block's slots are: R <= 64 shared memory and
+// registers, above that both in device memory, hopefully in L2. Bytes.
+template <int R> constexpr bool HB_DH_NEAR = R <= 64;
+template <int R> constexpr int HB_DH_SUMS = HB_SLOTS<R> * 2048;
+template <int R> constexpr int HB_DH_SCRATCH = HB_DH_NEAR<R> ? 0 : HB_SLOTS<R> * 3072;
+template <int R> constexpr int HB_DH_SHARED = HB_ROWS_SHARED<R> + (HB_DH_NEAR<R> ? HB_DH_SUMS<R> : 0);
+template <int R> constexpr int HB_DH_BLOCKS = R > 32 ? 1 : 2;
+
+// z into this lane's half2 (two uint4) and back.
+__device__ __forceinline__ void hb_halve(uint4 (&v)[2], const hb_tile &z)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++)
+        v[t] = make_uint4(hb_pack(z.re[t][0], z.im[t][0]), hb_pack(z.re[t][1], z.im[t][1]),
+                          hb_pack(z.re[t][2], z.im[t][2]), hb_pack(z.re[t][3], z.im[t][3]));
+}
+
+// sum (four float4, 32 apart: re, im of each tile) += conj(u) dy f; `start`: instead of +=.
+__device__ __forceinline__ void hb_correlate(float4 *sum, const uint4 (&u)[2], const hb_tile &dy,
+                                             float f, bool start)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+        float re[4], im[4];
+        hb_fragment(v, u[t]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 x = hb_cmul(make_float2(dy.re[t][i], dy.im[t][i]),
+                                     hb_conj(hb_unpack(v[i])));
+            re[i] = x.x * f;
+            im[i] = x.y * f;
+        }
+        const float4 zero = make_float4(0, 0, 0, 0);
+        const float4 a = start ? zero : sum[64 * t], b = start ? zero : sum[64 * t + 32];
+        sum[64 * t] = make_float4(a.x + re[0], a.y + re[1], a.z + re[2], a.w + re[3]);
+        sum[64 * t + 32] = make_float4(b.x + im[0], b.y + im[1], b.z + im[2], b.w + im[3]);
+    }
+}
+
+// z = sum f (added to what is there where `more`).
+__device__ __forceinline__ void hb_take(hb_tile &z, const float4 *sum, float f, bool more)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        const float4 a = sum[64 * t], b = sum[64 * t + 32];
+        const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            z.re[t][i] = re[i] * f + (more ? z.re[t][i] : 0.0f);
+            z.im[t][i] = im[i] * f + (more ? z.im[t][i] : 0.0f);
+        }
+    }
+}
+
+// This thread's part of sum dy u over a tile of rows, which have just been read: lag 0 for dd,
+// whose error would else be that of the largest dh.
+template <class T, int R>
+__device__ __forceinline__ float hb_dot(const hb_fused_dh &job, int64_t c, int b0)
+{
+    float sum = 0;
+    for (int row = b0; row < min(b0 + HB_PACK<R>, job.B); row++) {
+        const T *const u = (const T *)job.u + c * job.su.c + row * job.su.b;
+        const T *const dy = (const T *)job.dy + c * job.sdy.c + row * job.sdy.b;
+        for (int n = 4 * threadIdx.x; n < job.L; n += 4 * HB_ROWS_THREADS<R>) {
+            const uint2 x = hb_load4(u, n, job.L, ((uintptr_t)u & 7) == 0);
+            const uint2 y = hb_load4(dy, n, job.L, ((uintptr_t)dy & 7) == 0);
+            sum += hb_product<T>(x.x, y.x) + hb_product<T>(x.y, y.y);
+        }
+    }
+    return sum;
+}
+
+// Power of two that takes the sum of all |z| of the block's sums into (2^14, 2^15]: nothing on the
+// way back exceeds that. lag0: summed over the block. Uses `peaks` (32 floats); two barriers.
+template <int R>
+__device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float4 *sums, float &lag0)
+{
+    constexpr int WARPS = HB_ROWS_THREADS<R> / 32;
+    float *const part = (float *)k.peaks;
+    float all = 0;
+#pragma unroll 1
+    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += WARPS)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float4 v = sums[slot * 128 + 32 * i + k.me.lane];
+            all += fabsf(v.x) + fabsf(v.y) + fabsf(v.z) + fabsf(v.w);
+        }
+#pragma unroll
+    for (int x = 1; x < 32; x *= 2) {
+        all += __shfl_xor_sync(~0u, all, x);
+        lag0 += __shfl_xor_sync(~0u, lag0, x);
+    }
+    __syncthreads();              // peaks have been read
+    if (k.me.lane == 0) {
+        part[threadIdx.x >> 5] = all;
+        part[16 + (threadIdx.x >> 5)] = lag0;
+    }
+    __syncthreads();
+    all = lag0 = 0;
+    for (int w = 0; w < WARPS; w++) {
+        all += part[w];
+        lag0 += part[16 + w];
+    }
+    return hb_fused_scale(all, 15);
+}
+
+// dh[s] += sum_b sum_n dy[n] u[n - s]; dd += the sum at s = 0. Any grid: block j does channels j,
+// j + grid, ..., the batch in order. Sums over the batch in f32: 4096 conj(U) DY / N^2.
+template <class T, int R>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int SLOTS = HB_SLOTS<R>, WARPS = HB_ROWS_THREADS<R> / 32, OWN = SLOTS / WARPS;
+    constexpr int KT = SLOTS / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
+    constexpr int COUNT = MINE % 2 ? 1 : 2;      // row tiles at a time on the way back
+    constexpr bool NEAR = HB_DH_NEAR<R>;
+    constexpr int UNROLL = NEAR ? OWN : 1;      // registers are no array
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const uint32_t planes = hb_shared_address(k.planes);
+    const int warp = threadIdx.x >> 5;
+    float4 *const sums = NEAR ? (float4 *)(shared + HB_ROWS_SHARED<R>)
+                              : job.scratch + blockIdx.x * (int64_t)(HB_DH_SCRATCH<R> / 16);
+    uint4 *const far = (uint4 *)(sums + HB_DH_SUMS<R> / 16) + me.lane;   // not NEAR
+    for (int64_t c = blockIdx.x; c < job.D; c += gridDim.x) {
+        float lag0 = 0;
+        for (int b0 = 0; b0 < job.B; b0 += PACK) {
+            float scale[2], f[PACK > 1 ? OWN : 1];
+            uint4 u[NEAR ? OWN : 1][2];
+            hb_enter<T, R>(k, job.u, job.su, c, b0, job.B, job.L, scale);
+            __syncthreads();
+            f[0] = 1 / scale[0];
+            {
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll UNROLL
+            for (int i = 0; i < OWN; i++) {
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + i * WARPS, me);
+                hb_halve(u[NEAR ? i : 0], z);
+                if constexpr (!NEAR) {
+                    far[(warp + i * WARPS) * 64] = u[0][0];
+                    far[(warp + i * WARPS) * 64 + 32] = u[0][1];
+                }
+                if constexpr (PACK > 1)
+                    f[i] = 1 / hb_row_scale<T>(k.peaks, hb_row_of<R>(warp + i * WARPS));
+            }
+            }
+            __syncthreads();      // peaks and planes have been read
+            hb_enter<T, R>(k, job.dy, job.sdy, c, b0, job.B, job.L, scale);
+            hb_prefetch<T, R>(job.u, job.su, c, b0 + PACK, job.B, job.L);
+            hb_prefetch<T, R>(job.dy, job.sdy, c, b0 + PACK, job.B, job.L);
+            if (job.dd) lag0 += hb_dot<T, R>(job, c, b0);
+            __syncthreads();
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll UNROLL
+            for (int i = 0; i < OWN; i++) {
+                const int slot = warp + i * WARPS;
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+                if constexpr (!NEAR) {
+                    u[0][0] = far[slot * 64];
+                    u[0][1] = far[slot * 64 + 32];
+                }
+                const float g = PACK > 1
+                    ? f[PACK > 1 ? i : 0] / hb_row_scale<T>(k.peaks, hb_row_of<R>(slot))
+                    : f[0] / scale[0];
+                hb_correlate(sums + slot * 128 + me.lane, u[NEAR ? i : 0], z, g, b0 == 0);
+            }
+            __syncthreads();      // the next tile may write peaks
+        }
+        const float all = hb_sums_scale<R>(k, sums, lag0);
+        const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+        for (int slot = warp; slot < SLOTS; slot += WARPS) {
+            hb_tile z = {};
+            if (slot < R)
+#pragma unroll
+                for (int i = 0; i < PACK; i++)
+                    hb_take(z, sums + (slot + i * R) * 128 + me.lane, all, i > 0);
+            hb_inner_back<R, false>(k.planes, z, inner, slot, me);
+        }
+        __syncthreads();
+        const float undo = 4 * (256.0f * R / 4096) / all;
+#pragma unroll 1
+        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
+            float re[COUNT][4][4] = {}, im[1][4][4];
+            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                for (int x = 0; x < 16; x++) {      // t, then e, then h
+                    const int slot = 16 * (mt + i) + me.g + x / 8 * 8;
+                    const int n = slot * 256 + 32 * me.group + x / 4 % 2 * 16 + 4 * me.q + x % 4;
+                    if (slot >= R || n >= job.L) continue;
+                    job.dh[c * job.L + n] += re[i][x % 4][x / 8 * 2 + x / 4 % 2] * undo;
+                }
+        }
+        if (job.dd && threadIdx.x == 0) job.dd[c] += lag0;
+        __syncthreads();          // the next channel may write planes
+    }
+}
+
+// Scale, gain and undo of each channel's filter (D,L) float32, contiguous; N: points of the whole
+// transform. Grid D, block 256.
+static __global__ void __launch_bounds__(256)
+hb_measure_filter(float *scale, float *gain, float *undo, const float *h, const float *d, int64_t L,
+                  float N)
+{
+    __shared__ float part[8][2];
+    const float *row = h + blockIdx.x * L;
+    float peak = 0, sum = 0;
+    for (int64_t n = threadIdx.x; n < L; n += 256) {
+        const float x = fabsf(n == 0 && d ? row[0] + d[blockIdx.x] : row[n]);
+        peak = fmaxf(peak, x);
+        sum += x;
+    }
+#pragma unroll
+    for (int x = 1; x < 32; x *= 2) {
+        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
+        sum += __shfl_xor_sync(~0u, sum, x);
+    }
+    if ((threadIdx.x & 31) == 0) {
+        part[threadIdx.x >> 5][0] = peak;
+        part[threadIdx.x >> 5][1] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int w = 1; w < 8; w++) {
+        peak = fmaxf(peak, part[w][0]);
+        sum += part[w][1];
+    }
+    const float in = hb_fused_scale(peak, 0), all = hb_fused_scale(sum, 15);
+    scale[blockIdx.x] = in;
+    gain[blockIdx.x] = all / in * (N / 4096);
+    undo[blockIdx.x] = 4 / all;
+}
+
+// --- launching -------------------------------------------------------------------------------------
+// Calls f with R as a constant; f(hb_constant<16>()) and so on. MID: R >= 16 only.
+template <int R> struct hb_constant { static constexpr int value = R; };
+template <class F> static inline void hb_by_rows(int R, F f)
+{
+    switch (R) {
+    case 4: f(hb_constant<4>()); break;
+    case 8: f(hb_constant<8>()); break;
+    case 16: f(hb_constant<16>()); break;
+    case 32: f(hb_constant<32>()); break;
+    case 48: f(hb_constant<48>()); break;
+    case 64: f(hb_constant<64>()); break;
+    case 96: f(hb_constant<96>()); break;
+    default: f(hb_constant<128>()); break;
+    }
+}
+
+template <class F> static inline void hb_by_mid_rows(int R, F f)
+{
+    switch (R) {
+    case 16: f(hb_constant<16>()); break;
+    case 32: f(hb_constant<32>()); break;
+    case 48: f(hb_constant<48>()); break;
+    default: f(hb_constant<64>()); break;
+    }
+}
+
+// --- complex rows, for three phases ------------------------------------------------------------------
+// In place: mid [channels][batch][R1][2][N2] halves, 16-byte aligned, as mma.cuh says; N2 = R 256,
+// R = 16, 32, 48, 64. Each row k1 is transformed, multiplied by its spectrum, transformed back and
+// multiplied by conj(T)(k1, r) R1 (in f32, before rounding), so that the columns' way back is only
+// conj(G) and y's factor. N = R1 N2 <= 2^22.
+//   spectrum  [channels][R1][N2] half2, 16-byte aligned, in the kernels' order
+//   matrix    on the device: hb_fused_constants(R, 0), hb_fused_words(R) words
+// hb_fused_mid_init before the first launch (not while capturing).
+struct hb_fused_mid {
+    void *mid;
+    void *spectrum;
+    const float *gain;         // (channels): spectrum only, hb_measure_filter
+    const uint4 *matrix;
+    int64_t channels, batch;
+    int R1, R;
+};
+
+static inline int hb_fused_mid_init(const struct hb_host *host, int R)
+{
+    int rc = 0;
+    hb_by_mid_rows(R, [&](auto r) {
+        constexpr int ROWS = decltype(r)::value;
+        rc = HB_CUDA(host, cudaFuncSetAttribute(hb_rows_mid<ROWS, true>,
+            cudaFuncAttributeMaxDynamicSharedMemorySize, HB_ROWS_SHARED<ROWS>));
+        if (!rc)
+            rc = HB_CUDA(host, cudaFuncSetAttribute(hb_rows_mid<ROWS, false>,
+                cudaFuncAttributeMaxDynamicSharedMemorySize, HB_ROWS_SHARED<ROWS>));
+    });
+    return rc;
+}
+
+static inline struct hb_fused_job hb_fused_mid_job(const struct hb_fused_mid *m)
+{
+    return { .mid = m->mid, .spectrum = (uint4 *)m->spectrum, .gain = m->gain, .matrix = m->matrix,
+             .B = (int)m->batch, .D = (int)m->channels, .R1 = m->R1 };
+}
+
+// spectrum = of mid (batch 1), times gain; mid is left alone.
+static inline void hb_fused_mid_spectrum(const struct hb_fused_mid *m, cudaStream_t stream)
+{
+    struct hb_fused_job job = hb_fused_mid_job(m);
+    job.B = 1;
+    hb_by_mid_rows(m->R, [&](auto r) {
+        constexpr int ROWS = decltype(r)::value;
+        hb_rows_mid<ROWS, true><<<(unsigned)(m->channels * m->R1), HB_ROWS_THREADS<ROWS>,
+                                  HB_ROWS_SHARED<ROWS>, stream>>>(job);
+    });
+}
+
+// mid = transformed back of (transform of mid times spectrum); `adjoint`: conj(spectrum).
+static inline void hb_fused_mid_convolve(const struct hb_fused_mid *m, bool adjoint,
+                                         cudaStream_t stream)
+{
+    struct hb_fused_job job = hb_fused_mid_job(m);
+    job.adjoint = adjoint;
+    hb_by_mid_rows(m->R, [&](auto r) {
+        constexpr int ROWS = decltype(r)::value;
+        hb_rows_mid<ROWS, false><<<(unsigned)(m->channels * m->R1), HB_ROWS_THREADS<ROWS>,
+                                   HB_ROWS_SHARED<ROWS>, stream>>>(job);
+    });
+}
+
+#endif
