@@ -54,6 +54,11 @@ has b.json '"answer": "regression"'
 ! command -v valgrind >/dev/null || grep -q 'instructions.*worse' stdout || fail "its instructions are not worse"
 has b.xml '<failure message="slower'
 
+# One that is gone from the new build is no pass.
+rm slow/impls/longconv_direct.so
+expect 1 "an implementation that is gone" "$hb" compare --base "$build" --head slow --sweep one.json --tier paired --no-history
+has stdout 'broken: head:'
+
 # What is asked wrongly.
 expect 2 "no base" "$hb" compare
 expect 2 "a base that is none" "$hb" compare --base "$tmp/cache"

@@ -118,7 +118,7 @@ Test(guard, budget_and_missing_points)
     struct fake f = { .seed = 1, .sd = 0.02, .process_s = 0.1, .fails = 3 };
     int rounds = judge(&f, pt, guard_defaults);
     cr_expect(rounds >= GUARD_MIN_ROUNDS && f.clock_s < 60, "%d rounds, %g s", rounds, f.clock_s);
-    cr_expect(pt[3].word == GUARD_SKIPPED && strstr(pt[3].why, "oom"), "%s", pt[3].why);
+    cr_expect(pt[3].word == GUARD_BROKEN && strstr(pt[3].why, "oom"), "%s", pt[3].why);
     cr_expect(pt[0].first.n == 2 * (size_t)rounds);
     guard_points_free(pt, POINTS);
 
@@ -278,10 +278,15 @@ static int busy(void *ctx)
 Test(guard, injection)
 {
     struct hb_inject little, much;
-    cr_assert_eq(hb_inject_open(&little, busy, NULL, 0.1, false), 0);
-    cr_assert_eq(hb_inject_open(&much, busy, NULL, 1, false), 0);
-    double ratio = (double)much.units / (double)little.units;
-    cr_expect(little.units > 0 && ratio > 4 && ratio < 25, "%g times the work", ratio);
+    double ratio[5];                             // others run beside us: the middle one of five
+    for (int i = 0; i < 5; i++) {
+        cr_assert_eq(hb_inject_open(&little, busy, NULL, 0.1, false), 0);
+        cr_assert_eq(hb_inject_open(&much, busy, NULL, 1, false), 0);
+        cr_assert(little.units > 0);
+        ratio[i] = (double)much.units / (double)little.units;
+    }
+    double r = hb_median(ratio, 5);
+    cr_expect(r > 4 && r < 25, "%g times the work", r);
     cr_expect_eq(hb_inject_body(&much), 0);
     cr_expect_eq(hb_inject_open(&much, busy, NULL, 1, true), HB_ERR_REFUSED);
 }

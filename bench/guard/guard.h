@@ -14,8 +14,8 @@
 
 // --- significance (fdr.c) ------------------------------------------------------------------------
 
-// Wilcoxon's signed ranks, capped (fdr.c), one-sided: p of "the median of x is at most 0" against "it is above 0".
-// Exact (ties by midranks, zeros left out) for n <= 64, else normal. n 0: 1.
+// Wilcoxon's signed ranks, capped (fdr.c), one-sided: p of "the median of x is at most 0" against
+// "it is above 0". Exact (ties by midranks, zeros left out) for n <= 64, else normal. n 0: 1.
 double guard_signed_rank_p(const double *x, size_t n);
 // Benjamini and Hochberg 1995: adjusted[i] <= q for those that are rejected at rate q.
 // NAN: not tested, stays NAN and does not count.
@@ -24,8 +24,8 @@ int guard_bh(const double *p, size_t n, double *adjusted);
 // --- paired tier (paired.c) ----------------------------------------------------------------------
 
 enum guard_word { GUARD_SAME, GUARD_FASTER, GUARD_SLOWER, GUARD_INCONCLUSIVE, GUARD_ENV,
-                  GUARD_SKIPPED };
-const char *guard_word_str(enum guard_word);     // "same", ..., "environments differ", "skipped"
+                  GUARD_SKIPPED, GUARD_BROKEN };   // no time in base; in head alone
+const char *guard_word_str(enum guard_word);     // "same", "faster", ...
 
 struct guard_opts {
     double min_effect;       // slower: by more than this (0.01)

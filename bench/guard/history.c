@@ -176,8 +176,8 @@ json_t *guard_history_steps(struct guard_history *h, const char *fingerprint)
 {
     static struct series s;
     static const char sql[] =
-        "SELECT name, results.head, date FROM results JOIN runs ON run = id WHERE fingerprint = ? AND "
-        "tier = 'paired' AND results.head IS NOT NULL AND run IN (SELECT id FROM runs WHERE "
+        "SELECT name, results.head, date FROM results JOIN runs ON run = id WHERE fingerprint = ? "
+        "AND tier = 'paired' AND results.head IS NOT NULL AND run IN (SELECT id FROM runs WHERE "
         "fingerprint = ? ORDER BY id DESC LIMIT 200) ORDER BY name, run";
     json_t *out = json_array();
     sqlite3_stmt *q = NULL;

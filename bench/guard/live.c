@@ -12,6 +12,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -67,6 +68,22 @@ static void remove_tree(const char *path)
     }
     if (d) closedir(d);
     rmdir(path);
+}
+
+// Copies that a killed comparison left behind: folders named by a process that is no more.
+static void remove_left_over(void)
+{
+    char dir[4200];
+    snprintf(dir, sizeof dir, "%.4000s/guard", hb_build_dir());
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d)); ) {
+        char path[4600], *end;
+        long pid = strtol(e->d_name, &end, 10);
+        if (pid <= 0 || *end || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        remove_tree(path);
+    }
+    if (d) closedir(d);
 }
 
 static int copy_build(struct guard_live *g, int side, const char *from, bool cuda)
@@ -206,15 +223,16 @@ static int read_points(struct guard_live *g, const char *path)
     if (!g->paired || !g->exact) return hb_fail(HB_ERR_OOM, "no memory for %zu points", g->s.n);
     for (size_t i = 0; i < g->s.n; i++) {
         const struct sweep_item *it = &g->s.items[i];
+        bool exact = false, paired = false;
         if (it->n != 1) continue;
         for (int k = 0; k < g->s.file.n_groups; k++) {
             if (!(it->groups >> k & 1)) continue;
-            bool exact = !strncmp(g->s.file.groups[k].id, "exact", 5);
-            if (exact && strncmp(it->pt[0].device, "cpu", 3)) break;     // valgrind sees the cpu
-            if (exact) g->exact[g->n_exact++] = i;
-            else g->paired[g->n_paired++] = i;
-            break;
+            if (!strncmp(g->s.file.groups[k].id, "exact", 5)) exact = true;
+            else paired = true;
         }
+        exact = exact && !strncmp(it->pt[0].device, "cpu", 3);           // valgrind sees the cpu
+        if (exact) g->exact[g->n_exact++] = i;
+        if (paired) g->paired[g->n_paired++] = i;
     }
     return 0;
 }
@@ -256,6 +274,7 @@ int guard_live_open(const char *base, const char *head, const char *sweep_path,
         return hb_fail(HB_ERR_INPUT, "the build folder's path is too long");
     snprintf(g->shared, sizeof g->shared, "%.4000s/guard/shared", hb_build_dir());
     make_env(g);
+    remove_left_over();
     int rc = hb_mkdirs(g->shared);
     if (!rc) rc = read_points(g, sweep_path);
     bool cuda = false;
@@ -333,7 +352,7 @@ int guard_live_prepare(struct guard_live *g, struct guard_point *points, bool al
             if (rc != 1) continue;
             rc = 0;
             pt->left_out = true;
-            pt->word = GUARD_SKIPPED;
+            pt->word = side ? GUARD_BROKEN : GUARD_SKIPPED;
             snprintf(pt->why, sizeof pt->why, "%s: %s", side ? "head" : "base", why);
         }
     }

@@ -12,8 +12,8 @@
 //           ratio is that of the new pairs: the first ones were selected for being extreme.
 // False     alarms of equal builds: at most fdr x confirm_p of all comparisons (0.1 x 0.01) if
 //           pairs are exchangeable; `selftest` measures it.
-// Budget    three quarters for stage 1. At least 5 rounds: if not even these fit, all is inconclusive. The
-//           confirming round is taken whole, even if the budget ends in it.
+// Budget    three quarters for stage 1. At least 5 rounds: if not even these fit, all is
+//           inconclusive. The confirming round is taken whole, even if the budget ends in it.
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ const struct guard_opts guard_defaults = {
 const char *guard_word_str(enum guard_word w)
 {
     static const char *const words[] = { "same", "faster", "slower", "inconclusive",
-                                         "environments differ", "skipped" };
+                                         "environments differ", "skipped", "broken" };
     return words[w];
 }
 
@@ -68,7 +68,7 @@ static int block(const struct guard_source *src, size_t at, struct guard_point *
         if (rc < 0) return rc;
         if (rc == 0 && t[k] > 0) continue;
         pt->left_out = true;
-        pt->word = GUARD_SKIPPED;
+        pt->word = side ? GUARD_BROKEN : GUARD_SKIPPED;
         snprintf(pt->why, sizeof pt->why, "%s: %s", side ? "head" : "base", why);
         return 0;
     }
@@ -192,6 +192,9 @@ int guard_paired(const struct guard_source *src, struct guard_point *points, siz
 {
     double t0 = src->now_s(src->ctx), round_s = 0;
     int want = o->rounds > 0 ? o->rounds : GUARD_MAX_ROUNDS, rc = 0, done = 0;
+    size_t left_out = 0;
+    for (size_t i = 0; i < n; i++) left_out += points[i].left_out;
+    if (left_out == n) want = 0;
     for (; done < want && !rc; done++) {
         if (done && o->rounds <= 0) {
             bool fits = src->now_s(src->ctx) - t0 + round_s <= o->budget_s;

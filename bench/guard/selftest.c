@@ -33,9 +33,12 @@ struct pool {
     double *ns;                          // [cycle][point][level], owned
     double process_s;                    // mean of one process
 };
-struct tally { int trials, found, false_alarms, doubtful; };   // false: another point, or equal ones
-struct report { struct tally drawn[LEVELS], live[LEVELS]; int exact_trials, exact_found, exact_false;
-                int rounds; };
+// false_alarms: comparisons with one, at another point than the slowed one, or of equal builds.
+struct tally { int trials, found, false_alarms, doubtful; };
+struct report {
+    struct tally drawn[LEVELS], live[LEVELS];
+    int exact_trials, exact_found, exact_false, rounds;
+};
 
 static double *cell(const struct pool *p, size_t cycle, size_t point, int level)
 {
@@ -272,17 +275,21 @@ static int write_tables(const struct args *a, const struct report *r, const stru
 {
     struct hb_text out = { 0 };
     struct hb_table t = { 0 };
-    hb_text_add(&out, "## hyena-bench selftest on %s\n\n%zu points, pool of %zu cycles, %d rounds a "
-                      "comparison (budget %g s), %.2f s a process.\n\n", hb_machine_id(), p->points,
-                p->cycles, r->rounds, a->o.budget_s, p->process_s);
-    hb_table_head(&t, "comparisons|of|>number|>found|>with a false alarm|>with an inconclusive point");
+    hb_text_add(&out, "## hyena-bench selftest on %s\n\n%zu points, budget of a comparison %g s.",
+                hb_machine_id(), p->points, a->o.budget_s);
+    if (p->cycles)
+        hb_text_add(&out, " Pool: %zu cycles, %.2f s a process, %d rounds a comparison.", p->cycles,
+                    p->process_s, r->rounds);
+    hb_text_add(&out, "\n\n");
+    hb_table_head(&t, "comparisons|of|>number|>found|>with a false alarm|"
+                      ">with an inconclusive point");
     table_rows(&t, "drawn from the pool", r->drawn);
     table_rows(&t, "live", r->live);
     if (!hb_table_empty(&t)) hb_table_print(&t, &out);
     hb_table_free(&t);
     if (r->exact_trials)
-        hb_text_add(&out, "\nExact tier: one added instruction per element found in %d of %d; equal "
-                          "builds differed in %d of %d.\n", r->exact_found, r->exact_trials,
+        hb_text_add(&out, "\nExact tier: one added instruction per element found in %d of %d; "
+                          "equal builds differed in %d of %d.\n", r->exact_found, r->exact_trials,
                     r->exact_false, r->exact_trials);
     int rc = hb_text_done(&out);
     if (!rc && a->markdown) rc = hb_write_file(a->markdown, out.s, out.n);

@@ -75,7 +75,7 @@ int guard_exit_code(const struct guard_result *r)
     bool slower = false, doubt = false;
     for (size_t i = 0; i < r->live->n_paired; i++) {
         enum guard_word w = r->points[i].word;
-        slower |= w == GUARD_SLOWER;
+        slower |= w == GUARD_SLOWER || w == GUARD_BROKEN;
         doubt |= w == GUARD_INCONCLUSIVE || w == GUARD_ENV || w == GUARD_SKIPPED;
     }
     for (size_t i = 0; i < r->counts->n; i++) {
@@ -279,7 +279,7 @@ static void attribute(struct hb_text *out, const char *key, const char *value)
 static const char *junit_element(const json_t *row, bool strict)
 {
     const char *v = str(row, "verdict");
-    if (!strcmp(v, "slower") || !strcmp(v, "worse")) return "failure";
+    if (!strcmp(v, "slower") || !strcmp(v, "worse") || !strcmp(v, "broken")) return "failure";
     if (!strcmp(v, "same") || !strcmp(v, "faster") || !strcmp(v, "better")) return NULL;
     return strict ? "failure" : !strcmp(v, "changed") ? NULL : "skipped";
 }

@@ -9,7 +9,7 @@
 //           In: rows i of A are Re and rows i + 8 Im of one k1, so that a lane has both. Out: the
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
-// Exponents column_parts: max |x| (and sum |h|) of pieces of rows; no atomics.
+// Exponents column_parts: max |x| and sum |x| of pieces of rows; no atomics.
 // Cost      4 R1 flop a sample each way; bytes a sample 2 (twice, from L2) + 4 in, 4 + 2 out.
 // Accuracy  whole convolution, simulated with half storage and largest |x| at 2^14: 8.1e-4 at 2^16,
 //           7.6e-4 at 2^21; constants 9.1e-4; one outlier of 1e4, amplitudes 1e-3, 1e3: no worse.
@@ -38,12 +38,14 @@ struct column_tables {
 };
 
 // Rows i = 0 .. of a chunk: channel i / batch, batch entry i % batch, counted from x. Strides in
-// elements. part (rows, pieces): largest |x| and, for float x, sum |x|.
+// elements. part (rows, pieces): largest |x| and sum |x|.
 struct column_rows {
     void *x;
     struct hb_strides sx;
     float2 *part;
     int batch, L, pieces;
+    float *boost;                        // (rows): columns_in writes, columns_out undoes it; or NULL
+    const float *length;                 // (channels), column_gains
 };
 
 struct column_skip { const void *u; struct hb_strides su; const float *d; };
@@ -80,6 +82,23 @@ __device__ __forceinline__ float column_scale(const struct column_rows &j, int64
     for (int w = 16; w; w /= 2)
         top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
     return fminf(hb_fused_scale(top, 0), 0x1p100f);
+}
+
+// Where few samples of row i are large, its results are far below what is possible with its largest
+// |u|: |y| <= sum |u| max |h|, too, which is less than sum |h| max |u| by sum |h| / max |h| (`length`)
+// over the same of u. The power of two in that; the whole warp asks.
+__device__ __forceinline__ float column_boost(const struct column_rows &j, int64_t i, float length)
+{
+    const int lane = threadIdx.x % 32;
+    const float2 part = lane < j.pieces ? j.part[i * j.pieces + lane] : make_float2(0, 0);
+    float top = part.x, sum = part.y;
+#pragma unroll
+    for (int w = 16; w; w /= 2) {
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
+        sum += __shfl_xor_sync(~0u, sum, w);
+    }
+    const float more = 0.5f * length / (sum / top);        // a half: sums are rounded
+    return more >= 2 && more < 0x1p30f ? 0.5f / hb_fused_scale(more, 0) : 1;
 }
 
 // Samples n and n + 1 of a row, scaled, as a pair of halves. PAIRS: n and L are even and pairs lie
@@ -128,7 +147,7 @@ __device__ __forceinline__ float2 column_g(int R1, int k1, int a)
 }
 
 // Grid covers max(9 N2, R1 R1 / 4) threads.
-__global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int R1, int N2)
+static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int R1, int N2)
 {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < 9 * N2) {
@@ -163,7 +182,6 @@ template <class T>
 __global__ void __launch_bounds__(256) column_parts(struct column_rows j, const float *d)
 {
     constexpr int VEC = HB_VEC<T>;
-    constexpr bool SUM = sizeof(T) == 4;
     __shared__ float2 parts[8];
     const int64_t i = blockIdx.x / (unsigned)j.pieces, c = i / j.batch, b = i % j.batch;
     const int piece = (int)(blockIdx.x % (unsigned)j.pieces);
@@ -173,7 +191,7 @@ __global__ void __launch_bounds__(256) column_parts(struct column_rows j, const 
     float top = 0, sum = 0;
     auto take = [&](float x) {
         top = fmaxf(top, fabsf(x));
-        if constexpr (SUM) sum += fabsf(x);
+        sum += fabsf(x);
     };
     int t = from;
     if ((uintptr_t)row % 16 == 0 && to > from) {
@@ -183,15 +201,15 @@ __global__ void __launch_bounds__(256) column_parts(struct column_rows j, const 
             const struct hb_vec<T> v = *(const struct hb_vec<T> *)(row + n);
 #pragma unroll
             for (int e = 0; e < VEC; e++)
-                take(hb_load(v.x[e]) + (SUM && d && n + e == 0 ? d[c] : 0));
+                take(hb_load(v.x[e]) + (d && n + e == 0 ? d[c] : 0));
         }
     }
     for (int n = t + (int)threadIdx.x; n < to; n += 256)
-        take(hb_load(row[n]) + (SUM && d && n == 0 ? d[c] : 0));
+        take(hb_load(row[n]) + (d && n == 0 ? d[c] : 0));
 #pragma unroll
     for (int w = 16; w; w /= 2) {
         top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
-        if constexpr (SUM) sum += __shfl_xor_sync(~0u, sum, w);
+        sum += __shfl_xor_sync(~0u, sum, w);
     }
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = { top, sum };
     __syncthreads();
@@ -203,9 +221,10 @@ __global__ void __launch_bounds__(256) column_parts(struct column_rows j, const 
     j.part[blockIdx.x] = { top, sum };
 }
 
-// gain (channels) for the spectrum and back (channels) for columns_out from the filters' parts.
-__global__ void column_gains(float *gain, float *back, const float2 *part, int pieces, int channels,
-                             float N)
+// gain (channels) for the spectrum, back for columns_out, length for columns_in, from the filters'
+// parts.
+static __global__ void column_gains(float *gain, float *back, float *length, const float2 *part,
+                                    int pieces, int channels, float N)
 {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
@@ -218,6 +237,7 @@ __global__ void column_gains(float *gain, float *back, const float2 *part, int p
     const float in = fminf(hb_fused_scale(top, 0), 0x1p100f) * HB_MID_TOP;
     gain[c] = N / 4096 * (scale / in);
     back[c] = 4 / scale;
+    length[c] = top > 0 ? sum / top : 1;
 }
 
 // --- in ----------------------------------------------------------------------------------------
@@ -255,6 +275,10 @@ columns_in(struct column_rows j, struct column_tables k, const float *d, __half 
     const T *row = (const T *)j.x + c * j.sx.c + i % j.batch * j.sx.b;
     const float scale = column_scale(j, i) * HB_MID_TOP;
     const float tap = sizeof(T) == 4 && d ? d[c] : 0;
+    if (j.boost && r0 == 0) {
+        const float boost = column_boost(j, i, j.length[c]);
+        if (lane == 0) j.boost[i] = boost;
+    }
 
     uint32_t b[STEPS][IN_TILES<STEPS>][2];
     if (j.L % 2 == 0 && (uintptr_t)row % 4 == 0)
@@ -362,7 +386,7 @@ columns_out(struct column_rows j, struct column_tables k, const __half *mid, con
     const int r0 = (int)(blockIdx.x % (unsigned)blocks * COLUMN_WARPS + threadIdx.x / 32) * WIDTH;
     T *row = (T *)j.x + c * j.sx.c + i % j.batch * j.sx.b;
     constexpr bool ADD = sizeof(T) == 4;                   // float results are added, unscaled
-    const float down = back[c], by = ADD ? 1 : 1 / column_scale(j, i);
+    const float down = back[c] / (j.boost ? j.boost[i] : 1), by = ADD ? 1 : 1 / column_scale(j, i);
 
     // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
     struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };

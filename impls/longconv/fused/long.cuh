@@ -1,8 +1,8 @@
 // long.cuh: long convolutions whose rows do not fit into one block: three phases over chunks, CUDA.
 //     y = h * u (adjoint: correlation), rows of L <= N = R1 N2, N2 = R 256        f16, bf16
 // Method    For a group of channels: [h: sizes, columns_in, rows' transform -> spectrum]; for part
-//           of the batch: sizes of u, columns_in, rows (transform, product, back), columns_out. What
-//           lies between (mid, and the group's spectrum) is at most LONG_CHUNK bytes, always at the
+//           of the batch: sizes of u, columns_in, rows (transform, product, back), columns_out.
+//           What lies between (mid, and the group's spectrum) is at most LONG_CHUNK bytes, always at the
 //           same address, and so stays in the L2 cache: device memory sees u, h and y. Skip term: d
 //           is added to h[0], for the adjoint too; a fixed filter's is added to the results.
 // Cost      7 launches a group (4 with a fixed filter). Workspace: CHUNK, or one row (and one
@@ -35,7 +35,8 @@ struct long_plan {
     uint4 *matrix;
     __half *mid;                         // (channels, batch, R1, 2, N2)
     uint32_t *spectrum;                  // (channels, or D if fixed; N) half2
-    float *gain, *back;                  // (the same)
+    float *gain, *back, *length;         // (the same)
+    float *boost;                        // (channels, batch)
     float2 *part;                        // (channels, batch, COLUMN_PIECES at most)
     __half *other;                       // from here with a backward pass only; like mid
     float4 *sums;                        // (channels, N) float2
@@ -49,6 +50,7 @@ static inline void long_free(struct long_plan *s)
     if (!s->host) return;
     const struct hb_device *dev = s->host->device;
     void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->part,
+                            s->length, s->boost,
                             s->other, s->sums, s->part_dy, s->keep, s->back_dh, s->dots };
     for (void *p : owned)
         if (p) dev->free(dev, p);
@@ -102,7 +104,10 @@ static inline int long_make(struct long_plan *s, const struct hb_host *host,
     s->back = (float *)dev->alloc(dev, kept * sizeof(float));
     const size_t parts = rows * COLUMN_PIECES * sizeof(float2);
     s->part = (float2 *)dev->alloc(dev, parts);
-    if (!s->tables || !s->mid || !s->spectrum || !s->gain || !s->back || !s->part)
+    s->length = (float *)dev->alloc(dev, kept * sizeof(float));
+    s->boost = (float *)dev->alloc(dev, rows * sizeof(float));
+    if (!s->tables || !s->mid || !s->spectrum || !s->gain || !s->back || !s->part || !s->length
+        || !s->boost)
         return HB_ERR_OOM;
     if (p->backward) {
         s->other = (__half *)dev->alloc(dev, rows * s->N * 4);
@@ -135,11 +140,12 @@ static inline void long_spectrum(const struct long_plan *s, const float *h, cons
                                  int64_t c, int64_t n, int64_t kept, cudaStream_t stream)
 {
     const struct column_rows j = { (void *)(h + c * s->L), { 0, s->L }, s->part, 1, (int)s->L,
-                                   s->pieces };
+                                   s->pieces, NULL, NULL };
     const float *const skip = d ? d + c : NULL;
     launch_parts<float>(j, n, skip, stream);
     column_gains<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(
-        s->gain + kept, s->back + kept, s->part, s->pieces, (int)n, (float)s->N);
+        s->gain + kept, s->back + kept, s->length + kept, s->part, s->pieces, (int)n,
+        (float)s->N);
     launch_in<float>(j, n, &s->columns, skip, s->mid, stream);
     const struct hb_fused_mid m = long_mid(s, kept, n, 1);
     hb_fused_mid_spectrum(&m, stream);
@@ -152,16 +158,16 @@ static inline void long_filter(const struct long_plan *s, const float *h, cudaSt
         long_spectrum(s, h, NULL, c, s->D - c < s->channels ? s->D - c : s->channels, c, stream);
 }
 
-// Rows of m->batch entries from b on, of m->channels channels from c on. d (D): added here, or NULL.
+// Rows of m->batch entries from b on, of m->channels channels from c on. d (D): added, or NULL.
 template <class T>
 static inline void long_rows(const struct long_plan *s, const struct hb_fused_mid *m, const void *u,
                              struct hb_strides su, void *y, struct hb_strides sy, int64_t c,
-                             int64_t b, const float *back, const float *d, bool adjoint,
-                             cudaStream_t stream)
+                             int64_t b, const float *back, const float *length, const float *d,
+                             bool adjoint, cudaStream_t stream)
 {
     const int64_t rows = m->channels * m->batch;
     struct column_rows j = { (T *)u + c * su.c + b * su.b, su, s->part, (int)m->batch, (int)s->L,
-                             s->pieces };
+                             s->pieces, s->boost, length };
     const struct column_skip skip = { j.x, su, d ? d + c : NULL };
     launch_parts<T>(j, rows, NULL, stream);
     launch_in<T>(j, rows, &s->columns, NULL, s->mid, stream);
@@ -182,13 +188,15 @@ static inline void long_run(const struct long_plan *s, const float *h, const flo
         const int64_t kept = s->fixed ? c : 0;
         if (!s->fixed) long_spectrum(s, h, d, c, n, 0, stream);
         for (int64_t b = 0; b < s->B; b += s->batch) {
-            const struct hb_fused_mid m = long_mid(s, kept, n,
-                                                   s->B - b < s->batch ? s->B - b : s->batch);
-            const float *const back = s->back + kept;
+            struct hb_fused_mid m = long_mid(s, kept, n,
+                                             s->B - b < s->batch ? s->B - b : s->batch);
+            m.boost = s->boost;
+            const float *const back = s->back + kept, *const length = s->length + kept;
             if (s->dtype == HB_F16)
-                long_rows<__half>(s, &m, u, su, y, sy, c, b, back, skip, adjoint, stream);
+                long_rows<__half>(s, &m, u, su, y, sy, c, b, back, length, skip, adjoint, stream);
             else
-                long_rows<__nv_bfloat16>(s, &m, u, su, y, sy, c, b, back, skip, adjoint, stream);
+                long_rows<__nv_bfloat16>(s, &m, u, su, y, sy, c, b, back, length, skip, adjoint,
+                                         stream);
         }
     }
 }

@@ -34,7 +34,7 @@ struct hb_fused_job {
     void *mid;                               // MID: [channels][batch][R1][2][N] halves, in place
     uint4 *spectrum;           // [D][k1 < R1][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
     const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
-    const float *scale;        // (D), SPECTRUM: 2^eh
+    const float *scale;        // (D), SPECTRUM: 2^eh; MID: hb_fused_mid's boost
     const float *gain;         // (D), SPECTRUM
     const float *undo;         // (D), CONVOLVE: 4 2^-e1
     const uint4 *matrix;       // hb_fused_constants(R, MID ? 0 : 0.25)
@@ -489,7 +489,8 @@ template <int R> __device__ __forceinline__ hb_inner hb_inner_of(const hb_block<
 
 // The rows' step: all slots of the block. spectrum: of this lane, slot k1 = 0.
 template <int R, bool MID>
-__device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum, bool adjoint)
+__device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum, bool adjoint,
+                                         float by = 1)
 {
     const uint32_t planes = hb_shared_address(k.planes);
     const hb_inner inner = hb_inner_of(k);
@@ -497,7 +498,7 @@ __device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spec
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
         hb_tile z;
         hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
-        hb_times(z, spectrum + slot % R * 64, adjoint, MID ? 1 / HB_MID_TOP : 1.0f);
+        hb_times(z, spectrum + slot % R * 64, adjoint, by);
         __syncwarp();             // everybody has read the slot
         hb_inner_back<R, MID>(k.planes, z, inner, slot, k.me);
     }
@@ -740,7 +741,8 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
                 hb_keep(spectrum + slot * 64, z, job.gain[c]);
             }
         } else {
-            hb_slots<R, true>(k, spectrum, job.adjoint);
+            hb_slots<R, true>(k, spectrum, job.adjoint,
+                              (job.scale ? job.scale[c * job.B + row] : 1) / HB_MID_TOP);
             __syncthreads();
             const int n = 4 * job.R1 * N2, f = 4 * k1 - 1;
             const float2 step = hb_unit(f, n);
@@ -1060,6 +1062,7 @@ struct hb_fused_mid {
     void *mid;
     void *spectrum;
     const float *gain;         // (channels): spectrum only, hb_measure_filter
+    const float *boost;        // (channels, batch): convolve only, rows' products times that; or NULL
     const uint4 *matrix;
     int64_t channels, batch;
     int R1, R;
@@ -1081,7 +1084,8 @@ static inline int hb_fused_mid_init(const struct hb_host *host, int R)
 
 static inline struct hb_fused_job hb_fused_mid_job(const struct hb_fused_mid *m)
 {
-    return { .mid = m->mid, .spectrum = (uint4 *)m->spectrum, .gain = m->gain, .matrix = m->matrix,
+    return { .mid = m->mid, .spectrum = (uint4 *)m->spectrum, .scale = m->boost,
+             .gain = m->gain, .matrix = m->matrix,
              .B = (int)m->batch, .D = (int)m->channels, .R1 = m->R1 };
 }
 
