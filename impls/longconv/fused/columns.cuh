@@ -44,7 +44,7 @@ struct column_rows {
     struct hb_strides sx;
     float2 *part;
     int batch, L, pieces;
-    float *boost;                        // (rows): columns_in writes, columns_out undoes it; or NULL
+    float *boost;                        // (rows): columns_in writes, columns_out undoes; or NULL
     const float *length;                 // (channels), column_gains
 };
 
@@ -85,8 +85,8 @@ __device__ __forceinline__ float column_scale(const struct column_rows &j, int64
 }
 
 // Where few samples of row i are large, its results are far below what is possible with its largest
-// |u|: |y| <= sum |u| max |h|, too, which is less than sum |h| max |u| by sum |h| / max |h| (`length`)
-// over the same of u. The power of two in that; the whole warp asks.
+// |u|: |y| <= sum |u| max |h|, too, which is less than sum |h| max |u| by sum |h| / max |h|
+// (`length`) over the same of u. The power of two in that; the whole warp asks.
 __device__ __forceinline__ float column_boost(const struct column_rows &j, int64_t i, float length)
 {
     const int lane = threadIdx.x % 32;

@@ -2,9 +2,9 @@
 //     y = h * u (adjoint: correlation), rows of L <= N = R1 N2, N2 = R 256        f16, bf16
 // Method    For a group of channels: [h: sizes, columns_in, rows' transform -> spectrum]; for part
 //           of the batch: sizes of u, columns_in, rows (transform, product, back), columns_out.
-//           What lies between (mid, and the group's spectrum) is at most LONG_CHUNK bytes, always at the
-//           same address, and so stays in the L2 cache: device memory sees u, h and y. Skip term: d
-//           is added to h[0], for the adjoint too; a fixed filter's is added to the results.
+//           What lies between (mid, and the group's spectrum) is at most LONG_CHUNK bytes, always
+//           at the same address, and so stays in the L2 cache: device memory sees u, h and y. Skip
+//           term: d is added to h[0], for the adjoint too; a fixed filter's to the results.
 // Cost      7 launches a group (4 with a fixed filter). Workspace: CHUNK, or one row (and one
 //           spectrum) where that is more: 32 MB at N = 2^22. A fixed filter keeps 4 N D bytes.
 // Limits    32768 < L <= 2^22 (shorter ones work: N is 65536 then).

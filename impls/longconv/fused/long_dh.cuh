@@ -4,9 +4,10 @@
 //           rows' transform (rows.cuh in spectrum mode, in place: one block reads and writes the
 //           same N2 half2), then sums (f32) += conj(U) DY, the batch in order. At the end: sums to
 //           half2 as a filter's spectrum, whose product with an impulse in each row k1 (its
-//           transform is exactly the same number everywhere) comes back through rows and columns_out.
+//           transform is the same number everywhere) comes back through rows and columns_out.
 //           dd is summed from the signals: the error of lag 0 would be that of the largest dh.
-// Cost      as two forward passes, without their way back, and 16 bytes a sample of L2 for the sums.
+// Cost      two forward passes without their way back, and 16 bytes a sample of L2 for the sums.
+// Accuracy  emulated, f16: dh 5e-4 .. 8.1e-4, dd 3e-7.
 #ifndef HB_FUSED_LONG_DH_CUH
 #define HB_FUSED_LONG_DH_CUH
 
@@ -53,8 +54,8 @@ long_correlate(float4 *sums, const uint4 *u, const uint4 *dy, struct column_rows
     sums[2 * at + 1] = im;
 }
 
-// The scale that takes a channel's sums, at most `top` and of sum |.| `all`, to half: nothing on the
-// way back exceeds 2^15, as LONG_IMPULSE / (16 R 4096) sum |.| of a row is what may come together.
+// The scale that takes a channel's sums, at most `top` and of sum |.| `all`, to half: nothing on
+// the way back exceeds 2^15, as LONG_IMPULSE / (16 R 4096) sum |.| of a row is what may come together.
 __device__ __forceinline__ float long_scale(const float2 *part, int pieces)
 {
     float top = 0, all = 0;

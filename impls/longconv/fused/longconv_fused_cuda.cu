@@ -14,7 +14,7 @@
 // Refuses   f32, f64, L > 32768.
 #include <stdio.h>
 
-#include "fused/rows.cuh"
+#include "fused/rows_dh.cuh"
 
 // Rows of G by length: the shortest N = R 256 >= L. (Measured times go beside this table.)
 static const int CHOICE[] = { 4, 8, 16, 32, 48, 64, 96, 128 };
@@ -47,7 +47,7 @@ static int choose(int64_t L)
     return CHOICE[i];
 }
 
-// --- launches --------------------------------------------------------------------------------------
+// --- launches -----------------------------------------------------------------------------------
 static void launch_spectrum(const struct state *s, const float *h, const float *d,
                             cudaStream_t stream)
 {
@@ -105,7 +105,8 @@ static void launch_dh(const struct state *s, const struct hb_longconv_io *v, cud
         if (s->dtype == HB_F16)
             hb_rows_dh<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
         else
-            hb_rows_dh<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+            hb_rows_dh<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>,
+                                          stream>>>(job);
     });
 }
 
@@ -127,7 +128,8 @@ static int backward(void *st, const struct hb_io *io)
     const struct hb_longconv_io *v = &io->conv;
     const cudaStream_t stream = (cudaStream_t)io->stream;
     if (!s->backward)
-        return s->host->fail(s->host, HB_ERR_INPUT, "longconv_fused_cuda: not planned for backward");
+        return s->host->fail(s->host, HB_ERR_INPUT,
+                             "longconv_fused_cuda: not planned for backward");
     launch_rows(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu, .d = skip_of(s, v),
                      .adjoint = true }, stream);
     launch_dh(s, v, stream);
@@ -141,7 +143,7 @@ static int set_filter(void *st, const void *h)
     return hb_cuda_launched(s->host, "longconv_fused_cuda set_filter");
 }
 
-// --- plan ------------------------------------------------------------------------------------------
+// --- plan ---------------------------------------------------------------------------------------
 static void destroy(void *st)
 {
     struct state *s = (struct state *)st;
@@ -186,8 +188,9 @@ static int allow_shared(const struct state *s)
                                         (const void *)hb_rows_dh<__half, R>,
                                         (const void *)hb_rows_dh<__nv_bfloat16, R> };
         if (!rc && most < (s->backward ? HB_DH_SHARED<R> : HB_ROWS_SHARED<R>))
-            rc = s->host->fail(s->host, HB_ERR_REFUSED, "longconv_fused_cuda: L %lld needs %d bytes "
-                               "of shared memory, there are %d", (long long)s->L,
+            rc = s->host->fail(s->host, HB_ERR_REFUSED,
+                               "longconv_fused_cuda: L %lld needs %d bytes of"
+                               " shared memory, there are %d", (long long)s->L,
                                s->backward ? HB_DH_SHARED<R> : HB_ROWS_SHARED<R>, most);
         for (size_t i = 0; i < (s->backward ? 5 : 3); i++)
             if (!rc)

@@ -1,26 +1,26 @@
-// mma.cuh: what the kernels of longconv_fused_cuda share: fragments, constants, twiddles, exponents.
+// mma.cuh: what the kernels of longconv_fused_cuda share: fragments, constants, turns, exponents.
 //
 // Right angle: W[k] = sum_n x[n] e^{-2 pi i n (k - 1/4) / N} is the transform of x twisted by
-// e^{i pi n / 2N}. The product of two such, transformed back, is the causal convolution plus i times
-// what wrapped around, so its real part is what we want and N >= L is enough.
+// e^{i pi n / 2N}. The product of two such, transformed back, is the causal convolution plus i
+// times what wrapped around, so its real part is what we want and N >= L is enough.
 //
-// Outer step (both for N = R 256 in one block and for R columns of N2 in three phases), n = a N2 + r,
+// Outer step (for N = R 256 in one block and for R columns of N2 in three phases), n = a N2 + r,
 // k = k1 + R k':
 //     U[k1][r] = T(k1, r) sum_a G[k1][a] x[a N2 + r]
-//     G[k][a]  = e^{-2 pi i (k - 1/4)(a - 1/4) / R}              symmetric: G also serves the way back
-//     T(k, r)  = e^{-2 pi i (k - 1/4)(r + N2 / 4) / N} / R       (unit(), in f32 on the accumulators)
-// and back y[a N2 + r] = Re sum_k1 conj(G)[a][k1] conj(T)(k1, r) R V[k1][r]. Between the two each row
-// k1 has a plain complex transform of length N2.
+//     G[k][a]  = e^{-2 pi i (k - 1/4)(a - 1/4) / R}          symmetric: G serves the way back, too
+//     T(k, r)  = e^{-2 pi i (k - 1/4)(r + N2 / 4) / N} / R       (hb_unit, in f32 on the sums)
+// and back y[a N2 + r] = Re sum_k1 conj(G)[a][k1] conj(T)(k1, r) R V[k1][r]. Between the two each
+// row k1 has a plain complex transform of length N2.
 //
-// What lies between outer step and rows is complex and half, in two planes: row k1 is N2 real parts,
-// then N2 imaginary parts. In device memory (three phases): mid [row][k1][2][N2].
+// What lies between outer step and rows is complex and half, in two planes: row k1 is N2 real
+// parts, then N2 imaginary parts. In device memory (three phases): mid [row][k1][2][N2].
 // Exponents: a row of the signal is scaled by the power of two that takes its largest |x| into
-// (1/2, 1] (hb_fused_scale); then |U| <= 1 (each stage divides by its length). A channel's filter is
-// scaled so that sum |h| lies in (2^14, 2^15], hence nothing on the way back exceeds 2^15 and most
-// of the range below is left. The rows multiply by INNER (4) more on the way there, 1/4 on the way
+// (1/2, 1] (hb_fused_scale); then |U| <= 1 (each stage divides by its length). A channel's filter
+// is scaled so that sum |h| lies in (2^14, 2^15], hence nothing on the way back exceeds 2^15 and
+// most of the range below is left. The rows multiply by 4 more on the way there, 1/4 on the way
 // back:
 //     spectrum as stored = (sum of the rows' last stage) * gain[c]
-//     gain[c] = N 2^(e1 - eh) / 4096      2^eh: scale of h as it went in, 2^e1: sum |h| 2^e1 as above
+//     gain[c] = N 2^(e1 - eh) / 4096      2^eh: scale of h as it went in, 2^e1: of sum |h|
 //     y = 4 2^-e1 2^-eu Re(...)           2^eu: scale of u as it went in
 // Simulated (all of it in fp16, sums f32), N = 1024 .. 32768: normal, outlier 1e4, amplitudes 1e-3
 // and 1e3: 5.5e-4 .. 7.4e-4. A constant through a white filter: 5e-4 .. 7.5e-4 over many channels,
@@ -38,7 +38,7 @@
 //   C  c[0],c[1]: row g, cols 2q,2q+1   c[2],c[3]: row g+8
 // Hence packed accumulators of two neighbouring tiles (16 x 16) are either
 //   A of the same matrix:      a = { lo.c01, lo.c23, hi.c01, hi.c23 }   (contract its columns), or
-//   B of its transpose:        left tile (rows 0-7) b = { lo.c01, hi.c01 }, right { lo.c23, hi.c23 }
+//   B of its transpose:  left tile (rows 0-7) b = { lo.c01, hi.c01 }, right { lo.c23, hi.c23 }
 // and a symmetric constant has B = { a[0], a[2] }, { a[1], a[3] }.
 __device__ __forceinline__ void hb_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
                                        uint32_t b1)
@@ -87,8 +87,15 @@ constexpr float HB_MID_TOP = 4096;
 __device__ __forceinline__ uint32_t hb_minus(uint32_t w) { return w ^ 0x80008000u; }
 
 // (a.lo, b.lo) and (a.hi, b.hi): turns two rows' neighbours into two columns' pairs.
-__device__ __forceinline__ uint32_t hb_low(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
-__device__ __forceinline__ uint32_t hb_high(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); }
+__device__ __forceinline__ uint32_t hb_low(uint32_t a, uint32_t b)
+{
+    return __byte_perm(a, b, 0x5410);
+}
+
+__device__ __forceinline__ uint32_t hb_high(uint32_t a, uint32_t b)
+{
+    return __byte_perm(a, b, 0x7632);
+}
 
 __device__ __forceinline__ float2 hb_cmul(float2 a, float2 b)
 {
@@ -97,8 +104,9 @@ __device__ __forceinline__ float2 hb_cmul(float2 a, float2 b)
 
 __device__ __forceinline__ float2 hb_conj(float2 a) { return make_float2(a.x, -a.y); }
 
-// e^{-2 pi i m / n} for -n / 2 <= m < 2 n, n <= 2^24. The angle is reduced to [-pi, pi] as an integer, there
-// sine and cosine of the special function unit are within 5e-7: a thousandth of a half's rounding.
+// e^{-2 pi i m / n} for -n / 2 <= m < 2 n, n <= 2^24. The angle is reduced to [-pi, pi] as an
+// integer; there sine and cosine of the special function unit are within 5e-7: a thousandth
+// of a half's rounding.
 __device__ __forceinline__ float2 hb_unit(int m, int n)
 {
     if (m >= n) m -= n;
@@ -108,14 +116,15 @@ __device__ __forceinline__ float2 hb_unit(int m, int n)
 }
 
 // The power of two that takes m into (top / 2, top] (top a power of two); 1 for zero. It stays
-// within 2^+-126, so that it and its inverse are normal numbers. Infinities and NaN stay themselves.
+// within 2^+-126, so that it and its inverse are normal numbers. Infinities and NaN stay so.
 __device__ __forceinline__ float hb_fused_scale(float m, int log_top)
 {
     if (!(m > 0) || m > 3e38f) return 1.0f;
     int e;
     const float f = frexpf(m, &e);               // m = f 2^e, f in [1/2, 1)
     e = log_top - (f == 0.5f ? e - 1 : e);
-    return exp2f((float)(e < -126 ? -126 : e > 126 ? 126 : e));
+    e = e < -126 ? -126 : e > 126 ? 126 : e;
+    return __uint_as_float((uint32_t)(e + 127) << 23);
 }
 
 // A symmetric R x R constant in the order of its fragments, in device memory:

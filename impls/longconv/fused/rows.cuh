@@ -13,15 +13,17 @@
 //             s (C as A), times the spectrum, contract k3 (C as B of the transpose), turn, contract
 //             k2 (the same again), turn by conj(T), back to where it came from.
 //           3 outer back, groups as in 1.
-//           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f of three bits
+//           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
 //           (k1 bit 2, bit 0, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
 //           (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks 2 p +
 //           t) of 2 have no bank conflicts.
-// Cost      a sample, real: mma 8 R + 512 flop (R 16: 640, 32: 768, 64: 1024, 128: 1536); device
+// Cost      (f16, R 64, sm_90) 124 registers, two blocks an SM; R >= 96 one of 16 warps.
+//           A sample, real: mma 8 R + 512 flop (R 16: 640, 32: 768, 64: 1024, 128: 1536); device
 //           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4; shared memory 16 bytes and
-//           2 x R / 8 of G; about 60 FP32 and integer operations for turns and packing. Predicted,
-//           of each sample: the mma at 500 TFLOP/s 1.3, 1.5, 2.0, 3.1 ps; the bytes 1.4-1.6 ps;
-//           60 operations at 132 x 4 x 32 x 1.7 GHz: 2.1 ps. Hence 3 ps at R = 16, 5 ps at 128.
+//           2 x R / 8 of G; about 70 instructions (SASS, counted).
+//           Predicted, of each sample: mma at 500 TFLOP/s 1.3, 1.5, 2.0, 3.1 ps; instructions at
+//           132 x 4 x 1.7 GHz 2.5 ps; bytes 1.4 - 1.6 ps; shared memory (R 64) 1.1, (128) 1.6 ps.
+//           Hence 3 ps at R = 16, 4 at 64, 5 at 128: 0.6, 0.8, 1.0 ms for 201M samples.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
@@ -67,7 +69,7 @@ __device__ __forceinline__ int hb_place(int k, int c)
     return k * 512 + ((c ^ (c >> 3 & 1) ^ f) << 4);
 }
 
-// --- rows in device memory ---------------------------------------------------------------------
+// --- rows in device memory ----------------------------------------------------------------------
 // Four neighbours n .. n+3 of a row as bits; 0 from L on. `vec`: the row is 8-byte aligned.
 template <class T>
 __device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
@@ -80,7 +82,8 @@ __device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
 }
 
 // The same of h, to halves: times scale, the first one with d.
-__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale, float d)
+__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale,
+                                                 float d)
 {
     float v[4];
 #pragma unroll
@@ -136,7 +139,7 @@ template <class T> __device__ __forceinline__ float hb_product(uint32_t a, uint3
     }
 }
 
-// --- fragments ---------------------------------------------------------------------------------
+// --- fragments ----------------------------------------------------------------------------------
 // B of 16 slots x 32 columns from this lane's rows 2q, 2q+1, 2q+8, 2q+9 (x[0..3]).
 __device__ __forceinline__ void hb_columns(uint32_t (&b)[4][2], const uint2 (&x)[4])
 {
@@ -173,7 +176,7 @@ __device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step
 // What a thread knows of itself and keeps.
 struct hb_lane { int lane, g, q, group, half; };
 
-// --- 1: columns to planes ------------------------------------------------------------------------
+// --- 1: columns to planes -----------------------------------------------------------------------
 // b, bi: B fragments of the group's columns (bi: imaginary parts, MID). scale[h]: factor of rows
 // g + 8 h of a tile (they differ only where rows are packed).
 template <int R, bool MID, int KT>
@@ -226,8 +229,9 @@ __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *mat
     }
 }
 
-// --- 2: the 256 points of a slot -------------------------------------------------------------------
-// F and the turns e^{-2 pi i k2 s / 256} / (4 size^2) of this lane's elements, the same for both ways.
+// --- 2: the 256 points of a slot ----------------------------------------------------------------
+// F and the turns e^{-2 pi i k2 s / 256} / (4 size^2) of this lane's elements,
+// the same for both ways.
 struct hb_inner { uint32_t fr[4], fi[4], minus[4]; float2 w[2][4]; };
 
 __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, hb_lane me)
@@ -293,7 +297,8 @@ __device__ __forceinline__ void hb_from_left(hb_tile &z, const hb_inner &k, cons
 }
 
 // C as B of the transpose.
-__device__ __forceinline__ void hb_transposed(uint32_t (&xr)[4], uint32_t (&xi)[4], const hb_tile &z)
+__device__ __forceinline__ void hb_transposed(uint32_t (&xr)[4], uint32_t (&xi)[4],
+                                              const hb_tile &z)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++)
@@ -409,7 +414,7 @@ __device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_ti
     }
 }
 
-// --- 3: planes to columns ------------------------------------------------------------------------
+// --- 3: planes to columns -----------------------------------------------------------------------
 // Sums of `COUNT` row tiles from `first` on; re (MID: and im) [tile][t][c].
 template <int R, bool MID, int COUNT>
 __device__ __forceinline__ void hb_outer_back(float (&re)[COUNT][4][4],
@@ -450,7 +455,7 @@ __device__ __forceinline__ void hb_outer_back(float (&re)[COUNT][4][4],
     }
 }
 
-// --- the kernels -----------------------------------------------------------------------------------
+// --- the kernels --------------------------------------------------------------------------------
 // What is the same in all: where things lie in shared memory, constants, the rows' step.
 template <int R> struct hb_block {
     unsigned char *planes;
@@ -470,7 +475,8 @@ __device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *sha
     k.peaks = (uint32_t *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R>);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     k.me = { lane, lane >> 2, lane & 3, warp % HB_GROUPS, warp / HB_GROUPS };
-    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>) k.matrix[i] = matrix[i];
+    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>)
+        k.matrix[i] = matrix[i];
     hb_inner inner;
     hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
     k.constants = (uint4 *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS);
@@ -512,7 +518,10 @@ __device__ __forceinline__ int hb_column(hb_lane me)
 }
 
 // The row i of a tile that slot k belongs to.
-template <int R> __device__ __forceinline__ int hb_row_of(int slot) { return R < 16 ? slot / R : 0; }
+template <int R> __device__ __forceinline__ int hb_row_of(int slot)
+{
+    return R < 16 ? slot / R : 0;
+}
 
 // Scale of row i of a tile from the warps' peaks.
 template <class T>
@@ -774,220 +783,6 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
     }
 }
 
-// --- the filter's gradient -------------------------------------------------------------------------
-struct hb_fused_dh {
-    const void *dy;  struct hb_strides sdy;
-    const void *u;   struct hb_strides su;
-    float *dh, *dd;            // (D,L) +=, (D) += or NULL
-    const uint4 *matrix;
-    float4 *scratch;           // R >= 96: HB_DH_SCRATCH bytes a block; else unused
-    int B, D, L;
-};
-
-// Where sums (f32) and the transform of u (half2) of a block's slots are: R <= 64 shared memory and
-// registers, above that both in device memory, hopefully in L2. Bytes.
-template <int R> constexpr bool HB_DH_NEAR = R <= 64;
-template <int R> constexpr int HB_DH_SUMS = HB_SLOTS<R> * 2048;
-template <int R> constexpr int HB_DH_SCRATCH = HB_DH_NEAR<R> ? 0 : HB_SLOTS<R> * 3072;
-template <int R> constexpr int HB_DH_SHARED = HB_ROWS_SHARED<R> + (HB_DH_NEAR<R> ? HB_DH_SUMS<R> : 0);
-template <int R> constexpr int HB_DH_BLOCKS = R > 32 ? 1 : 2;
-
-// z into this lane's half2 (two uint4) and back.
-__device__ __forceinline__ void hb_halve(uint4 (&v)[2], const hb_tile &z)
-{
-#pragma unroll
-    for (int t = 0; t < 2; t++)
-        v[t] = make_uint4(hb_pack(z.re[t][0], z.im[t][0]), hb_pack(z.re[t][1], z.im[t][1]),
-                          hb_pack(z.re[t][2], z.im[t][2]), hb_pack(z.re[t][3], z.im[t][3]));
-}
-
-// sum (four float4, 32 apart: re, im of each tile) += conj(u) dy f; `start`: instead of +=.
-__device__ __forceinline__ void hb_correlate(float4 *sum, const uint4 (&u)[2], const hb_tile &dy,
-                                             float f, bool start)
-{
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        uint32_t v[4];
-        float re[4], im[4];
-        hb_fragment(v, u[t]);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float2 x = hb_cmul(make_float2(dy.re[t][i], dy.im[t][i]),
-                                     hb_conj(hb_unpack(v[i])));
-            re[i] = x.x * f;
-            im[i] = x.y * f;
-        }
-        const float4 zero = make_float4(0, 0, 0, 0);
-        const float4 a = start ? zero : sum[64 * t], b = start ? zero : sum[64 * t + 32];
-        sum[64 * t] = make_float4(a.x + re[0], a.y + re[1], a.z + re[2], a.w + re[3]);
-        sum[64 * t + 32] = make_float4(b.x + im[0], b.y + im[1], b.z + im[2], b.w + im[3]);
-    }
-}
-
-// z = sum f (added to what is there where `more`).
-__device__ __forceinline__ void hb_take(hb_tile &z, const float4 *sum, float f, bool more)
-{
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        const float4 a = sum[64 * t], b = sum[64 * t + 32];
-        const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            z.re[t][i] = re[i] * f + (more ? z.re[t][i] : 0.0f);
-            z.im[t][i] = im[i] * f + (more ? z.im[t][i] : 0.0f);
-        }
-    }
-}
-
-// This thread's part of sum dy u over a tile of rows, which have just been read: lag 0 for dd,
-// whose error would else be that of the largest dh.
-template <class T, int R>
-__device__ __forceinline__ float hb_dot(const hb_fused_dh &job, int64_t c, int b0)
-{
-    float sum = 0;
-    for (int row = b0; row < min(b0 + HB_PACK<R>, job.B); row++) {
-        const T *const u = (const T *)job.u + c * job.su.c + row * job.su.b;
-        const T *const dy = (const T *)job.dy + c * job.sdy.c + row * job.sdy.b;
-        for (int n = 4 * threadIdx.x; n < job.L; n += 4 * HB_ROWS_THREADS<R>) {
-            const uint2 x = hb_load4(u, n, job.L, ((uintptr_t)u & 7) == 0);
-            const uint2 y = hb_load4(dy, n, job.L, ((uintptr_t)dy & 7) == 0);
-            sum += hb_product<T>(x.x, y.x) + hb_product<T>(x.y, y.y);
-        }
-    }
-    return sum;
-}
-
-// Power of two that takes the sum of all |z| of the block's sums into (2^14, 2^15]: nothing on the
-// way back exceeds that. lag0: summed over the block. Uses `peaks` (32 floats); two barriers.
-template <int R>
-__device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float4 *sums, float &lag0)
-{
-    constexpr int WARPS = HB_ROWS_THREADS<R> / 32;
-    float *const part = (float *)k.peaks;
-    float all = 0;
-#pragma unroll 1
-    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += WARPS)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float4 v = sums[slot * 128 + 32 * i + k.me.lane];
-            all += fabsf(v.x) + fabsf(v.y) + fabsf(v.z) + fabsf(v.w);
-        }
-#pragma unroll
-    for (int x = 1; x < 32; x *= 2) {
-        all += __shfl_xor_sync(~0u, all, x);
-        lag0 += __shfl_xor_sync(~0u, lag0, x);
-    }
-    __syncthreads();              // peaks have been read
-    if (k.me.lane == 0) {
-        part[threadIdx.x >> 5] = all;
-        part[16 + (threadIdx.x >> 5)] = lag0;
-    }
-    __syncthreads();
-    all = lag0 = 0;
-    for (int w = 0; w < WARPS; w++) {
-        all += part[w];
-        lag0 += part[16 + w];
-    }
-    return hb_fused_scale(all, 15);
-}
-
-// dh[s] += sum_b sum_n dy[n] u[n - s]; dd += the sum at s = 0. Any grid: block j does channels j,
-// j + grid, ..., the batch in order. Sums over the batch in f32: 4096 conj(U) DY / N^2.
-template <class T, int R>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int SLOTS = HB_SLOTS<R>, WARPS = HB_ROWS_THREADS<R> / 32, OWN = SLOTS / WARPS;
-    constexpr int KT = SLOTS / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
-    constexpr int COUNT = MINE % 2 ? 1 : 2;      // row tiles at a time on the way back
-    constexpr bool NEAR = HB_DH_NEAR<R>;
-    constexpr int UNROLL = NEAR ? OWN : 1;      // registers are no array
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
-    const hb_lane me = k.me;
-    const uint32_t planes = hb_shared_address(k.planes);
-    const int warp = threadIdx.x >> 5;
-    float4 *const sums = NEAR ? (float4 *)(shared + HB_ROWS_SHARED<R>)
-                              : job.scratch + blockIdx.x * (int64_t)(HB_DH_SCRATCH<R> / 16);
-    uint4 *const far = (uint4 *)(sums + HB_DH_SUMS<R> / 16) + me.lane;   // not NEAR
-    for (int64_t c = blockIdx.x; c < job.D; c += gridDim.x) {
-        float lag0 = 0;
-        for (int b0 = 0; b0 < job.B; b0 += PACK) {
-            float scale[2], f[PACK > 1 ? OWN : 1];
-            uint4 u[NEAR ? OWN : 1][2];
-            hb_enter<T, R>(k, job.u, job.su, c, b0, job.B, job.L, scale);
-            __syncthreads();
-            f[0] = 1 / scale[0];
-            {
-            const hb_inner inner = hb_inner_of(k);
-#pragma unroll UNROLL
-            for (int i = 0; i < OWN; i++) {
-                hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + i * WARPS, me);
-                hb_halve(u[NEAR ? i : 0], z);
-                if constexpr (!NEAR) {
-                    far[(warp + i * WARPS) * 64] = u[0][0];
-                    far[(warp + i * WARPS) * 64 + 32] = u[0][1];
-                }
-                if constexpr (PACK > 1)
-                    f[i] = 1 / hb_row_scale<T>(k.peaks, hb_row_of<R>(warp + i * WARPS));
-            }
-            }
-            __syncthreads();      // peaks and planes have been read
-            hb_enter<T, R>(k, job.dy, job.sdy, c, b0, job.B, job.L, scale);
-            hb_prefetch<T, R>(job.u, job.su, c, b0 + PACK, job.B, job.L);
-            hb_prefetch<T, R>(job.dy, job.sdy, c, b0 + PACK, job.B, job.L);
-            if (job.dd) lag0 += hb_dot<T, R>(job, c, b0);
-            __syncthreads();
-            const hb_inner inner = hb_inner_of(k);
-#pragma unroll UNROLL
-            for (int i = 0; i < OWN; i++) {
-                const int slot = warp + i * WARPS;
-                hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
-                if constexpr (!NEAR) {
-                    u[0][0] = far[slot * 64];
-                    u[0][1] = far[slot * 64 + 32];
-                }
-                const float g = PACK > 1
-                    ? f[PACK > 1 ? i : 0] / hb_row_scale<T>(k.peaks, hb_row_of<R>(slot))
-                    : f[0] / scale[0];
-                hb_correlate(sums + slot * 128 + me.lane, u[NEAR ? i : 0], z, g, b0 == 0);
-            }
-            __syncthreads();      // the next tile may write peaks
-        }
-        const float all = hb_sums_scale<R>(k, sums, lag0);
-        const hb_inner inner = hb_inner_of(k);
-#pragma unroll 1
-        for (int slot = warp; slot < SLOTS; slot += WARPS) {
-            hb_tile z = {};
-            if (slot < R)
-#pragma unroll
-                for (int i = 0; i < PACK; i++)
-                    hb_take(z, sums + (slot + i * R) * 128 + me.lane, all, i > 0);
-            hb_inner_back<R, false>(k.planes, z, inner, slot, me);
-        }
-        __syncthreads();
-        const float undo = 4 * (256.0f * R / 4096) / all;
-#pragma unroll 1
-        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
-            float re[COUNT][4][4] = {}, im[1][4][4];
-            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
-#pragma unroll
-                for (int x = 0; x < 16; x++) {      // t, then e, then h
-                    const int slot = 16 * (mt + i) + me.g + x / 8 * 8;
-                    const int n = slot * 256 + 32 * me.group + x / 4 % 2 * 16 + 4 * me.q + x % 4;
-                    if (slot >= R || n >= job.L) continue;
-                    job.dh[c * job.L + n] += re[i][x % 4][x / 8 * 2 + x / 4 % 2] * undo;
-                }
-        }
-        if (job.dd && threadIdx.x == 0) job.dd[c] += lag0;
-        __syncthreads();          // the next channel may write planes
-    }
-}
-
 // Scale, gain and undo of each channel's filter (D,L) float32, contiguous; N: points of the whole
 // transform. Grid D, block 256.
 static __global__ void __launch_bounds__(256)
@@ -1023,7 +818,7 @@ hb_measure_filter(float *scale, float *gain, float *undo, const float *h, const 
     undo[blockIdx.x] = 4 / all;
 }
 
-// --- launching -------------------------------------------------------------------------------------
+// --- launching ----------------------------------------------------------------------------------
 // Calls f with R as a constant; f(hb_constant<16>()) and so on. MID: R >= 16 only.
 template <int R> struct hb_constant { static constexpr int value = R; };
 template <class F> static inline void hb_by_rows(int R, F f)
@@ -1050,7 +845,7 @@ template <class F> static inline void hb_by_mid_rows(int R, F f)
     }
 }
 
-// --- complex rows, for three phases ------------------------------------------------------------------
+// --- complex rows, for three phases -------------------------------------------------------------
 // In place: mid [channels][batch][R1][2][N2] halves, 16-byte aligned, as mma.cuh says; N2 = R 256,
 // R = 16, 32, 48, 64. Each row k1 is transformed, multiplied by its spectrum, transformed back and
 // multiplied by conj(T)(k1, r) R1 (in f32, before rounding), so that the columns' way back is only
