@@ -67,6 +67,12 @@ struct hb_device {
     void (*reset_peak)(const struct hb_device *d);
     void (*close)(const struct hb_device *d);                  // NULL: nothing to close
 
+    // Work beside s, until `join`: fork gives a second stream that begins when the work now on s is
+    // done, join lets s wait for it. There is one such stream, for primitives but gemm; where a
+    // device has none, fork gives s. Both can be captured.
+    void *(*fork)(const struct hb_device *d, void *s);
+    void (*join)(const struct hb_device *d, void *side, void *s);
+
     // --- time on the device (all NULL on cpu) ----------------------------------------------------
     // A mark is reached when the work before it is done; between() waits for mark b.
     int (*mark)(const struct hb_device *d, int slot, void *s);
@@ -109,6 +115,14 @@ struct hb_device {
     void (*shortconv_bwd)(void *dp, float *dw, float *dbs, float *dbp, const void *dy,
                           const void *p, const float *bp, const float *w, int64_t C, int64_t B,
                           int64_t L, int K, struct hb_on on);
+    // Gate of two signals (C,B,L) behind their short filters (hb.h, hb_conv_tap: absent if w is
+    // NULL) of K taps: y = tap(a) tap(b). Backward: da, db = ..., the filters' gradients +=.
+    void (*taps_fwd)(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                     struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                     struct hb_on on);
+    void (*taps_bwd)(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                     const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                     struct hb_on on);
     // Gate: y = a * b;  da = dy * b, db = dy * a  (da may be dy)
     void (*gate_fwd)(void *y, const void *a, const void *b, int64_t n, struct hb_on on);
     void (*gate_bwd)(void *da, void *db, const void *dy, const void *a, const void *b,
@@ -139,13 +153,15 @@ struct hb_device {
     // One step on float32 w, m, v; `low`: where the new w goes once more, in on.t, or NULL.
     void (*adamw)(float *w, float *m, float *v, void *low, const float *g, float gscale,
                   struct hb_adamw o, int64_t n, struct hb_on on);
-    // Implicit filter h (C,L) float32 from its parameters, evaluated in float64; save: filter_ws
-    // bytes, kept for bwd.
+    // Implicit filter h (C,L) float32 from its parameters; ws: filter_ws bytes, kept for bwd. on.t
+    // is the type of the signals that h will meet: f32: evaluated in float64; f16, bf16: a device
+    // may be content with relative errors of 1e-5.
     size_t (*filter_ws)(struct hb_filter_shape f);
     int (*filter_fwd)(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                      struct hb_filter_params p, void *ws, void *s);
+                      struct hb_filter_params p, void *ws, struct hb_on on);
     int (*filter_bwd)(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                      struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                      struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                      struct hb_on on);
 };
 
 // A device plug-in, build/devices/<name>.so, exports this. Opens the device for this process;

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HB_ABI_VERSION 2
+#define HB_ABI_VERSION 3
 #ifdef __cplusplus
 #define HB_EXPORT extern "C" __attribute__((visibility("default")))
 #else
@@ -64,6 +64,8 @@ struct hb_problem {
     enum hb_filter filter;
     enum hb_planning planning;    // FFT libraries
     bool backward;                // plan for backward as well (memory for saved state)
+    bool gated;                   // longconv: io.conv.gates is there (hb_impl.gates)
+    int taps;                     // longconv, gated: K of every short filter that is there; or 0
     char inner[HB_NAME_MAX];      // hyena, mha: name of the longconv or attention inside; else ""
     struct hb_oper_opts oper;
 };
@@ -72,7 +74,21 @@ struct hb_problem {
 // Usual: {D*L, L}. A projection that writes (D,B,L) uses {L, B*L}.
 struct hb_strides { int64_t b, c; };
 
-// y[b,c,t] = sum_{s<=t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]
+// Hyena's short filter of a signal p, with the bias of the projection that wrote p:
+//     tap(p)[b,c,t] = bs[c] + sum_j w[c,j] (p[b,c,t-(K-1)+j] + bp[c]), without terms before t = 0
+// float32: w (D,K), bs, bp (D); bp may be NULL. w NULL: tap(p) = p. Gradients += ..., backward
+// only, NULL iff theirs is.
+struct hb_conv_tap { const float *w, *bs, *bp; float *dw, *dbs, *dbp; };
+// A signal that is multiplied with another. x NULL: there is none, nothing else is read.
+struct hb_conv_gate {
+    const void *x;  struct hb_strides sx;   // (B,D,L)
+    void *dx;       struct hb_strides sdx;  // dx  = ...      backward only
+    struct hb_conv_tap tap;
+};
+struct hb_conv_gates { struct hb_conv_tap u; struct hb_conv_gate pre, post; };
+
+// y[b,c,t] = sum_{s<=t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t];  with gates: u stands for r and
+//     r = tap(u) tap(pre),   y = tap(post) (h * r + d r)
 struct hb_longconv_io {
     const void *u;  struct hb_strides su;   // (B,D,L)
     const void *h;                          // (D,L) contiguous
@@ -82,6 +98,7 @@ struct hb_longconv_io {
     void *du;       struct hb_strides sdu;  // du  = ...      never NULL
     void *dh;                               // dh += ...      (D,L), never NULL
     void *dd;                               // dd += ...      NULL iff d is NULL
+    const struct hb_conv_gates *gates;      // NULL iff not problem.gated; read during the call
 };
 
 // (batch, head, time) strides of a (B,H,L,P) tensor in elements; P is contiguous.
@@ -183,6 +200,7 @@ struct hb_impl {
     int  (*tensors)(const struct hb_problem *p, struct hb_tensor *out, int cap);
     // Text describing the plan (FFT length, plan hash, tile sizes ...) for the record; may be NULL.
     int  (*describe)(const void *st, char *buf, size_t cap);
+    bool gates;                              // longconv: takes gated problems (refuses has a say)
 };
 
 #endif

@@ -25,6 +25,7 @@ static inline int hb_inner_open(const struct hb_host *host, const char *outer, c
         return host->fail(host, HB_ERR_INPUT, "%s:%s: expected %s on device %s", outer, name, what,
                           host->device->name);
     const char *why = i->dtypes >> in->dtype & 1 ? NULL : "it does not have this dtype";
+    if (!why && in->gated && !i->gates) why = "it takes no gates";
     if (!why) why = i->refuses ? i->refuses(in) : NULL;
     if (!why && in->backward && !i->backward) why = "it has no backward pass";
     return why ? host->fail(host, HB_ERR_REFUSED, "%s: %s", name, why) : 0;

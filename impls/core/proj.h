@@ -36,6 +36,7 @@ static inline bool hb_proj_all(const struct hb_device *d, const struct hb_proble
     return p->backward || (d->stream && bytes <= HB_PROJ_SMALL);
 }
 
+// s NULL: no short filter, p is wanted (it has all blocks).
 static inline void hb_proj_in(const struct hb_proj *j, void *s, void *p, const void *u,
                               struct hb_proj_params w)
 {
@@ -48,6 +49,7 @@ static inline void hb_proj_in(const struct hb_proj *j, void *s, void *p, const v
                              .A = hb_at(w.win, c * D, size), .lda = D, .B = u, .ldb = D,
                              .D = pc, .ldd = R };
         j->dev->gemm(&g, j->on);
+        if (!s) continue;
         j->dev->shortconv_fwd(hb_at(s, c * R, size), pc, w.bin + c, w.ws + c * j->taps, w.bs + c, C,
                               j->B, j->L, j->taps, j->on);
     }
@@ -69,6 +71,19 @@ static inline void hb_proj_in_bwd(const struct hb_proj *j, int i, bool first, vo
     struct hb_gemm input = { .ta = true, .m = R, .n = D, .k = D, .alpha = 1,
                              .beta = first ? 0 : 1, .A = dp, .lda = R,
                              .B = hb_at(w.win, i * D * D, size), .ldb = D, .D = du, .ldd = D };
+    j->dev->gemm(&weight, j->on);
+    j->dev->gemm(&input, j->on);
+}
+
+// All blocks behind the short filter: dp is p's gradient. du = ..., win's gradient += ...
+static inline void hb_proj_raw_bwd(const struct hb_proj *j, void *du, const void *dp, const void *u,
+                                   struct hb_proj_params w, struct hb_proj_grads g)
+{
+    int64_t D = j->D, R = j->B * j->L, Q = j->n * D;
+    struct hb_gemm weight = { .m = Q, .n = D, .k = R, .alpha = 1, .beta = 1, .A = dp, .lda = R,
+                              .B = u, .ldb = D, .D = g.win, .ldd = D, .out_f32 = true };
+    struct hb_gemm input = { .ta = true, .m = R, .n = D, .k = Q, .alpha = 1, .A = dp, .lda = R,
+                             .B = w.win, .ldb = D, .D = du, .ldd = D };
     j->dev->gemm(&weight, j->on);
     j->dev->gemm(&input, j->on);
 }

@@ -67,6 +67,11 @@ static void cpu_copy(void *dst, const void *src, size_t bytes, void *s)
     memcpy(dst, src, bytes);
 }
 static void cpu_zero(void *dst, size_t bytes, void *s) { (void)s; memset(dst, 0, bytes); }
+static void *cpu_fork(const struct hb_device *d, void *s) { (void)d; return s; }
+static void cpu_join(const struct hb_device *d, void *side, void *s)
+{
+    (void)d; (void)side; (void)s;
+}
 static int cpu_sync(const struct hb_device *d, void *s) { (void)d; (void)s; return 0; }
 static size_t cpu_now(const struct hb_device *d) { (void)d; return cpu.now; }
 static size_t cpu_peak(const struct hb_device *d) { (void)d; return cpu.peak; }
@@ -197,10 +202,12 @@ static const struct hb_device table = {
     .alloc = cpu_alloc, .free = cpu_free, .upload = cpu_move, .download = cpu_move,
     .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync, .now_ns = cpu_now_ns,
     .now_bytes = cpu_now, .peak_bytes = cpu_peak, .reset_peak = cpu_reset_peak,
+    .fork = cpu_fork, .join = cpu_join,
     .gemm = cpu_gemm, .cast = cpu_cast, .bias_bwd = cpu_bias_bwd,
     .layernorm_fwd = cpu_layernorm_fwd, .layernorm_bwd = cpu_layernorm_bwd,
     .gelu_fwd = cpu_gelu_fwd, .gelu_bwd = cpu_gelu_bwd,
     .shortconv_fwd = cpu_shortconv_fwd, .shortconv_bwd = cpu_shortconv_bwd,
+    .taps_fwd = cpu_taps_fwd, .taps_bwd = cpu_taps_bwd,
     .gate_fwd = cpu_gate_fwd, .gate_bwd = cpu_gate_bwd, .add = cpu_add, .scale = cpu_scale,
     .swap = cpu_swap, .rope = cpu_rope,
     .embed_fwd = cpu_embed_fwd, .embed_bwd = cpu_embed_bwd, .xent = cpu_xent,

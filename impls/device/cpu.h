@@ -55,14 +55,21 @@ void cpu_shortconv_fwd(void *y, const void *p, const float *bp, const float *w, 
 void cpu_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void *dy, const void *p,
                        const float *bp, const float *w, int64_t C, int64_t B, int64_t L, int K,
                        struct hb_on on);
+void cpu_taps_fwd(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                  struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                  struct hb_on on);
+void cpu_taps_bwd(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                  const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                  struct hb_on on);
 void cpu_swap(void *y, const void *x, int64_t a, int64_t i, int64_t j, int64_t k, struct hb_on on);
 void cpu_rope(void *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse,
               struct hb_on on);
 
 size_t cpu_filter_ws(struct hb_filter_shape f);
 int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                   struct hb_filter_params p, void *ws, void *s);
+                   struct hb_filter_params p, void *ws, struct hb_on on);
 int cpu_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                   struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                   struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                   struct hb_on on);
 
 #endif

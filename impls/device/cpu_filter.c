@@ -176,9 +176,9 @@ static void block_fwd(float *h, struct scratch *sc, const struct params64 *p,
 }
 
 int cpu_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                   struct hb_filter_params p, void *ws, void *s)
+                   struct hb_filter_params p, void *ws, struct hb_on on)
 {
-    (void)d; (void)s;
+    (void)d; (void)on;
     struct params64 p64;
     double *scratch = place_params(&p64, ws, &f);
     int64_t blocks = (f.L + BLOCK - 1) / BLOCK;
@@ -274,9 +274,10 @@ static void gather(float *to, const double *first, int64_t n, int T, size_t stri
 }
 
 int cpu_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                   struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s)
+                   struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                   struct hb_on on)
 {
-    (void)d; (void)s;
+    (void)d; (void)on;
     struct params64 p64;
     struct scratch first;
     double *scratch = place_params(&p64, ws, &f);

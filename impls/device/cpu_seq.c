@@ -108,6 +108,108 @@ void cpu_shortconv_bwd(void *vdp, float *dw, float *dbs, float *dbp, const void 
                               dy + c * B * L, p + c * B * L, bp ? bp[c] : 0, w + c * K, B, L, K);
 }
 
+// --- gate behind short filters -------------------------------------------------------------------
+
+// s[0 .. n) = tap(p) at t0 .. t0+n of a row that starts at p, channel c.
+static void tap_piece(float *s, const float *p, const struct hb_conv_tap *f, int64_t c, int K,
+                      int64_t t0, int64_t n)
+{
+    if (!f->w) {
+        memcpy(s, p + t0, (size_t)n * sizeof *s);
+        return;
+    }
+    const float *w = f->w + c * K, bp = f->bp ? f->bp[c] : 0, bs = f->bs[c];
+    int64_t head = K - 1 - t0 < n ? K - 1 - t0 : n;      // the first of a row: fewer taps
+    if (head < 0) head = 0;
+    for (int64_t t = t0; t < t0 + head; t++) {
+        s[t - t0] = bs;
+        for (int64_t j = K - 1 - t; j < K; j++) s[t - t0] += w[j] * (p[t - (K - 1) + j] + bp);
+    }
+    const float *from = p + t0 - (K - 1);
+    if (K == 3) {
+        const float w0 = w[0], w1 = w[1], w2 = w[2], bias = bs + bp * (w0 + w1 + w2);
+        #pragma omp simd
+        for (int64_t i = head; i < n; i++)
+            s[i] = bias + w0 * from[i] + w1 * from[i + 1] + w2 * from[i + 2];
+        return;
+    }
+    for (int64_t i = head; i < n; i++) {
+        s[i] = bs;
+        for (int j = 0; j < K; j++) s[i] += w[j] * (from[i + j] + bp);
+    }
+}
+
+void cpu_taps_fwd(void *vy, const void *va, struct hb_conv_tap ta, const void *vb,
+                  struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K, struct hb_on on)
+{
+    float *y = cpu_act(vy, on);
+    const float *a = va, *b = vb;
+    #pragma omp parallel for num_threads(cpu_threads(C * B * L))
+    for (int64_t row = 0; row < C * B; row++)
+        for (int64_t t0 = 0; t0 < L; t0 += T_BLOCK) {
+            float s[T_BLOCK], *to = y + row * L + t0;
+            const int64_t n = L - t0 < T_BLOCK ? L - t0 : T_BLOCK;
+            tap_piece(to, a + row * L, &ta, row / B, K, t0, n);
+            tap_piece(s, b + row * L, &tb, row / B, K, t0, n);
+            #pragma omp simd
+            for (int64_t i = 0; i < n; i++) to[i] *= s[i];
+        }
+}
+
+// One channel: from ds, which lies in dp, the gradients of its filter, and dp over ds: from the
+// first position to the last, each needs only what lies at or behind it.
+static void tap_bwd_channel(float *dp, const float *p, const struct hb_conv_tap *f, int64_t c,
+                            int64_t B, int64_t L, int K)
+{
+    if (!f->w) return;
+    const float *w = f->w + c * K;
+    const double bp = f->bp ? (double)f->bp[c] : 0;
+    const double sum_ds = cpu_sum(dp, B * L);
+    f->dbs[c] += (float)sum_ds;
+    for (int j = 0; j < K; j++) {
+        const int64_t lag = K - 1 - j < L ? K - 1 - j : L;
+        double sum = bp * sum_ds;
+        for (int64_t b = 0; b < B; b++)
+            sum += cpu_dot(dp + b * L + lag, p + b * L, L - lag) - bp * cpu_sum(dp + b * L, lag);
+        f->dw[c * K + j] += (float)sum;
+    }
+    for (int64_t b = 0; b < B; b++) {
+        float *row = dp + b * L;
+        int64_t whole = K == 3 && L > 2 ? L - 2 : 0;     // from 0 to here three taps in one go
+        for (int64_t t = 0; t < whole; t++)
+            row[t] = w[2] * row[t] + w[1] * row[t + 1] + w[0] * row[t + 2];
+        for (int64_t t = whole; t < L; t++) {
+            float sum = 0;
+            for (int j = K - 1; j >= 0 && t + K - 1 - j < L; j--) sum += w[j] * row[t + K - 1 - j];
+            row[t] = sum;
+        }
+    }
+    if (f->bp) f->dbp[c] += (float)cpu_sum(dp, B * L);
+}
+
+void cpu_taps_bwd(void *vda, void *vdb, const void *vdy, const void *va, struct hb_conv_tap ta,
+                  const void *vb, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                  struct hb_on on)
+{
+    float *da = cpu_act(vda, on), *db = vdb;
+    const float *dy = vdy, *a = va, *b = vb;
+    #pragma omp parallel for num_threads(cpu_threads(C * B * L))
+    for (int64_t c = 0; c < C; c++) {
+        const int64_t at = c * B * L;
+        for (int64_t i = 0; i < B; i++) {
+            tap_piece(da + at + i * L, b + at + i * L, &tb, c, K, 0, L);
+            tap_piece(db + at + i * L, a + at + i * L, &ta, c, K, 0, L);
+        }
+        #pragma omp simd
+        for (int64_t i = at; i < at + B * L; i++) {
+            da[i] *= dy[i];
+            db[i] *= dy[i];
+        }
+        tap_bwd_channel(da + at, a + at, &ta, c, B, L, K);
+        tap_bwd_channel(db + at, b + at, &tb, c, B, L, K);
+    }
+}
+
 // --- rotary positions ----------------------------------------------------------------------------
 
 struct angles { float c[PAIRS], s[PAIRS]; };

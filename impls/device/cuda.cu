@@ -1,10 +1,10 @@
 // cuda.cu: the device interface (core/device.h) on one NVIDIA GPU: opening it, memory, copies, the
 // table.
 //
-// Method      one device (ordinal 0), one non-blocking stream, everything enqueued on the caller's
-//             stream.
+// Method      one device (ordinal 0), one non-blocking stream and one for work beside it (fork,
+//             join), everything enqueued on the caller's stream.
 // Memory      cudaMalloc, rounded up to 256 bytes, counted and limited by a list of (pointer,
-//             bytes) here; the 64 MiB of partial sums and the 64 MiB that cuBLASLt works in are in
+//             bytes) here; the 96 MiB of partial sums and the 64 MiB that cuBLASLt works in are in
 //             the count. Not in it: the driver's context, code, and the flush buffer of
 //             cuda_time.cu.
 // Refuses     compute capability below 8.0 (bfloat16 and asynchronous copies begin there).
@@ -108,10 +108,11 @@ void cuda_free(const struct hb_device *d, void *p)
     if (p) cuda_note_text(HB_ERR_RUN, "cuda", "free of a pointer that alloc did not give");
 }
 
-void *cuda_scratch(size_t *bytes)
+void *cuda_scratch(size_t *bytes, void *stream)
 {
-    *bytes = CUDA_SCRATCH;
-    return gpu.scratch;
+    const bool side = stream == gpu.side;
+    *bytes = side ? CUDA_SIDE : CUDA_SCRATCH;
+    return side ? gpu.side_scratch : gpu.scratch;
 }
 
 static size_t device_now(const struct hb_device *d) { (void)d; return now; }
@@ -161,6 +162,23 @@ static void device_zero(void *dst, size_t bytes, void *s)
     if (bytes) cuda_note(cudaMemsetAsync(dst, 0, bytes, (cudaStream_t)s), "zero");
 }
 
+// --- work beside a stream ------------------------------------------------------------------------
+
+static void *device_fork(const struct hb_device *d, void *s)
+{
+    (void)d;
+    cuda_note(cudaEventRecord(gpu.forked, (cudaStream_t)s), "fork");
+    cuda_note(cudaStreamWaitEvent(gpu.side, gpu.forked, 0), "fork");
+    return gpu.side;
+}
+
+static void device_join(const struct hb_device *d, void *side, void *s)
+{
+    (void)d;
+    cuda_note(cudaEventRecord(gpu.joined, (cudaStream_t)side), "join");
+    cuda_note(cudaStreamWaitEvent((cudaStream_t)s, gpu.joined, 0), "join");
+}
+
 // --- the table -----------------------------------------------------------------------------------
 
 static void device_close(const struct hb_device *d)
@@ -170,6 +188,10 @@ static void device_close(const struct hb_device *d)
     cuda_cast_close();
     if (gpu.scratch) cuda_free(d, gpu.scratch);
     if (gpu.workspace) cuda_free(d, gpu.workspace);
+    if (gpu.side_scratch) cuda_free(d, gpu.side_scratch);
+    if (gpu.forked) (void)cudaEventDestroy(gpu.forked);
+    if (gpu.joined) (void)cudaEventDestroy(gpu.joined);
+    if (gpu.side) (void)cudaStreamDestroy(gpu.side);
     if (gpu.stream) (void)cudaStreamDestroy(gpu.stream);
     memset(&gpu, 0, sizeof gpu);
 }
@@ -180,7 +202,7 @@ static struct hb_device table = {
     .alloc = cuda_alloc, .free = cuda_free, .upload = device_upload, .download = device_download,
     .copy = device_copy, .zero = device_zero, .sync = device_sync, .now_ns = device_now_ns,
     .now_bytes = device_now, .peak_bytes = device_peak, .reset_peak = device_reset_peak,
-    .close = device_close,
+    .close = device_close, .fork = device_fork, .join = device_join,
     .mark = cuda_mark, .between = cuda_between, .hold = cuda_hold, .flush = cuda_flush,
     .capture = cuda_capture, .captured = cuda_captured, .replay = cuda_replay,
     .graph_free = cuda_graph_free,
@@ -188,6 +210,7 @@ static struct hb_device table = {
     .layernorm_fwd = cuda_layernorm_fwd, .layernorm_bwd = cuda_layernorm_bwd,
     .gelu_fwd = cuda_gelu_fwd, .gelu_bwd = cuda_gelu_bwd,
     .shortconv_fwd = cuda_shortconv_fwd, .shortconv_bwd = cuda_shortconv_bwd,
+    .taps_fwd = cuda_taps_fwd, .taps_bwd = cuda_taps_bwd,
     .gate_fwd = cuda_gate_fwd, .gate_bwd = cuda_gate_bwd, .add = cuda_add, .scale = cuda_scale,
     .swap = cuda_swap, .rope = cuda_rope,
     .embed_fwd = cuda_embed_fwd, .embed_bwd = cuda_embed_bwd, .xent = cuda_xent,
@@ -237,6 +260,12 @@ static int open_gpu(const struct hb_host *host)
     if (e) return e;
     e = HB_CUDA(host, cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
     if (e) return e;
+    e = HB_CUDA(host, cudaStreamCreateWithFlags(&gpu.side, cudaStreamNonBlocking));
+    if (!e) e = HB_CUDA(host, cudaEventCreateWithFlags(&gpu.forked, cudaEventDisableTiming));
+    if (!e) e = HB_CUDA(host, cudaEventCreateWithFlags(&gpu.joined, cudaEventDisableTiming));
+    if (e) return e;
+    gpu.side_scratch = cuda_alloc(&table, CUDA_SIDE);
+    if (!gpu.side_scratch) return HB_ERR_OOM;
     gpu.scratch = cuda_alloc(&table, CUDA_SCRATCH);
     if (!gpu.scratch) return HB_ERR_OOM;
     gpu.workspace = cuda_alloc(&table, CUDA_WORKSPACE);

@@ -8,6 +8,7 @@
 
 enum {
     CUDA_SCRATCH = 64 << 20,     // bytes of the block for partial sums
+    CUDA_SIDE = 32 << 20,        // the same, of the second stream
     CUDA_WORKSPACE = 64 << 20,   // bytes for cuBLASLt: what it asks for on H100 is 32 MiB
 };
 
@@ -16,14 +17,17 @@ struct cuda_state {
     int ordinal, major, minor, sms;
     size_t l2_bytes, limit;      // limit 0: what the device has
     cudaStream_t stream;         // owned; hb_device.stream
+    cudaStream_t side;           // owned; what fork gives
+    cudaEvent_t forked, joined;  // owned
     void *scratch, *workspace;   // owned; CUDA_SCRATCH, CUDA_WORKSPACE bytes, counted
+    void *side_scratch;          // owned; CUDA_SIDE bytes, counted
 };
 extern struct cuda_state gpu;    // the one device of this process, cuda.cu
 
-// The block for partial sums, aligned to 256 bytes. There is one stream and a primitive is done
-// with the block when its last kernel is, so each may use all of it and none may keep anything in
-// it. Primitives cut their work so that the partial sums fit.
-void *cuda_scratch(size_t *bytes);
+// The stream's block for partial sums, aligned to 256 bytes. Work on a stream is ordered and a
+// primitive is done with the block when its last kernel is, so each may use all of it and none may
+// keep anything in it. Primitives cut their work so that the partial sums fit.
+void *cuda_scratch(size_t *bytes, void *stream);
 
 // Remembers the first failure (later ones are its consequences); the next sync reports it.
 void cuda_note(cudaError_t e, const char *who);                  // cudaSuccess: nothing
@@ -73,9 +77,10 @@ void cuda_graph_free(const struct hb_device *d, void *graph);
 // --- cuda_filter.cu ------------------------------------------------------------------------------
 size_t cuda_filter_ws(struct hb_filter_shape f);
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
-                    struct hb_filter_params p, void *ws, void *s);
+                    struct hb_filter_params p, void *ws, struct hb_on on);
 int cuda_filter_bwd(const struct hb_device *d, const float *dh, struct hb_filter_shape f,
-                    struct hb_filter_params p, struct hb_filter_params grads, void *ws, void *s);
+                    struct hb_filter_params p, struct hb_filter_params grads, void *ws,
+                   struct hb_on on);
 
 // --- cuda_nn.cu ----------------------------------------------------------------------------------
 void cuda_bias_bwd(float *db, const void *dy, int64_t R, int64_t C, struct hb_on on);
@@ -102,6 +107,12 @@ void cuda_shortconv_fwd(void *y, const void *p, const float *bp, const float *w,
 void cuda_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void *dy,
                         const void *p, const float *bp, const float *w, int64_t C, int64_t B,
                         int64_t L, int K, struct hb_on on);
+void cuda_taps_fwd(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                   struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on);
+void cuda_taps_bwd(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                   const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on);
 void cuda_swap(void *y, const void *x, int64_t A, int64_t I, int64_t J, int64_t K,
                struct hb_on on);
 void cuda_rope(void *x, int64_t R, int64_t L, int64_t H, int64_t P, int64_t ld, bool inverse,

@@ -139,7 +139,7 @@ static int waited(void *s)
 template <bool SQUARES> static int reduce(double *out, const float *x, int64_t n, void *s)
 {
     size_t bytes;
-    double *part = (double *)cuda_scratch(&bytes);
+    double *part = (double *)cuda_scratch(&bytes, s);
     cudaStream_t stream = (cudaStream_t)s;
     *out = 0;
     if (n <= 0) return waited(s);

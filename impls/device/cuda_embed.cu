@@ -218,7 +218,7 @@ static void embed_back(float *dW, float *dpos, const T *dx, const int32_t *tok, 
                        int64_t L, int64_t C, int64_t V, cudaStream_t s)
 {
     size_t bytes;
-    char *scratch = (char *)cuda_scratch(&bytes);
+    char *scratch = (char *)cuda_scratch(&bytes, s);
     int bits = 1;
     while (bits < 31 && (int64_t)1 << bits < V) bits++;
     // A piece of rows needs 16 PIECE bytes of keys and 8 C of partial sums.

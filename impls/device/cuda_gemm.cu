@@ -357,6 +357,8 @@ void cuda_gemm(const struct hb_gemm *g, struct hb_on on)
     bool act = g->gelu_in || g->dgelu;
     int all = fusible(g, on.t);
     if (g->m <= 0 || g->n <= 0) return;
+    if (on.stream == gpu.side)                   // the library's workspace is the other stream's
+        return cuda_note_text(HB_ERR_RUN, "gemm", "not on the second stream");
     if (g->k > 0) {
         if (product(g, on, all)) {
             bool bias = g->bias && !(all & FUSE_BIAS);

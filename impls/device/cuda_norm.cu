@@ -102,7 +102,7 @@ static void sum_columns(float *dg, float *db, const T *dy, normed<T> by, int64_t
                         void *s)
 {
     size_t bytes;
-    float *part = (float *)cuda_scratch(&bytes);
+    float *part = (float *)cuda_scratch(&bytes, s);
     const int64_t across = pieces(C, WARP * W), fit = (int64_t)bytes / (4 * NS * C);
     int64_t shares = least(2048 / across, CHUNKS);        // two blocks for every place on an H100
     shares = most(1, least(shares, least(fit, pieces(R, 4 * SUM_WARPS))));
@@ -367,7 +367,7 @@ void cuda_layernorm_bwd(void *dx, float *dg, float *db, const void *dy, const vo
 {
     if (R <= 0 || C <= 0) return;
     size_t bytes;
-    float *part = (float *)cuda_scratch(&bytes);
+    float *part = (float *)cuda_scratch(&bytes, on.stream);
     static_assert((size_t)CHUNKS * 2 * MAX_C * sizeof(float) <= CUDA_SCRATCH, "partial sums");
     const int64_t share = most(pieces(R, CHUNKS), 4 * BWD_WARPS);    // at least four rows per warp
     const int64_t shares = pieces(R, share);

@@ -1,9 +1,9 @@
-// cuda_seq.cu: the short depthwise filter on the CUDA device.
+// cuda_seq.cu: the short depthwise filter on the CUDA device, alone and with the gate behind it.
 //
 // Method    A thread has one vector of positions and reads its neighbours' again from the cache;
 //           3 taps in registers, other numbers by a plain loop. Sums over batch and time: a block
 //           adds up one share of one channel, a second kernel adds the shares (scratch) in order.
-// Cost      2 C B L elements, backward 3.
+// Cost      2 C B L elements, backward 3; of two signals and their gate 3, backward 5.
 // Accuracy  float32 inside; a thread's part of a share one after the other, then pairwise, shares
 //           in float64.
 #include "cuda.h"
@@ -274,7 +274,7 @@ void cuda_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void 
 {
     if (C <= 0 || B <= 0 || L <= 0) return;
     size_t bytes;
-    float *scratch = (float *)cuda_scratch(&bytes);
+    float *scratch = (float *)cuda_scratch(&bytes, on.stream);
     const struct short_grads g = { dw, dbs, dbp };
     cudaStream_t s = (cudaStream_t)on.stream;
     hb_by_type(on.t, [&](auto z) {
@@ -296,4 +296,252 @@ void cuda_shortconv_bwd(void *dp, float *dw, float *dbs, float *dbp, const void 
             short_total<<<(unsigned)pieces(C * (K + 2), TOTALS), warps, 0, s>>>(g, part, C, h.n, K);
     });
     cuda_launched("shortconv_bwd");
+}
+
+// --- gate behind short filters -------------------------------------------------------------------
+//   y = tap(a) tap(b);   da' = dy tap(b), db' = dy tap(a), and each back through its own filter.
+// A filter that is absent is one tap of 1 in the last place.
+
+// One filter of channel c in registers; K = 0: `taps` of them, in memory.
+template <int K> struct tap_reg {
+    float k[K + 1], bias, base;
+    const float *w;
+
+    __device__ __forceinline__ tap_reg(const struct hb_conv_tap &f, int64_t c, int taps)
+        : bias(f.bp && f.w ? f.bp[c] : 0.0f), base(f.w ? f.bs[c] : 0.0f),
+          w(f.w ? f.w + c * taps : NULL)
+    {
+        #pragma unroll
+        for (int j = 0; j < K; j++) k[j] = w ? w[j] : j == K - 1 ? 1.0f : 0.0f;
+    }
+    // At position i of a window that begins K-1 before position 0.
+    template <int N> __device__ __forceinline__ float at(const float (&x)[N], int i) const
+    {
+        float sum = base;
+        #pragma unroll
+        for (int j = 0; j < K; j++) sum += k[j] * x[i + j];
+        return sum;
+    }
+    // At position t of the row p, whatever the number of taps.
+    template <class T> __device__ float any(const T *p, int64_t t, int taps) const
+    {
+        if (!w) return hb_load(p[t]);
+        float sum = base;
+        for (int j = 0; j < taps; j++) {
+            const int64_t s = t - (taps - 1) + j;
+            if (s >= 0) sum += w[j] * (hb_load(p[s]) + bias);
+        }
+        return sum;
+    }
+};
+
+// x[i] = position t0 - (K-1) + i of the row p plus bias, 0 outside of it: N of them. W positions
+// are read at once, and t0 and L are multiples of W.
+template <class T, int W, int K, int N>
+__device__ __forceinline__ void window_around(float (&x)[N], const T *p, float bias, int64_t t0,
+                                              int64_t L)
+{
+    constexpr int U = (K - 1 + W - 1) / W, V = (N - (K - 1) + W - 1) / W;
+    #pragma unroll
+    for (int u = -U; u < V; u++) {
+        const int64_t t = t0 + u * W;
+        const bool in = t >= 0 && t < L;
+        float v[W] = {};
+        if (in) load_v(v, p + t);
+        #pragma unroll
+        for (int j = 0; j < W; j++) {
+            const int i = u * W + j + K - 1;
+            if (i >= 0 && i < N) x[i] = in ? v[j] + bias : 0.0f;
+        }
+    }
+}
+
+// Grid (rows, items), as short_fwd.
+template <class T, int W, int K>
+static __global__ void __launch_bounds__(THREADS)
+    pair_fwd(T *y, const T *a, const T *b, struct hb_conv_tap ta, struct hb_conv_tap tb,
+             struct rows r, int taps)
+{
+    const int64_t row = (int64_t)blockIdx.x * blockDim.y + threadIdx.y;
+    if (row >= r.C * r.B) return;
+    const int64_t c = quotient(row, r.B);
+    const tap_reg<K> fa(ta, c, taps), fb(tb, c, taps);
+    const T *ar = a + row * r.L, *br = b + row * r.L;
+    for (int64_t i = (int64_t)blockIdx.y * blockDim.x + threadIdx.x; i < r.n;
+         i += (int64_t)gridDim.y * blockDim.x) {
+        const int64_t t0 = i * W;
+        float out[W];
+        if constexpr (K > 0) {
+            float x[W + K - 1], z[W + K - 1];
+            window_around<T, W, K>(x, ar, fa.bias, t0, r.L);
+            window_around<T, W, K>(z, br, fb.bias, t0, r.L);
+            #pragma unroll
+            for (int j = 0; j < W; j++) out[j] = fa.at(x, j) * fb.at(z, j);
+        } else {
+            out[0] = fa.any(ar, t0, taps) * fb.any(br, t0, taps);
+        }
+        store_v(y + row * r.L + t0, out);
+    }
+}
+
+// From dy the gradients of both; their sums to part_a and part_b, or to the filters' gradients if
+// part_a is NULL. Blocks as in short_bwd.
+template <class T, int W, int K>
+static __global__ void __launch_bounds__(THREADS)
+    pair_bwd(T *da, T *db, float *part_a, float *part_b, const T *dy, const T *a, const T *b,
+             struct hb_conv_tap ta, struct hb_conv_tap tb, struct rows r, struct shares h)
+{
+    constexpr int N = W + K - 1;                 // positions whose dy is needed
+    __shared__ float all[THREADS / WARP];
+    const int64_t c = quotient(blockIdx.x, h.n), mine = blockIdx.x - c * h.n;
+    const tap_reg<K> fa(ta, c, K), fb(tb, c, K);
+    float sum[2][K + 2] = {};
+    const int64_t end = least((mine + 1) * h.share, h.steps);
+    for (int64_t step = mine * h.share; step < end; step++) {
+        int64_t i, t0;
+        if (!place(r, h, step, &i, &t0, W)) continue;
+        const int64_t row = (c * r.B + i) * r.L;
+        float x[2][N + K - 1], e[N], g[2][N];
+        window_around<T, W, K>(x[0], a + row, fa.bias, t0, r.L);
+        window_around<T, W, K>(x[1], b + row, fb.bias, t0, r.L);
+        window_around<T, W, 1>(e, dy + row, 0.0f, t0, r.L);
+        #pragma unroll
+        for (int j = 0; j < N; j++) {
+            g[0][j] = e[j] * fb.at(x[1], j);
+            g[1][j] = e[j] * fa.at(x[0], j);
+        }
+        #pragma unroll
+        for (int q = 0; q < 2; q++) {
+            float d[W];
+            #pragma unroll
+            for (int j = 0; j < W; j++) {
+                d[j] = 0;
+                #pragma unroll
+                for (int k = 0; k < K; k++) {
+                    d[j] += (q ? fb : fa).k[k] * g[q][j + K - 1 - k];
+                    sum[q][k] += g[q][j] * x[q][j + k];
+                }
+                sum[q][K] += g[q][j];
+                sum[q][K + 1] += d[j];
+            }
+            store_v((q ? db : da) + row + t0, d);
+        }
+    }
+    #pragma unroll
+    for (int q = 0; q < 2; q++) {
+        const struct hb_conv_tap &f = q ? tb : ta;
+        if (!f.w) continue;
+        float *part = q ? part_b : part_a;
+        const struct short_grads grads = { f.dw, f.dbs, f.bp ? f.dbp : NULL };
+        #pragma unroll
+        for (int i = 0; i < K + 2; i++) {
+            const float total = block_sum(sum[q][i], all);
+            if (threadIdx.x + threadIdx.y) continue;
+            if (part) part[blockIdx.x * (int64_t)(K + 2) + i] = total;
+            else add_grad(grads, c, K, i, total);
+        }
+    }
+}
+
+// One of the two for any K, W = 1: da from dy and tap(b); one sum after the other, da last.
+template <class T>
+static __global__ void __launch_bounds__(THREADS)
+    pair_bwd_any(T *da, float *part, const T *dy, const T *a, const T *b, struct hb_conv_tap ta,
+                 struct hb_conv_tap tb, int K, struct rows r, struct shares h)
+{
+    __shared__ float all[THREADS / WARP];
+    const int64_t c = quotient(blockIdx.x, h.n), mine = blockIdx.x - c * h.n;
+    const tap_reg<0> fa(ta, c, K), fb(tb, c, K);
+    const struct short_grads grads = { ta.dw, ta.dbs, ta.bp ? ta.dbp : NULL };
+    const int64_t end = least((mine + 1) * h.share, h.steps);
+    for (int q = fa.w ? 0 : K + 1; q < K + 2; q++) {
+        float sum = 0;
+        for (int64_t step = mine * h.share; step < end; step++) {
+            int64_t i, t;
+            if (!place(r, h, step, &i, &t, 1)) continue;
+            const int64_t row = (c * r.B + i) * r.L, s = t - (K - 1) + q;
+            const T *e = dy + row, *br = b + row;
+            if (q <= K) {
+                if (s < 0) continue;             // q = K: s > t >= 0
+                const float g = hb_load(e[t]) * fb.any(br, t, K);
+                sum += q < K ? g * (hb_load(a[row + s]) + fa.bias) : g;
+                continue;
+            }
+            float d = 0;
+            for (int j = fa.w ? 0 : K - 1; j < K; j++) {
+                const int64_t at = t + K - 1 - j;
+                if (at < r.L) d += (fa.w ? fa.w[j] : 1.0f) * hb_load(e[at]) * fb.any(br, at, K);
+            }
+            da[row + t] = hb_store<T>(d);
+            sum += d;
+        }
+        if (!fa.w) continue;
+        const float total = block_sum(sum, all);
+        if (threadIdx.x + threadIdx.y) continue;
+        if (part) part[blockIdx.x * (int64_t)(K + 2) + q] = total;
+        else add_grad(grads, c, K, q, total);
+    }
+}
+
+// Positions at once: 8 or 16 bytes, and the window around them stays in registers.
+enum { PAIR = 4 };
+template <class T> static bool pairs_fit(int K, int64_t L, const void *a, const void *b,
+                                         const void *c)
+{
+    const uintptr_t all = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c;
+    return K == 3 && L % PAIR == 0 && all % (PAIR * sizeof(T)) == 0;
+}
+
+void cuda_taps_fwd(void *y, const void *a, struct hb_conv_tap ta, const void *b,
+                   struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on)
+{
+    if (C <= 0 || B <= 0 || L <= 0) return;
+    hb_by_type(on.t, [&](auto z) {
+        using T = decltype(z);
+        T *to = (T *)y;
+        const T *x = (const T *)a, *w = (const T *)b;
+        cudaStream_t s = (cudaStream_t)on.stream;
+        const bool wide = pairs_fit<T>(K, L, y, a, b);
+        const struct rows r = rows_of(C, B, L, wide ? PAIR : 1);
+        const dim3 grid = row_grid(&r), block((unsigned)r.x, (unsigned)(THREADS / r.x));
+        if (wide) pair_fwd<T, PAIR, 3><<<grid, block, 0, s>>>(to, x, w, ta, tb, r, K);
+        else if (K == 3) pair_fwd<T, 1, 3><<<grid, block, 0, s>>>(to, x, w, ta, tb, r, K);
+        else pair_fwd<T, 1, 0><<<grid, block, 0, s>>>(to, x, w, ta, tb, r, K);
+    });
+    cuda_launched("taps_fwd");
+}
+
+void cuda_taps_bwd(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
+                   const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
+                   struct hb_on on)
+{
+    if (C <= 0 || B <= 0 || L <= 0) return;
+    size_t bytes;
+    float *scratch = (float *)cuda_scratch(&bytes, on.stream);
+    cudaStream_t s = (cudaStream_t)on.stream;
+    hb_by_type(on.t, [&](auto z) {
+        using T = decltype(z);
+        T *ga = (T *)da, *gb = (T *)db;
+        const T *e = (const T *)dy, *x = (const T *)a, *w = (const T *)b;
+        const bool wide = pairs_fit<T>(K, L, dy, a, b) && pairs_fit<T>(K, L, da, db, NULL);
+        const struct rows r = rows_of(C, B, L, wide ? PAIR : 1);
+        const struct shares h = shares_of(&r, wide ? PAIR : 1, K, bytes / 2);
+        float *pa = h.n > 1 ? scratch : NULL, *pb = pa ? pa + C * h.n * (K + 2) : NULL;
+        const unsigned grid = (unsigned)(C * h.n), sums = (unsigned)pieces(C * (K + 2), TOTALS);
+        const dim3 block((unsigned)r.x, (unsigned)(THREADS / r.x)), warps(WARP, TOTALS);
+        if (wide) {
+            pair_bwd<T, PAIR, 3><<<grid, block, 0, s>>>(ga, gb, pa, pb, e, x, w, ta, tb, r, h);
+        } else if (K == 3) {
+            pair_bwd<T, 1, 3><<<grid, block, 0, s>>>(ga, gb, pa, pb, e, x, w, ta, tb, r, h);
+        } else {
+            pair_bwd_any<T><<<grid, block, 0, s>>>(ga, pa, e, x, w, ta, tb, K, r, h);
+            pair_bwd_any<T><<<grid, block, 0, s>>>(gb, pb, e, w, x, tb, ta, K, r, h);
+        }
+        const struct short_grads to_a = { ta.dw, ta.dbs, ta.bp ? ta.dbp : NULL };
+        const struct short_grads to_b = { tb.dw, tb.dbs, tb.bp ? tb.dbp : NULL };
+        if (pa && ta.w) short_total<<<sums, warps, 0, s>>>(to_a, pa, C, h.n, K);
+        if (pb && tb.w) short_total<<<sums, warps, 0, s>>>(to_b, pb, C, h.n, K);
+    });
+    cuda_launched("taps_bwd");
 }

@@ -1,13 +1,16 @@
-// cuda_tile64.cuh: one 64 x 64 tile of a product in float64 per block of 128 threads, on the tensor
-// cores, and the operands that cuda_filter.cu multiplies: matrices as they lie, and dh with the
-// filter's window on it.
+// cuda_tile64.cuh: one 64 x 64 tile of a product per block of 128 threads on the tensor cores, in
+// float64 or in float32, and the operands that cuda_filter.cu multiplies: matrices as they lie, and
+// dh with the filter's window on it. N is the type of the numbers: double or float.
 //
 // Method    k in steps of DEPTH through two shared buffers: while one is multiplied, the next piece
-//           is on its way into registers; operands are widened to double on their way to shared
-//           memory. Four warps of 32 x 32; rows of a piece are padded so that fragments are read
-//           without bank conflicts.
-// Cost      40 KiB of shared memory and about 165 registers: three blocks an SM.
-// Accuracy  float64, k added up in order, eight at a time.
+//           is on its way into registers; operands are widened to N on their way to shared memory.
+//           Four warps of 32 x 32; rows of a piece are padded so that fragments are read without
+//           bank conflicts. A float is cut into two tf32 numbers, high and low, and three of the
+//           four products of halves are added: the fragments of tf32 and of float64 are alike.
+// Cost      double: 40 KiB of shared memory and about 165 registers, three blocks an SM; float:
+//           20 KiB, at most 128 registers, four blocks.
+// Accuracy  double: float64, k added up in order, eight at a time. float: 2^-20 of a product is
+//           left out, sums are float32.
 #ifndef HB_DEVICE_CUDA_TILE64_CUH
 #define HB_DEVICE_CUDA_TILE64_CUH
 
@@ -18,36 +21,36 @@ enum {
     DEPTH = 16,                  // k at once
     THREADS = 128,               // four warps, each 32 x 32
     EACH = TILE * DEPTH / THREADS,       // elements of an operand that a thread brings
-    KSTRIDE = DEPTH + 4,         // row of a k-contiguous piece  } 4 mod 16: the 16 lanes of a half
-    RSTRIDE = TILE + 4,          // row of an r-contiguous piece } warp hit 16 pairs of banks
-    PIECE = TILE * KSTRIDE,      // doubles of an operand's piece, the larger of the two forms
+    KSTRIDE = DEPTH + 4,         // row of a k-contiguous piece: lanes hit different banks
+    PIECE = TILE * KSTRIDE,      // numbers of an operand's piece, the larger of the two forms
 };
+// Row of an r-contiguous piece: 4 mod 16 pairs of banks, 8 mod 32 banks.
+template <class N> constexpr int RSTRIDE = sizeof(N) == 8 ? TILE + 4 : TILE + 8;
+// Blocks an SM that the compiler shall leave registers for.
+template <class N> constexpr int RESIDENT = sizeof(N) == 8 ? 3 : 4;
+
+// Two at once.
+template <class N> struct two_of;
+template <> struct two_of<double> { using type = double2; };
+template <> struct two_of<float> { using type = float2; };
+template <class N> using two = typename two_of<N>::type;
 
 // Positions j0 .. j0+n-1 of one chunk; ld is n rounded up to TILE, the row of its (W,n) arrays.
 struct chunk { int64_t j0, n, ld; };
 
 // exp(-t_j delta_c) + shift with t_j = j dt and delta_c = slow + c step; `on` false: 1.
-struct window {
-    double slow, step, dt, shift;
+template <class N> struct window {
+    N slow, step, dt, shift;
     bool on;
-    __device__ double at(double j, double c) const
-    {
-        return on ? exp(-j * dt * (slow + c * step)) : 1.0;
-    }
+    __device__ N at(N j, N c) const { return on ? exp(-j * dt * (slow + c * step)) : N(1); }
     // What `at` is multiplied with from c to c + dc at j; from j to j + dj at c; and what the
     // latter changes by from c to c + dc.
-    __device__ double along_c(double dc, double j) const
+    __device__ N along_c(N dc, N j) const { return on ? exp(-j * dt * dc * step) : N(1); }
+    __device__ N along_j(N dj, N c) const
     {
-        return on ? exp(-j * dt * dc * step) : 1.0;
+        return on ? exp(-dj * dt * (slow + c * step)) : N(1);
     }
-    __device__ double along_j(double dj, double c) const
-    {
-        return on ? exp(-dj * dt * (slow + c * step)) : 1.0;
-    }
-    __device__ double both(double dj, double dc) const
-    {
-        return on ? exp(-dj * dt * dc * step) : 1.0;
-    }
+    __device__ N both(N dj, N dc) const { return on ? exp(-dj * dt * dc * step) : N(1); }
 };
 
 // --- operands ------------------------------------------------------------------------------------
@@ -63,9 +66,9 @@ template <bool DEEP> static __device__ __forceinline__ int own_k(int i)
 {
     return DEEP ? (int)threadIdx.x % DEPTH : (int)threadIdx.x / TILE + i * (THREADS / TILE);
 }
-template <bool DEEP> static __device__ __forceinline__ int shared_at(int r, int k)
+template <class N, bool DEEP> static __device__ __forceinline__ int shared_at(int r, int k)
 {
-    return DEEP ? r * KSTRIDE + k : k * RSTRIDE + r;
+    return DEEP ? r * KSTRIDE + k : k * RSTRIDE<N> + r;
 }
 
 // A matrix as it lies: element (r,k) at r ld + k if DEEP, else k ld + r; r0 is the tile's first.
@@ -83,44 +86,57 @@ template <class T, bool DEEP> struct plain {
             v[i] = r < rows && k < end ? p[DEEP ? r * ld + k : k * ld + r] : (T)0;
         }
     }
-    __device__ void put(double *to, const T (&v)[EACH])
+    template <class N> __device__ void put(N *to, const T (&v)[EACH])
     {
         #pragma unroll
-        for (int i = 0; i < EACH; i++) to[shared_at<DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = v[i];
+        for (int i = 0; i < EACH; i++)
+            to[shared_at<N, DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = v[i];
     }
 };
 
 // dg = dh window, of one chunk of dh (C,L). DEEP: r is the channel and k the position, else the
 // other way round. A thread's channels go up by `stride` in a piece, its positions (DEEP) by DEPTH
-// from piece to piece.
-template <bool DEEP> struct windowed {
+// from piece to piece; in float64 the window goes along by multiplication, in float32 each piece
+// begins with a window of its own, or the ratios' rounding would add up.
+template <class N, bool DEEP> struct windowed {
     using raw = float;
     static constexpr bool deep = DEEP;
+    static constexpr bool exact = sizeof(N) == 8;
     plain<float, DEEP> dh;
-    double v, q, v_next, q_next, shift;
+    struct window<N> win;
+    N v, q, v_next, q_next, shift, c, j;
+
+    // The channels of a thread's neighbours in one piece are so far apart.
+    static constexpr int stride = DEEP ? THREADS / DEPTH : THREADS / TILE;
 
     // k is the first that fetch will be asked for.
     __device__ windowed(const float *p, int64_t L, struct chunk s, int64_t rows, int64_t r0,
-                        int64_t k, const struct window &win)
-        : dh{ p + s.j0, L, rows, r0 }, shift(win.on ? win.shift : 0.0)
+                        int64_t k, const struct window<N> &w)
+        : dh{ p + s.j0, L, rows, r0 }, win(w), shift(w.on ? w.shift : N(0))
     {
-        double r = (double)(r0 + own_r<DEEP>(0)), first = (double)(k + own_k<DEEP>(0));
-        double c = DEEP ? r : first, j = (double)s.j0 + (DEEP ? first : r);
-        double stride = DEEP ? THREADS / DEPTH : THREADS / TILE;
+        N r = (N)(r0 + own_r<DEEP>(0)), first = (N)(k + own_k<DEEP>(0));
+        c = DEEP ? r : first;
+        j = (N)s.j0 + (DEEP ? first : r);
         v = win.at(j, c);
         q = win.along_c(stride, j);
-        v_next = DEEP ? win.along_j(DEPTH, c) : 1.0;
-        q_next = DEEP ? win.both(DEPTH, stride) : 1.0;
+        v_next = DEEP ? win.along_j(DEPTH, c) : N(1);
+        q_next = DEEP ? win.both(DEPTH, stride) : N(1);
     }
     __device__ void fetch(float (&x)[EACH], int64_t k0, int64_t end) const { dh.fetch(x, k0, end); }
-    __device__ void put(double *to, const float (&x)[EACH])
+    __device__ void put(N *to, const float (&x)[EACH])
     {
-        double w = v;
+        N w = v;
         #pragma unroll
         for (int i = 0; i < EACH; i++, w *= q)
-            to[shared_at<DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = (double)x[i] * (w + shift);
-        v = DEEP ? v * v_next : w;               // EACH strides of channels are just the next piece
-        q *= q_next;
+            to[shared_at<N, DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = (N)x[i] * (w + shift);
+        if constexpr (exact) {
+            v = DEEP ? v * v_next : w;           // EACH strides of channels are just the next piece
+            q *= q_next;
+        } else {
+            (DEEP ? j : c) += DEPTH;
+            v = win.at(j, c);
+            if (DEEP) q = win.along_c(stride, j);
+        }
     }
 };
 
@@ -146,6 +162,37 @@ static __device__ __forceinline__ void mma(double (&c)[4], const double (&a)[4],
 #endif
 }
 
+// The same of tf32 numbers: what lies below the upper 19 bits of an operand is not looked at.
+static __device__ __forceinline__ void mma_tf32(float (&c)[4], const float (&a)[4],
+                                                const float (&b)[2])
+{
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])),
+                   "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+                   "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+}
+
+// The upper 19 bits; x less them has at most 13 and is cut to 11 by the product.
+static __device__ __forceinline__ float upper(float x)
+{
+    return __uint_as_float(__float_as_uint(x) & 0xffffe000u);
+}
+
+// Of floats: the small products first.
+static __device__ __forceinline__ void mma(float (&c)[4], const float (&a)[4], const float (&b)[2])
+{
+    float ah[4], al[4], bh[2], bl[2];
+    #pragma unroll
+    for (int i = 0; i < 4; i++) al[i] = a[i] - (ah[i] = upper(a[i]));
+    #pragma unroll
+    for (int i = 0; i < 2; i++) bl[i] = b[i] - (bh[i] = upper(b[i]));
+    mma_tf32(c, al, bh);
+    mma_tf32(c, ah, bl);
+    mma_tf32(c, ah, bh);
+}
+
 // What a lane holds of the block's product: acc[m][n][2h+i] is row 16m + 8h + row0, column
 // 8n + i + col0.
 struct lane {
@@ -159,12 +206,12 @@ struct lane {
         col0 = warp / 2 * 32 + 2 * t;
     }
 };
-typedef double acc_t[2][4][4];
+template <class N> using acc_t = N[2][4][4];
 
 // acc = A B over k from k0 to end. `shared`: 4 PIECE.
-template <class A, class B>
-static __device__ __forceinline__ void multiply(acc_t &acc, A &a, B &b, int64_t k0, int64_t end,
-                                                double *shared)
+template <class N, class A, class B>
+static __device__ __forceinline__ void multiply(acc_t<N> &acc, A &a, B &b, int64_t k0, int64_t end,
+                                                N *shared)
 {
     typename A::raw ra[EACH];
     typename B::raw rb[EACH];
@@ -174,7 +221,7 @@ static __device__ __forceinline__ void multiply(acc_t &acc, A &a, B &b, int64_t 
     a.fetch(ra, k0, end);
     b.fetch(rb, k0, end);
     for (int turn = 0; k0 < end; k0 += DEPTH, turn ^= 1) {
-        double *sa = shared + turn * 2 * PIECE, *sb = sa + PIECE;
+        N *sa = shared + turn * 2 * PIECE, *sb = sa + PIECE;
         a.put(sa, ra);
         b.put(sb, rb);
         __syncthreads();                         // all have left the other buffer, too
@@ -184,15 +231,15 @@ static __device__ __forceinline__ void multiply(acc_t &acc, A &a, B &b, int64_t 
         }
         #pragma unroll
         for (int k = 0; k < DEPTH; k += 8) {
-            double fa[2][4], fb[4][2];
+            N fa[2][4], fb[4][2];
             #pragma unroll
             for (int i = 0; i < 8; i++)
-                fa[i / 4][i % 4] = sa[shared_at<A::deep>(me.row0 + i / 4 * 16 + i % 2 * 8,
-                                                         k + me.t + i % 4 / 2 * 4)];
+                fa[i / 4][i % 4] = sa[shared_at<N, A::deep>(me.row0 + i / 4 * 16 + i % 2 * 8,
+                                                            k + me.t + i % 4 / 2 * 4)];
             #pragma unroll
             for (int i = 0; i < 8; i++)
-                fb[i / 2][i % 2] = sb[shared_at<B::deep>(me.col0 - 2 * me.t + me.g + i / 2 * 8,
-                                                         k + me.t + i % 2 * 4)];
+                fb[i / 2][i % 2] = sb[shared_at<N, B::deep>(me.col0 - 2 * me.t + me.g + i / 2 * 8,
+                                                            k + me.t + i % 2 * 4)];
             #pragma unroll
             for (int i = 0; i < 8; i++) mma(acc[i / 4][i % 4], fa[i / 4], fb[i % 4]);
         }

@@ -3,16 +3,20 @@
 //     v_{o+1} = h_o * r_o + d_o r_o;   y = Wout (v_{N-1} x^0) + bout (+ res)          u,y (B,L,D)
 // Method    channel first throughout, (channels,B,L): the first GEMM writes that layout and the
 //           last reads it, so nothing is transposed and the long convolution sees contiguous time
-//           (strides b L, c B L).
+//           (strides b L, c B L). The filter is made beside the first projection, its gradients
+//           beside those of the last blocks of it (the device's fork).
+//           A longconv that takes gates (hb_conv_gates) does a step in one call, from the raw
+//           projections; around the others the short filters and gates are one pass each way. What
+//           they read is kept, what they compute inside is not.
 // Cost      2 B L D^2 (N+2) flop of GEMM, N-1 long convolutions, one filter generation (once for
 //           all b).
-// Memory    in units of B L D elements: forward N+3 (small ones on a GPU 2N+3), with backward 4N+4
-//           (p; x and v; r_o; v_{o+1}; scratch); the filter h (C,L), C = (N-1) D, and its gradient,
-//           in float32.
+// Memory    in units of B L D elements: N+3, with backward 4N+3 (p and its gradient; r_o; v_{o+1};
+//           q; scratch); with gates N+2 (order > 2: N+3), with backward 3N+2 (order > 2: 3N+3); the
+//           filter h (C,L), C = (N-1) D, and its gradient, in float32.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3; N-1 long convolutions as the published
 //           code has.
-// Accuracy  the filter in float64; the rest is stored in the problem's dtype (f32, f16, bf16) and
-//           summed in float32.
+// Accuracy  the filter in float64, or near float32 where signals have 16 bits; the rest is stored
+//           in the problem's dtype (f32, f16, bf16) and summed in float32.
 // Refuses   dtypes that the device or the longconv inside lacks, order < 2, even E, lmax < L,
 //           B L >= 2^31, filter = fixed (the filter is a parameter here).
 #include <math.h>
@@ -34,14 +38,18 @@ struct state {
     struct hb_filter_shape fs;
     int N;
     bool backward;
+    bool gated;                            // the longconv takes gates
     bool permute;                          // filter channels come as c*(N-1)+o, wanted as o*D+c
     int64_t BLD;
     size_t size;                           // bytes of one element of an activation
-    void *p, *s;                           // owned: (N+1 or 1 blocks), (N+1 blocks)
-    void *r, *v;                           // owned: r_o, v_{o+1}: N-1 blocks; forward only 0, 1
+    void *p;                               // owned: N+1 blocks
+    void *r, *v;                           // owned: r_o, v_{o+1}: N-1 blocks, forward only one;
+                                           // gated: no r, forward only one or two of v; without
+                                           // long convolution: r only without backward
+    void *q;                               // v_{N-1} x^0; owned where backward and not gated
     float *h, *dh;                         // owned: (C,L), the second with backward
     float *h_raw, *d, *dd;                 // owned, if permute: (C,L), (C), (2C)
-    void *e, *f, *blk;                     // owned: backward scratch: one block each, blk two
+    void *e, *f, *dp;                      // owned: backward: one block each, dp N+1
     float *sink;                           // owned: where gradients that nobody wants go
     void *ws;                              // owned
 };
@@ -131,14 +139,22 @@ static struct hb_filter_params filter_params(void *const *t)
 
 // --- plan ----------------------------------------------------------------------------------------
 
+static bool own_q(const struct state *st) { return st->backward && !st->gated; }
+
+// Block i of `x`.
+static void *block(const struct state *st, const void *x, int i)
+{
+    return hb_at(x, i * st->BLD, st->size);
+}
+
 static void destroy(void *state)
 {
     struct state *st = state;
     if (!st) return;
     for (int i = 0; st->conv && i < st->n_conv; i++) st->inner->destroy(st->conv[i]);
     st->host->free(st->host, st->conv);
-    void *const mem[] = { st->p, st->s, st->r, st->v, st->h, st->dh, st->h_raw, st->d, st->dd,
-                          st->e, st->f, st->blk, st->sink, st->ws };
+    void *const mem[] = { st->p, st->r, st->v, own_q(st) ? st->q : NULL, st->h, st->dh, st->h_raw,
+                          st->d, st->dd, st->e, st->f, st->dp, st->sink, st->ws };
     hb_free_all(st->dev, mem, sizeof mem / sizeof *mem);
     st->host->free(st->host, st);
 }
@@ -153,6 +169,12 @@ static int plan_inner(struct state *st, const struct hb_problem *p)
     const struct hb_host *host = st->host;
     int rc = hb_inner_open(host, "hyena", "a longconv", p->inner, &in, &st->inner);
     if (rc) return rc;
+    if (st->inner->gates) {
+        in.gated = true;
+        in.taps = st->proj.taps;
+        st->gated = !st->inner->refuses || !st->inner->refuses(&in);
+        if (!st->gated) in.gated = false, in.taps = 0;
+    }
     int n = p->backward ? st->N - 1 : 1;
     st->conv = host->alloc(host, (size_t)n * sizeof *st->conv);
     if (!st->conv) return HB_ERR_OOM;
@@ -174,21 +196,35 @@ static int64_t sink_size(const struct hb_problem *p)
     return most;
 }
 
+// v_{o+1} of step o, but with gates its last is q. Without a backward pass: of what takes gates or
+// is no convolution, so that it is not what step o reads, every other one.
+static void *v_after(const struct state *st, int o)
+{
+    if (st->backward) return block(st, st->v, o);
+    if (st->gated) return block(st, st->v, o % 2);
+    return !st->inner && o % 2 ? st->r : st->v;
+}
+
 static int allocate(struct state *st, const struct hb_problem *p, bool no_long)
 {
     int64_t one = st->BLD, steps = st->N - 1, C = steps * p->D, filter = no_long ? 0 : C * p->L;
     bool bwd = st->backward, perm = st->permute;
     size_t size = st->size, f32 = sizeof(float);
+    int64_t n_r = st->gated ? 0 : bwd ? no_long ? 0 : steps : 1;
+    int64_t n_v = bwd ? steps : st->gated && steps > 1 ? 2 : 1;
     const struct hb_need need[] = {
-        { &st->p, (st->proj.all ? st->N + 1 : 1) * one, size }, { &st->s, (st->N + 1) * one, size },
-        { &st->r, bwd && !no_long ? steps * one : 0, size },
-        { &st->v, bwd ? steps * one : one, size }, { &st->h, filter, f32 },
-        { &st->h_raw, perm ? filter : 0, f32 }, { &st->dh, bwd ? filter : 0, f32 },
-        { &st->d, perm ? C : 0, f32 }, { &st->dd, perm && bwd ? 2 * C : 0, f32 },
-        { &st->e, bwd ? one : 0, size }, { &st->f, bwd ? one : 0, size },
-        { &st->blk, bwd ? 2 * one : 0, size }, { &st->sink, bwd ? sink_size(p) : 0, f32 },
+        { &st->p, (steps + 2) * one, size }, { &st->r, n_r * one, size },
+        { &st->v, n_v * one, size }, { &st->q, own_q(st) ? one : 0, size },
+        { &st->h, filter, f32 }, { &st->h_raw, perm ? filter : 0, f32 },
+        { &st->dh, bwd ? filter : 0, f32 }, { &st->d, perm ? C : 0, f32 },
+        { &st->dd, perm && bwd ? 2 * C : 0, f32 }, { &st->e, bwd ? one : 0, size },
+        { &st->f, bwd && !(st->gated && steps == 1) ? one : 0, size },
+        { &st->dp, bwd ? (steps + 2) * one : 0, size },
+        { &st->sink, bwd ? sink_size(p) : 0, f32 },
     };
     int rc = hb_need_alloc(st->dev, need, sizeof need / sizeof *need);
+    // Written by the last step, when block N of p has been read.
+    if (!own_q(st)) st->q = st->gated ? v_after(st, st->N - 2) : block(st, st->p, st->N);
     if (rc || no_long) return rc;
     st->ws = st->dev->alloc(st->dev, st->dev->filter_ws(st->fs));
     return st->ws ? 0 : HB_ERR_OOM;
@@ -209,7 +245,7 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
                           .size = hb_dtype_size(p->dtype) };
     st->proj = (struct hb_proj){ .dev = st->dev, .on = { p->dtype, NULL }, .B = p->B, .L = p->L,
                                  .D = p->D, .n = o.order + 1, .taps = o.short_taps,
-                                 .all = hb_proj_all(st->dev, p, o.order + 1) };
+                                 .all = true };
     st->fs = (struct hb_filter_shape){ .L = p->L, .lmax = o.lmax, .shift = o.shift,
                                        .channels = (o.order - 1) * (int)p->D,
                                        .emb_dim = o.emb_dim, .width = o.filter_width,
@@ -223,18 +259,13 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
 
 // --- forward -------------------------------------------------------------------------------------
 
-// Block i of `x`.
-static void *block(const struct state *st, const void *x, int i)
-{
-    return hb_at(x, i * st->BLD, st->size);
-}
-
-// h (C,L) and d (C) in the order o*D+c.
+// h (C,L) and d (C) in the order o*D+c; on the stream s.
 static int make_filter(struct state *st, void *const *par, const float **d, void *s)
 {
     int64_t D = st->proj.D, L = st->proj.L;
     float *raw = st->permute ? st->h_raw : st->h;
-    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, s);
+    struct hb_on on = { st->proj.on.t, s };
+    int rc = st->dev->filter_fwd(st->dev, raw, st->fs, filter_params(par), st->ws, on);
     *d = par[HB_HY_D];
     if (rc || !st->permute) return rc;
     struct hb_on f32 = { HB_F32, s };
@@ -249,67 +280,110 @@ static struct hb_longconv_io conv_io(const struct state *st, int o, const void *
 {
     int64_t D = st->proj.D, L = st->proj.L;
     struct hb_strides cf = { L, st->proj.B * L };
-    return (struct hb_longconv_io){ .u = r, .su = cf, .h = st->h + o * D * L, .d = d + o * D,
-                                    .y = v, .sy = cf };
+    struct hb_longconv_io io = { .u = r, .su = cf, .y = v, .sy = cf };
+    if (!st->inner) return io;
+    io.h = st->h + o * D * L;
+    io.d = d + o * D;
+    return io;
 }
 
-// v_{o+1} of step o; without a backward pass they share one block.
-static void *v_after(const struct state *st, int o)
+// The short filter of block i; g NULL: no gradients.
+static struct hb_conv_tap tap_of(const struct state *st, int i, void *const *par, void *const *g)
 {
-    return block(st, st->v, st->backward ? o : 0);
+    int64_t c = i * st->proj.D, w = c * st->proj.taps;
+    struct hb_proj_params p = proj_params(par);
+    struct hb_conv_tap t = { .w = p.ws + w, .bs = p.bs + c, .bp = p.bin + c };
+    if (!g) return t;
+    struct hb_proj_grads dp = proj_grads(g);
+    t.dw = dp.ws + w;
+    t.dbs = dp.bs + c;
+    t.dbp = dp.bin + c;
+    return t;
+}
+
+// Block i of the projections as a gate; its gradient goes to block i of st->dp.
+static struct hb_conv_gate gate_of(const struct state *st, int i, void *const *par, void *const *g)
+{
+    struct hb_strides cf = { st->proj.L, st->proj.B * st->proj.L };
+    return (struct hb_conv_gate){ .x = block(st, st->p, i), .sx = cf,
+                                  .dx = g ? block(st, st->dp, i) : NULL, .sdx = cf,
+                                  .tap = tap_of(st, i, par, g) };
+}
+
+// Step o as one gated convolution: *io and *gates, without what concerns y's and u's gradients.
+static void step_io(const struct state *st, int o, const float *d, void *const *par,
+                    void *const *g, struct hb_io *io, struct hb_conv_gates *gates)
+{
+    int N = st->N;
+    const void *u = o ? v_after(st, o - 1) : block(st, st->p, N);
+    *gates = (struct hb_conv_gates){ .pre = gate_of(st, N - 1 - o, par, g) };
+    if (o == 0) gates->u = tap_of(st, N, par, g);
+    if (o == N - 2) gates->post = gate_of(st, 0, par, g);
+    io->conv = conv_io(st, o, u, d, o == N - 2 ? st->q : v_after(st, o));
+    io->conv.gates = gates;
+}
+
+// r_o of step o where the longconv takes no gates.
+static void *r_of(const struct state *st, int o)
+{
+    return !st->inner ? v_after(st, o) : st->backward ? block(st, st->r, o) : st->r;
+}
+
+// The same from the device's primitives and a longconv without gates, or none.
+static int compose(struct state *st, int o, const struct hb_io *io)
+{
+    const struct hb_device *dev = st->dev;
+    const struct hb_longconv_io *c = &io->conv;
+    const struct hb_conv_gates *g = c->gates;
+    const struct hb_conv_tap none = { .w = NULL };
+    int64_t D = st->proj.D, B = st->proj.B, L = st->proj.L;
+    int K = st->proj.taps, rc = 0;
+    dev->taps_fwd(r_of(st, o), c->u, g->u, g->pre.x, g->pre.tap, D, B, L, K, st->proj.on);
+    if (st->inner) {
+        struct hb_io ci = { .stream = io->stream, .conv = *c };
+        ci.conv.u = r_of(st, o);
+        ci.conv.y = v_after(st, o);
+        ci.conv.gates = NULL;
+        rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
+    }
+    if (!rc && g->post.x)
+        dev->taps_fwd(c->y, v_after(st, o), none, g->post.x, g->post.tap, D, B, L, K, st->proj.on);
+    return rc;
 }
 
 static int forward(void *state, const struct hb_io *io)
 {
     struct state *st = state;
     const struct hb_device *dev = st->dev;
-    void *s = io->stream, *const *par = io->oper.params;
-    int64_t n = st->BLD;
-    int N = st->N;
+    void *s = io->stream, *side = s, *const *par = io->oper.params;
     const float *d = NULL;
-    const void *v = block(st, st->s, N);
-    void *q = st->backward ? st->blk : st->p;  // p is free once s is complete
-    struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
+    int rc = 0;
+    st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
-        int rc = make_filter(st, par, &d, s);
-        if (rc) return rc;
+        side = dev->fork(dev, s);
+        rc = make_filter(st, par, &d, side);
     }
-    hb_proj_in(&st->proj, st->s, st->p, io->oper.u, proj_params(par));
-    for (int o = 0; o < N - 1; o++) {
-        void *to = v_after(st, o);
-        void *r = !st->inner ? to : st->backward ? block(st, st->r, o) : st->p;
-        dev->gate_fwd(r, v, block(st, st->s, N - 1 - o), n, on);
-        v = to;
-        if (!st->inner) continue;
-        struct hb_io ci = { .stream = s, .conv = conv_io(st, o, r, d, to) };
-        int rc = st->inner->forward(st->conv[st->backward ? o : 0], &ci);
-        if (rc) return rc;
+    hb_proj_in(&st->proj, NULL, st->p, io->oper.u, proj_params(par));
+    if (st->inner) dev->join(dev, side, s);
+    for (int o = 0; o < st->N - 1 && !rc; o++) {
+        struct hb_conv_gates gates;
+        struct hb_io ci = { .stream = s };
+        step_io(st, o, d, par, NULL, &ci, &gates);
+        rc = st->gated ? st->inner->forward(st->conv[st->backward ? o : 0], &ci)
+                       : compose(st, o, &ci);
     }
-    dev->gate_fwd(q, v, st->s, n, on);
-    hb_proj_out(&st->proj, true, io->oper.y, q, io->oper.res, proj_params(par));
-    return 0;
+    if (!rc) hb_proj_out(&st->proj, true, io->oper.y, st->q, io->oper.res, proj_params(par));
+    return rc;
 }
 
 // --- backward ------------------------------------------------------------------------------------
 
-// st->e holds dv_{o+1}; leaves dr_o in st->f.
-static int conv_bwd(struct state *st, int o, const float *d, float *dd, void *s)
-{
-    int64_t D = st->proj.D, L = st->proj.L;
-    struct hb_io ci = { .stream = s,
-                        .conv = conv_io(st, o, block(st, st->r, o), d, v_after(st, o)) };
-    ci.conv.dy = st->e; ci.conv.sdy = ci.conv.su;
-    ci.conv.du = st->f; ci.conv.sdu = ci.conv.su;
-    ci.conv.dh = st->dh + o * D * L;
-    ci.conv.dd = dd + o * D;
-    return st->inner->backward(st->conv[o], &ci);
-}
-
-// dh, dd (order o*D+c) -> the parameters' gradients.
+// dh, dd (order o*D+c) -> the parameters' gradients; on the stream s.
 static int filter_grads(struct state *st, void *const *par, void *const *g, void *s)
 {
     const struct hb_device *dev = st->dev;
     int64_t D = st->proj.D, L = st->proj.L, C = st->fs.channels;
+    struct hb_on on = { st->proj.on.t, s };
     float *dh = st->dh;
     if (st->permute) {
         dh = st->h_raw;                                          // its h is in st->h
@@ -318,7 +392,82 @@ static int filter_grads(struct state *st, void *const *par, void *const *g, void
         dev->swap(st->dd + C, st->dd, 1, st->N - 1, D, 1, f32);
         dev->add(g[HB_HY_D], st->dd + C, C, f32);
     }
-    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, s);
+    return dev->filter_bwd(dev, dh, st->fs, filter_params(par), filter_params(g), st->ws, on);
+}
+
+struct back {                          // what the steps of a backward pass share
+    void *const *par, *const *g;
+    const float *d;
+    float *dd;
+    void *dv, *spare;                      // dv_{o+1}, in one of two blocks, and the other
+    void *side;                            // the stream of the filter's gradients, once forked
+};
+
+static int conv_bwd(struct state *st, int o, struct hb_io *io, struct back *b, void *du)
+{
+    struct hb_longconv_io *c = &io->conv;
+    c->dy = b->dv; c->sdy = c->su;
+    c->du = du; c->sdu = c->su;
+    c->dh = st->dh + o * st->proj.D * st->proj.L;
+    c->dd = b->dd + o * st->proj.D;
+    return st->inner->backward(st->conv[o], io);
+}
+
+static void swap_blocks(struct back *b)
+{
+    void *x = b->dv;
+    b->dv = b->spare;
+    b->spare = x;
+}
+
+// compose's: b->dv becomes the gradient of the step's u, in `du` if that is not NULL.
+static int compose_bwd(struct state *st, int o, const struct hb_io *io, struct back *b, void *du)
+{
+    const struct hb_device *dev = st->dev;
+    const struct hb_longconv_io *c = &io->conv;
+    const struct hb_conv_gates *g = c->gates;
+    const struct hb_conv_tap none = { .w = NULL };
+    int64_t D = st->proj.D, B = st->proj.B, L = st->proj.L;
+    int K = st->proj.taps, rc = 0;
+    if (g->post.x) {
+        dev->taps_bwd(b->spare, g->post.dx, b->dv, v_after(st, o), none, g->post.x, g->post.tap, D,
+                      B, L, K, st->proj.on);
+        swap_blocks(b);
+    }
+    if (st->inner) {
+        struct hb_io ci = { .stream = io->stream, .conv = *c };
+        ci.conv.u = r_of(st, o);
+        ci.conv.y = v_after(st, o);
+        ci.conv.gates = NULL;
+        rc = conv_bwd(st, o, &ci, b, b->spare);
+        swap_blocks(b);
+    }
+    if (!rc)
+        dev->taps_bwd(du ? du : b->spare, g->pre.dx, b->dv, c->u, g->u, g->pre.x, g->pre.tap, D, B,
+                      L, K, st->proj.on);
+    if (!du) swap_blocks(b);
+    return rc;
+}
+
+// From b->dv, the gradient of q: all of st->dp, dh, dd; the filter's gradients begin beside.
+static int steps_bwd(struct state *st, struct back *b, void *s)
+{
+    int rc = 0;
+    for (int o = st->N - 2; o >= 0 && !rc; o--) {
+        struct hb_conv_gates gates;
+        struct hb_io ci = { .stream = s };
+        void *du = o ? NULL : block(st, st->dp, st->N);
+        step_io(st, o, b->d, b->par, b->g, &ci, &gates);
+        if (st->gated) {
+            rc = conv_bwd(st, o, &ci, b, du ? du : b->spare);
+            swap_blocks(b);
+        } else {
+            rc = compose_bwd(st, o, &ci, b, du);
+        }
+    }
+    if (rc || !st->inner) return rc;
+    b->side = st->dev->fork(st->dev, s);
+    return filter_grads(st, b->par, b->g, b->side);
 }
 
 static int backward(void *state, const struct hb_io *io)
@@ -326,45 +475,36 @@ static int backward(void *state, const struct hb_io *io)
     struct state *st = state;
     const struct hb_device *dev = st->dev;
     void *s = io->stream, *const *par = io->oper.params, *g[HB_HY_COUNT];
-    int64_t n = st->BLD, C = st->fs.channels;
-    int N = st->N, rc = 0, n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
+    int64_t C = st->fs.channels;
+    int n_par = st->inner ? HB_HY_COUNT : HB_HY_D;
     if (!st->backward)
         return st->host->fail(st->host, HB_ERR_INPUT, "hyena: planned without a backward pass");
     for (int i = 0; i < n_par; i++)
         g[i] = io->oper.grads[i] || i == HB_HY_Z ? io->oper.grads[i] : st->sink;
+    struct back b = { .par = par, .g = g, .dv = st->e, .spare = st->f,
+                      .d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL,
+                      .dd = st->permute ? st->dd : NULL };
     struct hb_proj_params pp = proj_params(par);
     struct hb_proj_grads pg = proj_grads(g);
-    const void *u = io->oper.u, *v = v_after(st, N - 2);
-    const float *d = st->permute ? st->d : st->inner ? par[HB_HY_D] : NULL;
-    void *du = io->oper.du, *dx = st->blk, *dp = block(st, st->blk, 1);
-    float *dd = st->permute ? st->dd : NULL;
-    struct hb_on on = st->proj.on = (struct hb_on){ st->proj.on.t, s };
+    st->proj.on = (struct hb_on){ st->proj.on.t, s };
     if (st->inner) {
-        if (!dd) dd = g[HB_HY_D];
-        else dev->zero(dd, (size_t)C * sizeof *dd, s);
+        if (!b.dd) b.dd = g[HB_HY_D];
+        else dev->zero(b.dd, (size_t)C * sizeof *b.dd, s);
         dev->zero(st->dh, (size_t)(C * st->fs.L) * sizeof *st->dh, s);
     }
-    dev->gate_fwd(dx, v, st->s, n, on);                          // q again: cheaper than keeping it
-    hb_proj_out_bwd(&st->proj, true, st->e, io->oper.dy, dx, pp, pg);
-    dev->gate_bwd(st->e, dx, st->e, v, st->s, n, on);            // e = dv_{N-1}, dx = dx^0
-    hb_proj_in_bwd(&st->proj, 0, true, du, dx, dp, st->p, u, pp, pg);
-    for (int o = N - 2; o >= 0; o--) {
-        int x = N - 1 - o;
-        void *dr = st->inner ? st->f : st->e;
-        if (st->inner && (rc = conv_bwd(st, o, d, dd, s))) return rc;
-        v = o ? v_after(st, o - 1) : block(st, st->s, N);
-        dev->gate_bwd(st->e, dx, dr, v, block(st, st->s, x), n, on);   // e = dv_o, dx = dx^{N-1-o}
-        hb_proj_in_bwd(&st->proj, x, false, du, dx, dp, st->p, u, pp, pg);
-    }
-    hb_proj_in_bwd(&st->proj, N, false, du, st->e, dp, st->p, u, pp, pg);
-    return st->inner ? filter_grads(st, par, g, s) : 0;
+    hb_proj_out_bwd(&st->proj, true, b.dv, io->oper.dy, st->q, pp, pg);
+    int rc = steps_bwd(st, &b, s);
+    if (!rc) hb_proj_raw_bwd(&st->proj, io->oper.du, st->dp, io->oper.u, pp, pg);
+    if (b.side) dev->join(dev, b.side, s);
+    return rc;
 }
 
 static int describe(const void *state, char *buf, size_t cap)
 {
     const struct state *st = state;
     if (!st->inner) return snprintf(buf, cap, "order %d, no long convolution", st->N);
-    int n = snprintf(buf, cap, "order %d, filter %d x %d; ", st->N, st->fs.emb_dim, st->fs.width);
+    int n = snprintf(buf, cap, "order %d, filter %d x %d%s; ", st->N, st->fs.emb_dim,
+                     st->fs.width, st->gated ? ", gates inside" : "");
     if (!st->inner->describe || n < 0 || (size_t)n >= cap) return n;
     return n + st->inner->describe(st->conv[0], buf + n, cap - (size_t)n);
 }

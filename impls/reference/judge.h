@@ -16,6 +16,21 @@ void hb_judge_conv_channel(const double *u, const double *h, double d, double *y
 double hb_judge_conv_channel_bwd(const double *u, const double *h, double d, const double *dy,
                                  double *du, double *dh, int64_t L);
 
+// The long convolution with gates and short filters (hb_conv_gates), composed of the above and the
+// twins of prims64.h. All signals (D,B,L); what hb_longconv_io lets be NULL is NULL here. Gradients
+// of signals = ..., of the rest += ...; dy NULL: forward only. HB_ERR_OOM without a message.
+struct hb_judge_tap { const double *w, *bs, *bp; double *dw, *dbs, *dbp; };
+struct hb_judge_gated {
+    int64_t B, D, L;
+    int taps;
+    const double *u, *pre, *post, *h, *d;
+    struct hb_judge_tap tap_u, tap_pre, tap_post;
+    double *y;
+    const double *dy;
+    double *du, *dpre, *dpost, *dh, *dd;
+};
+int hb_judge_gated(const struct hb_judge_gated *g);
+
 // Causal attention for the head's query rows t in rows[0..n): y (n,P). q,k,v (L,P) float64.
 int hb_judge_attention_rows(const double *q, const double *k, const double *v, const int64_t *rows,
                             int64_t n, double *y, int64_t L, int64_t P);

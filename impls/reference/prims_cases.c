@@ -225,6 +225,68 @@ REF(shortconv_bwd)
     return 0;
 }
 
+// --- two short filters and their gate: C B L K, bit 0: a has one, 1: b, 2: bias in front ---------
+
+#define CBL (s[0] * s[1] * s[2])
+#define TAP(role) F(role, s[0] * s[3], 0, 1), F(role, s[0], 0, 1), S(role, s[0], 0, 1)
+static struct hb_conv_tap tap_of(shape s, void **x, int first, int grad, int bit)
+{
+    if (!(s[4] & bit)) return (struct hb_conv_tap){ .w = NULL };
+    bool bp = s[4] & 4;
+    struct hb_conv_tap t = { x[first], x[first + 1], bp ? x[first + 2] : NULL, NULL, NULL, NULL };
+    if (grad) t.dw = x[grad], t.dbs = x[grad + 1], t.dbp = bp ? x[grad + 2] : NULL;
+    return t;
+}
+// s = tap(p) in float64, of the tensors as above.
+static void tap64(double *y, const double *p, shape s, void **x, int first, int bit)
+{
+    if (!(s[4] & bit)) memcpy(y, p, (size_t)CBL * sizeof *y);
+    else hb64_shortconv_fwd(y, p, s[4] & 4 ? x[first + 2] : NULL, x[first], x[first + 1], s[0],
+                            s[1], s[2], (int)s[3]);
+}
+ARGS(taps_fwd, A(OUT, CBL, 0, 0), A(IN, CBL, 0, 1), A(IN, CBL, 0, 1), TAP(IN), TAP(IN))
+DEV(taps_fwd)
+{
+    d->taps_fwd(x[0], x[1], tap_of(s, x, 3, 0, 1), x[2], tap_of(s, x, 6, 0, 2), s[0], s[1], s[2],
+                (int)s[3], on);
+    return 0;
+}
+REF(taps_fwd)
+{
+    double *y = x[0], *b = malloc((size_t)CBL * sizeof *b);
+    if (!b) return HB_ERR_OOM;
+    tap64(y, x[1], s, x, 3, 1);
+    tap64(b, x[2], s, x, 6, 2);
+    for (int64_t i = 0; i < CBL; i++) y[i] *= b[i];
+    free(b);
+    return 0;
+}
+ARGS(taps_bwd, A(OUT, CBL, 0, 0), A(OUT, CBL, 0, 0), A(IN, CBL, 0, 1), TAP(IN), TAP(IN), TAP(ACC),
+     TAP(ACC), A(IN, CBL, 0, 1), A(IN, CBL, 0, 1))
+DEV(taps_bwd)
+{
+    d->taps_bwd(x[0], x[1], x[2], x[15], tap_of(s, x, 3, 9, 1), x[16], tap_of(s, x, 6, 12, 2), s[0],
+                s[1], s[2], (int)s[3], on);
+    return 0;
+}
+REF(taps_bwd)
+{
+    const double *dy = x[2];
+    double *ds = malloc((size_t)CBL * sizeof *ds);
+    if (!ds) return HB_ERR_OOM;
+    for (int q = 0; q < 2; q++) {                  // the gradient of signal q, by the other
+        const int mine = q ? 6 : 3, grad = q ? 12 : 9;
+        tap64(ds, x[q ? 15 : 16], s, x, q ? 3 : 6, q ? 1 : 2);
+        for (int64_t i = 0; i < CBL; i++) ds[i] *= dy[i];
+        if (!(s[4] & (q ? 2 : 1))) memcpy(x[q], ds, (size_t)CBL * sizeof *ds);
+        else hb64_shortconv_bwd(x[q], x[grad], x[grad + 1], s[4] & 4 ? x[grad + 2] : NULL, ds,
+                                x[15 + q], s[4] & 4 ? x[mine + 2] : NULL, x[mine], s[0], s[1],
+                                s[2], (int)s[3]);
+    }
+    free(ds);
+    return 0;
+}
+
 // --- exchange of axes: a i j k; rotary positions: R L H P, rows further apart, inverse -----------
 
 #define ALL4 (s[0] * s[1] * s[2] * s[3])
@@ -295,7 +357,7 @@ DEV(filter_fwd)
 {
     struct hb_filter_shape f = filter_shape(s);
     void *ws = d->alloc(d, d->filter_ws(f));
-    int rc = ws ? d->filter_fwd(d, x[0], f, filter_params(x + 1), ws, on.stream) : HB_ERR_OOM;
+    int rc = ws ? d->filter_fwd(d, x[0], f, filter_params(x + 1), ws, on) : HB_ERR_OOM;
     if (!rc) rc = d->sync(d, on.stream);
     d->free(d, ws);
     return rc;
@@ -314,8 +376,8 @@ DEV(filter_bwd)
     struct hb_filter_params p = filter_params(x + 1), g = filter_params(x + 10);
     void *ws = d->alloc(d, d->filter_ws(f));
     if (!s[7]) g.z = NULL;
-    int rc = ws ? d->filter_fwd(d, x[19], f, p, ws, on.stream) : HB_ERR_OOM;
-    if (!rc) rc = d->filter_bwd(d, x[0], f, p, g, ws, on.stream);
+    int rc = ws ? d->filter_fwd(d, x[19], f, p, ws, on) : HB_ERR_OOM;
+    if (!rc) rc = d->filter_bwd(d, x[0], f, p, g, ws, on);
     if (!rc) rc = d->sync(d, on.stream);
     d->free(d, ws);
     return rc;
@@ -331,14 +393,21 @@ REF(filter_bwd)
 // --- the table -----------------------------------------------------------------------------------
 
 #define CASE(name, tol, ...)                                                                     \
-    { #name, tol, tol, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name }
+    { #name, tol, tol, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name, false }
 // Sums of tensor cores are cut, not rounded, where terms are aligned: 1e-5 for float32 results.
-#define PRODUCT(name, tol, ...) { #name, tol, 1e-5, { __VA_ARGS__ }, args_gemm, dev_gemm, ref_gemm }
+#define PRODUCT(name, tol, ...)                                                                  \
+    { #name, tol, 1e-5, { __VA_ARGS__ }, args_gemm, dev_gemm, ref_gemm, false }
+// Without activations, but the type of the signals decides how exact the filter is.
+#define FILTER(name, tol, ...)                                                                   \
+    { #name, tol, 1e-5, { __VA_ARGS__ }, args_##name, dev_##name, ref_##name, true }
 #define RC {1, 1}, {1, 37}, {37, 1}, {129, 65}, {1000, 31}, {1000, 768}
 #define N1 {1}, {7}, {1000}, {40001}
 #define N2 {1, 1}, {7, 0}, {1000, 1}, {40001, 1}
 #define CBLK {1, 1, 1, 3, 1}, {3, 2, 2, 3, 0}, {5, 3, 31, 3, 1}, {3, 2, 7, 9, 1}, \
     {17, 1, 1025, 4, 0}, {768, 2, 1000, 3, 1}
+#define TAPS {1, 1, 1, 3, 7}, {3, 2, 2, 3, 3}, {5, 3, 31, 3, 6}, {3, 2, 7, 9, 7}, \
+    {17, 1, 1025, 4, 5}, {3, 2, 64, 3, 0}, {2, 3, 1000, 3, 5}, {768, 2, 1000, 3, 7}, \
+    {2, 1, 9000, 3, 2}
 #define RLCV {1, 1, 1, 1, 1}, {33, 11, 37, 5, 1}, {1000, 100, 65, 257, 0}, {40, 20, 64, 50304, 1}
 const struct prim hb_prims[] = {
     PRODUCT(gemm, 1e-6, { 1, 1, 1, 0, 0 }, { 1, 33, 7, 1, 1 }, { 31, 1, 65, 2, 2 },
@@ -379,6 +448,8 @@ const struct prim hb_prims[] = {
     CASE(sum, 1e-6, { 1, 0 }, { 513, 0 }, { 40001, 0 }, { 1, 1 }, { 513, 1 }, { 1000003, 1 }),
     CASE(shortconv_fwd, 1e-6, CBLK),
     CASE(shortconv_bwd, 1e-6, CBLK),
+    CASE(taps_fwd, 1e-6, TAPS),
+    CASE(taps_bwd, 5e-6, TAPS),             // a sum of 9000 of either sign
     CASE(swap, 0, { 1, 1, 1, 1 }, { 2, 3, 5, 7 }, { 2, 33, 65, 1 }, { 1, 768, 1000, 1 },
          { 1, 1000, 3, 1 }, { 1, 3, 37, 1000 }, { 2, 12, 100, 64 }, { 3, 1, 5, 2 }),
     CASE(rope, 1e-6, { 1, 1, 1, 2 }, { 10, 5, 3, 34, 0 }, { 10, 5, 3, 34, 17, 1 },
@@ -387,9 +458,11 @@ const struct prim hb_prims[] = {
     CASE(embed_bwd, 1e-6, RLCV),
     CASE(xent, 1e-6, { 1, 1, 1 }, { 5, 2, 1 }, { 33, 257, 1 }, { 400, 65, 0 }, { 40, 50304, 1 }),
     CASE(xent_in_place, 1e-6, { 33, 257 }, { 40, 50304 }),
-    CASE(filter_fwd, 1e-6, { 1, 1, 1, 3, 1, 1, 0, 1 }, { 31, 40, 5, 5, 7, 1, 5, 1 },
-         { 300, 300, 70, 33, 64, 1, 0, 1 }, { 129, 257, 3, 9, 16, 0, 0, 0 }),
-    CASE(filter_bwd, 1e-6, { 1, 1, 1, 3, 1, 1, 0, 1 }, { 31, 40, 5, 5, 7, 1, 5, 1 },
-         { 300, 300, 70, 33, 64, 1, 0, 1 }, { 129, 257, 3, 9, 16, 0, 0, 0 }),
+    FILTER(filter_fwd, 1e-6, { 1, 1, 1, 3, 1, 1, 0, 1 }, { 31, 40, 5, 5, 7, 1, 5, 1 },
+           { 300, 300, 70, 33, 64, 1, 0, 1 }, { 129, 257, 3, 9, 16, 0, 0, 0 },
+           { 100, 100, 70, 5, 130, 1, 5, 1 }),
+    FILTER(filter_bwd, 1e-6, { 1, 1, 1, 3, 1, 1, 0, 1 }, { 31, 40, 5, 5, 7, 1, 5, 1 },
+           { 300, 300, 70, 33, 64, 1, 0, 1 }, { 129, 257, 3, 9, 16, 0, 0, 0 },
+           { 100, 100, 70, 5, 130, 1, 5, 1 }),
 };
 const int hb_n_prims = (int)(sizeof hb_prims / sizeof *hb_prims);

@@ -32,6 +32,7 @@ struct prim {
     int (*args)(shape s, struct arg *a);   // fills a[0..n), returns n
     int (*dev)(const struct hb_device *d, struct hb_on on, shape s, void **x);  // x[i]: tensor i
     int (*ref)(enum hb_dtype t, shape s, void **x);
+    bool every_type;                       // tried in each type though it has no activations
 };
 
 extern const struct prim hb_prims[];

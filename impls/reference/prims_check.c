@@ -178,7 +178,7 @@ static void check_one(const struct hb_device *d, const struct prim *p, enum hb_d
 static bool has_type(const struct prim *p, enum hb_dtype type)
 {
     struct arg a[MAX_ARGS];
-    if (type == HB_F32) return true;
+    if (type == HB_F32 || p->every_type) return true;
     for (int i = 0, n = p->args(p->shapes[0], a); i < n; i++)
         if (is_act(&a[i])) return true;
     return false;
