@@ -38,6 +38,17 @@ const char *hb_file_gpu(const json_t *file)
 
 bool hb_on_gpu(const char *device) { return !strncmp(device, "cuda", 4); }
 
+const char *hb_results_chip(const struct hb_results *r, const char *machine, bool gpu)
+{
+    const char *chip = machine;
+    for (size_t i = 0; i < r->n_files; i++) {
+        if (strcmp(hb_file_machine(r->files[i]), machine)) continue;
+        const char *card = gpu ? hb_file_gpu(r->files[i]) : NULL;
+        chip = card ? card : hb_file_cpu(r->files[i]);
+    }
+    return chip;
+}
+
 const json_t *hb_results_context(const struct hb_results *r, const char *machine)
 {
     const json_t *best = NULL;
@@ -387,10 +398,8 @@ static bool holds_results(const char *path)
 {
     DIR *d = opendir(path);
     bool found = false;
-    for (const struct dirent *e; d && !found && (e = readdir(d));) {
-        const size_t n = strlen(e->d_name);
-        found = n > 5 && !strcmp(e->d_name + n - 5, ".json");
-    }
+    for (const struct dirent *e; d && !found && (e = readdir(d));)
+        found = e->d_name[0] != '.' && hb_ends_with(e->d_name, ".json");
     if (d) closedir(d);
     return found;
 }

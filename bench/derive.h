@@ -65,6 +65,8 @@ const char *hb_file_machine(const json_t *file);  // machine_id; "unknown" if th
 const char *hb_file_cpu(const json_t *file);      // "AMD EPYC ...", for people
 const char *hb_file_gpu(const json_t *file);      // "NVIDIA H100 80GB HBM3"; NULL: none there
 bool hb_on_gpu(const char *device);               // "cuda0", ...
+// The processor of that machine, or its GPU (if a file names one), for people.
+const char *hb_results_chip(const struct hb_results *r, const char *machine, bool gpu);
 // The newest of that machine.
 const json_t *hb_results_context(const struct hb_results *r, const char *machine);
 

@@ -94,6 +94,12 @@ int hb_out_dir(const char *out, const char *below, char dir[4096])
     return n < 4096 ? 0 : hb_fail(HB_ERR_INPUT, "path too long: %.200s...", dir);
 }
 
+bool hb_ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
 int hb_mkdirs(const char *path)
 {
     char p[4400];

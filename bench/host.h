@@ -57,6 +57,7 @@ const char *hb_devices_dir(void);    // devices/ beside it
 const char *hb_machine_id(void);     // env.c: stable short id of hardware, kernel, libraries
 const char *hb_machine_dir(void);    // build/machine/<machine_id>: wisdom, roofline, references
 int hb_mkdirs(const char *path);
+bool hb_ends_with(const char *s, const char *end);
 // Where a command writes: `out` as the user gave it, or, if NULL, `below` ("/report") in the build
 // folder. HB_ERR_INPUT: too long.
 int hb_out_dir(const char *out, const char *below, char dir[4096]);

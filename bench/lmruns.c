@@ -246,3 +246,14 @@ bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_bud
     }
     return best_runs > 0;
 }
+
+struct hb_lm_group hb_lm_find(const struct hb_lm_set *s, const struct hb_lm_budget *b,
+                              const char *model, int64_t L)
+{
+    for (size_t i = 0; i < s->n;) {
+        const struct hb_lm_group g = hb_lm_group_at(s, i);
+        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model)) return g;
+        i += g.n;
+    }
+    return (struct hb_lm_group){NULL, 0, NAN, {NAN, NAN}};
+}

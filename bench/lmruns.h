@@ -30,7 +30,7 @@ size_t hb_lm_curve(const struct hb_lm_run *run, const char *x_key, double *x, do
 
 // Runs that differ only in the seed: perplexity as mean and 95 % t interval over seeds.
 struct hb_lm_group {
-    const struct hb_lm_run *run;
+    const struct hb_lm_run *run;         // the first of n
     size_t n;
     double ppl;
     struct hb_interval ci95;
@@ -49,6 +49,9 @@ struct hb_lm_budget {
 };
 bool hb_lm_main(const struct hb_lm_set *s, const char *machine, struct hb_lm_budget *out);
 bool hb_lm_in(const struct hb_lm_run *r, const struct hb_lm_budget *b);
+// The runs of one model at length L within the budget; n 0 (ppl NAN): there are none.
+struct hb_lm_group hb_lm_find(const struct hb_lm_set *s, const struct hb_lm_budget *b,
+                              const char *model, int64_t L);
 // What stands in the place of the mixer: the control, or the implementation.
 const char *hb_lm_run_mixer(const struct hb_lm_run *r);
 bool hb_lm_ngram(const struct hb_lm_run *r);  // counts, not a network

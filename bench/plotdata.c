@@ -57,13 +57,8 @@ int hb_look_spare(const struct hb_study *st, const char *impl)
 struct hb_words hb_setting_words(const struct hb_study *st, const struct hb_setting *at)
 {
     struct hb_words w;
-    const char *chip = at->machine;
+    const char *chip = hb_results_chip(&st->r, at->machine, hb_on_gpu(at->device));
     char threads[24] = "";
-    for (size_t i = 0; i < st->r.n_files; i++) {
-        if (strcmp(hb_file_machine(st->r.files[i]), at->machine)) continue;
-        const char *gpu = hb_on_gpu(at->device) ? hb_file_gpu(st->r.files[i]) : NULL;
-        chip = gpu ? gpu : hb_file_cpu(st->r.files[i]);
-    }
     if (!hb_on_gpu(at->device))
         snprintf(threads, sizeof threads, ", %d thread%s", at->threads,
                  at->threads == 1 ? "" : "s");

@@ -48,23 +48,14 @@ static void series_row(const struct hb_lm_run *r, bool with_label, struct hb_tex
                 (int)(unsigned char)r->model[0]);
 }
 
-static const char *chip_of(const struct hb_study *st, const struct hb_lm_run *run)
-{
-    for (size_t i = 0; i < st->r.n_files; i++) {
-        const json_t *f = st->r.files[i];
-        if (strcmp(hb_file_machine(f), run->machine)) continue;
-        return hb_on_gpu(run->device) && hb_file_gpu(f) ? hb_file_gpu(f) : hb_file_cpu(f);
-    }
-    return run->machine;
-}
-
 static void meta(const struct hb_fig_in *in, const struct hb_lm_run *one, const char *more,
                  struct hb_range x, struct hb_range y, struct hb_text *dat)
 {
     hb_dat_block(dat, "meta");
     hb_dat_meta(dat, "title", "%s", in->fig->title);
     hb_dat_meta(dat, "sub", "%s; %s, %s tokens each (%lld steps), D %lld. %s",
-                chip_of(in->st, one), one->dataset, hb_str_len(one->train_tokens).s,
+                hb_results_chip(&in->st->r, one->machine, hb_on_gpu(one->device)), one->dataset,
+                hb_str_len(one->train_tokens).s,
                 (long long)one->steps, (long long)one->D, more);
     hb_dat_meta(dat, "xmin", "%.17g", x.lo);
     hb_dat_meta(dat, "xmax", "%.17g", x.hi);

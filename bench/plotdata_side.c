@@ -12,12 +12,7 @@ enum { MAX_SIDE = 32 };
 
 static const char *chip_of(const struct hb_study *st, const struct hb_setting *at)
 {
-    const char *chip = at->machine;
-    for (size_t i = 0; i < st->r.n_files; i++) {
-        const json_t *f = st->r.files[i];
-        if (strcmp(hb_file_machine(f), at->machine)) continue;
-        chip = hb_on_gpu(at->device) && hb_file_gpu(f) ? hb_file_gpu(f) : hb_file_cpu(f);
-    }
+    const char *chip = hb_results_chip(&st->r, at->machine, hb_on_gpu(at->device));
     return strncmp(chip, "NVIDIA ", 7) ? chip : chip + 7;  // the key is narrow
 }
 

@@ -39,12 +39,6 @@ struct hb_run {
     int lock;                        // descriptor
 };
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 // --- identity ------------------------------------------------------------------------------------
 
 // UTC time and 8 random hex digits: sorts by time.
@@ -182,7 +176,7 @@ static int find_unfinished(struct hb_run *r)
     int rc = 1;
     DIR *d = opendir(r->home);
     for (struct dirent *e; d && (e = readdir(d)); ) {
-        if (!ends_with(e->d_name, PARTIAL)) continue;
+        if (!hb_ends_with(e->d_name, PARTIAL)) continue;
         if (n == cap) {
             cap = 2 * cap + 16;
             char **more = realloc(ids, cap * sizeof *more);
@@ -224,9 +218,9 @@ static void remove_leftovers(const char *home)
     for (struct dirent *e; d && (e = readdir(d)); ) {
         int n = snprintf(path, sizeof path - 64, "%s/%s", home, e->d_name);
         if (n < 0 || (size_t)n >= sizeof path - 64) continue;
-        if (ends_with(path, DONE) || (ends_with(path, PARTIAL) && stillborn(path)))
+        if (hb_ends_with(path, DONE) || (hb_ends_with(path, PARTIAL) && stillborn(path)))
             remove_folder(path);
-        else if (ends_with(path, ".tmp") && is_old(path)) unlink(path); // hb_write_file, killed
+        else if (hb_ends_with(path, ".tmp") && is_old(path)) unlink(path); // hb_write_file, killed
     }
     if (d) closedir(d);
 }

@@ -138,8 +138,7 @@ static void load_file(struct hb_plugin *pl)
 
 static int is_plugin(const struct dirent *e)
 {
-    size_t n = strlen(e->d_name);
-    return e->d_name[0] != '.' && n > 3 && strcmp(e->d_name + n - 3, ".so") == 0;
+    return e->d_name[0] != '.' && hb_ends_with(e->d_name, ".so");
 }
 
 static int load_folder(const char *dir)

@@ -13,10 +13,7 @@
 
 const char *hb_report_cpu(const struct hb_report *r, const char *machine)
 {
-    for (size_t i = 0; i < r->st->r.n_files; i++)
-        if (!strcmp(hb_file_machine(r->st->r.files[i]), machine))
-            return hb_file_cpu(r->st->r.files[i]);
-    return machine;
+    return hb_results_chip(&r->st->r, machine, false);
 }
 
 bool hb_report_has_gpu(const struct hb_report *r, const char *machine)
@@ -32,11 +29,7 @@ bool hb_report_has_gpu(const struct hb_report *r, const char *machine)
 
 const char *hb_report_chip(const struct hb_report *r, const char *machine)
 {
-    for (size_t i = 0; i < r->st->r.n_files && hb_report_has_gpu(r, machine); i++)
-        if (!strcmp(hb_file_machine(r->st->r.files[i]), machine) &&
-            hb_file_gpu(r->st->r.files[i]))
-            return hb_file_gpu(r->st->r.files[i]);
-    return hb_report_cpu(r, machine);
+    return hb_results_chip(&r->st->r, machine, hb_report_has_gpu(r, machine));
 }
 
 void hb_report_subhead(struct hb_report *r, const char *machine)

@@ -77,27 +77,12 @@ static void seeds_table(struct hb_report *r, const struct hb_lm_budget *b)
 
 // --- one model against another -------------------------------------------------------------------
 
-// The runs of one model at one length: n of them from `from` on; n 0: none.
-struct seeds { size_t from, n; };
-
-static struct seeds seeds_at(const struct hb_lm_set *s, const struct hb_lm_budget *b,
-                             const char *model, int64_t L)
-{
-    for (size_t i = 0; i < s->n;) {
-        const struct hb_lm_group g = hb_lm_group_at(s, i);
-        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model))
-            return (struct seeds){i, g.n};
-        i += g.n;
-    }
-    return (struct seeds){0, 0};
-}
-
-// Their mean perplexity; adds the squares around it to *squares.
-static double mean_of(const struct hb_lm_set *s, struct seeds k, double *squares)
+// Mean perplexity of a group; adds the squares around it to *squares.
+static double mean_of(struct hb_lm_group k, double *squares)
 {
     double mean = 0;
-    for (size_t i = 0; i < k.n; i++) mean += s->run[k.from + i].ppl / (double)k.n;
-    for (size_t i = 0; i < k.n; i++) *squares += pow(s->run[k.from + i].ppl - mean, 2);
+    for (size_t i = 0; i < k.n; i++) mean += k.run[i].ppl / (double)k.n;
+    for (size_t i = 0; i < k.n; i++) *squares += pow(k.run[i].ppl - mean, 2);
     return mean;
 }
 
@@ -109,17 +94,16 @@ struct verdicts {
     size_t n[3];
 };
 
-static void judge_length(const struct hb_lm_set *s, struct seeds x, struct seeds y, int64_t L,
-                         struct verdicts *v)
+static void judge_length(struct hb_lm_group x, struct hb_lm_group y, struct verdicts *v)
 {
     double squares = 0;
-    const double mx = mean_of(s, x, &squares), my = mean_of(s, y, &squares), d = mx - my;
+    const double mx = mean_of(x, &squares), my = mean_of(y, &squares), d = mx - my;
     const double df = (double)(x.n + y.n) - 2;
     const double per = 1 / (double)x.n + 1 / (double)y.n;
     const double h = df < 1 ? NAN : hb_t975(df) * sqrt(squares / df * per);
     const int k = isfinite(h) && fabs(d) <= h ? 2 : d < 0 ? 0 : 1;
     hb_text_add(&v->list[k], "%sL = %lld (%s against %s, difference %s %s)", v->n[k]++ ? ", " : "",
-                (long long)L, hb_str_num(mx).s, hb_str_num(my).s, hb_str_num(d).s,
+                (long long)x.run->L, hb_str_num(mx).s, hb_str_num(my).s, hb_str_num(d).s,
                 isfinite(h) ? hb_str_interval((struct hb_interval){d - h, d + h}).s
                             : "from one seed each");
 }
@@ -135,8 +119,8 @@ static void versus(struct hb_report *r, const struct hb_lm_budget *b, const char
     for (size_t i = 0; i < s->n; i++) {          // sorted by length within a budget
         if (!hb_lm_in(&s->run[i], b) || s->run[i].L == last) continue;
         last = s->run[i].L;
-        const struct seeds kx = seeds_at(s, b, x, last), ky = seeds_at(s, b, y, last);
-        if (kx.n && ky.n) judge_length(s, kx, ky, last, &v);
+        const struct hb_lm_group kx = hb_lm_find(s, b, x, last), ky = hb_lm_find(s, b, y, last);
+        if (kx.n && ky.n) judge_length(kx, ky, &v);
     }
     if (v.n[0] + v.n[1] + v.n[2]) {
         hb_text_add(&r->t, "- %s:", title);

@@ -121,13 +121,8 @@ void hb_report_growth(struct hb_report *r)
 static struct hb_ratio ppl_at(const struct hb_lm_set *s, const struct hb_lm_budget *b,
                               const char *model, int64_t L)
 {
-    for (size_t i = 0; i < s->n;) {
-        const struct hb_lm_group g = hb_lm_group_at(s, i);
-        if (hb_lm_in(g.run, b) && g.run->L == L && !strcmp(g.run->model, model))
-            return (struct hb_ratio){g.ppl, g.ci95};
-        i += g.n;
-    }
-    return (struct hb_ratio){NAN, {NAN, NAN}};
+    const struct hb_lm_group g = hb_lm_find(s, b, model, L);
+    return (struct hb_ratio){g.ppl, g.ci95};
 }
 
 static void length_row(struct hb_report *r, struct hb_table *t, const struct hb_duel *d,

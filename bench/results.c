@@ -230,8 +230,7 @@ static int load_file(struct loader *l, const char *path)
 
 static int is_json(const struct dirent *e)
 {
-    size_t n = strlen(e->d_name);
-    return n > 5 && e->d_name[0] != '.' && strcmp(e->d_name + n - 5, ".json") == 0;
+    return e->d_name[0] != '.' && hb_ends_with(e->d_name, ".json");
 }
 
 static int load_folder(struct loader *l, const char *path)

@@ -11,8 +11,7 @@ enum { NEWEST = 3 };                 // result files read: older ones say the sa
 
 static int is_result(const struct dirent *e)
 {
-    size_t n = strlen(e->d_name);
-    return e->d_name[0] != '.' && n > 5 && !strcmp(e->d_name + n - 5, ".json");
+    return e->d_name[0] != '.' && hb_ends_with(e->d_name, ".json");
 }
 
 static int take(struct sweep *s, const struct hb_results *r)

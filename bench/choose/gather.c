@@ -114,9 +114,8 @@ static int add_root(struct files *f, const char *root)
         snprintf(folder, sizeof folder, "%.4090s/%.255s", root, dirs[i]->d_name);
         int m = scandir(folder, &e, visible, alphasort);
         for (int k = 0; k < m; k++) {
-            size_t len = strlen(e[k]->d_name);
             snprintf(path, sizeof path, "%s/%.255s", folder, e[k]->d_name);
-            if (!rc && len > 5 && !strcmp(e[k]->d_name + len - 5, ".json")) rc = add_file(f, path);
+            if (!rc && hb_ends_with(e[k]->d_name, ".json")) rc = add_file(f, path);
             free(e[k]);
         }
         if (m >= 0) free(e);

@@ -36,19 +36,13 @@ static int copy_file(const char *from, const char *to, bool program)
     return rc;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && !strcmp(s + n - m, end);
-}
-
 static int copy_folder(const char *from, const char *to, bool cuda)
 {
     DIR *d = opendir(from);
     int rc = d ? hb_mkdirs(to) : hb_fail(HB_ERR_INPUT, "%s: %s", from, strerror(errno));
     for (struct dirent *e; !rc && d && (e = readdir(d)); ) {
         char a[8800], b[8800];
-        if (!ends_with(e->d_name, ".so") || (!cuda && ends_with(e->d_name, "_cuda.so"))) continue;
+        if (!hb_ends_with(e->d_name, ".so") || (!cuda && hb_ends_with(e->d_name, "_cuda.so"))) continue;
         snprintf(a, sizeof a, "%s/%s", from, e->d_name);
         snprintf(b, sizeof b, "%s/%s", to, e->d_name);
         rc = copy_file(a, b, false);

@@ -13,19 +13,12 @@ static const char *text(const json_t *o, const char *key)
     return s ? s : "";
 }
 
-static void print_list(const json_t *all)
+// A line each: id, one field padded to `width`, title.
+static void print_lines(const json_t *all, const char *key, int width)
 {
     for (size_t i = 0; i < json_array_size(all); i++) {
         const json_t *c = json_array_get(all, i);
-        printf("%-6s %-4s %s\n", text(c, "id"), text(c, "testability"), text(c, "title"));
-    }
-}
-
-static void print_short(const json_t *all)
-{
-    for (size_t i = 0; i < json_array_size(all); i++) {
-        const json_t *c = json_array_get(all, i);
-        printf("%-6s %-32s %s\n", text(c, "id"), text(c, "verdict"), text(c, "title"));
+        printf("%-6s %-*s %s\n", text(c, "id"), width, text(c, key), text(c, "title"));
     }
 }
 
@@ -90,10 +83,10 @@ int hb_cmd_verify(int argc, char **argv)
     if (!rc && !(verdicts = hb_verify_all(&r, dir, claim)))
         rc = hb_error_code() ? hb_error_code() : HB_ERR_RUN;
     if (!rc && out) rc = hb_json_save(out, verdicts);
-    if (!rc && list) print_list(verdicts);
+    if (!rc && list) print_lines(verdicts, "testability", 4);
     else if (!rc && markdown) rc = hb_verify_write(verdicts, "###", stdout);
     else if (!rc && claim) print_claim(json_array_get(verdicts, 0));
-    else if (!rc) print_short(verdicts);
+    else if (!rc) print_lines(verdicts, "verdict", 32);
     json_decref(verdicts);
     hb_results_free(&r);
     return hb_exit_code("verify", rc);

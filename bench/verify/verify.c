@@ -39,8 +39,7 @@ static int by_order(const void *x, const void *y)
 
 static bool is_claim_file(const char *name)
 {
-    const size_t n = strlen(name);
-    return name[0] != '.' && n > 5 && !strcmp(name + n - 5, ".json");
+    return name[0] != '.' && hb_ends_with(name, ".json");
 }
 
 // Sorted by order. New array of claims; NULL with the message set.

@@ -43,11 +43,6 @@ template <> __device__ __forceinline__ __nv_bfloat16 hb_store<__nv_bfloat16>(flo
 template <class T> constexpr int HB_VEC = 16 / (int)sizeof(T);
 template <class T> struct alignas(16) hb_vec { T x[HB_VEC<T>]; };
 
-static inline size_t hb_dtype_size(enum hb_dtype t)
-{
-    return t == HB_F64 ? 8 : t == HB_F32 ? 4 : 2;
-}
-
 // Calls f with a value of the storage type; the type decides which template it uses:
 //     hb_by_type(on.t, [&](auto x) { using T = decltype(x); kernel<T><<<...>>>(...); });
 template <class F> static inline void hb_by_type(enum hb_dtype t, F f)

@@ -44,11 +44,6 @@ static inline uint16_t hb_f32_to_bf16(float x)
 }
 
 // Bytes of one element.
-static inline size_t hb_dtype_size(enum hb_dtype t)
-{
-    return t == HB_F64 ? 8 : t == HB_F32 ? 4 : 2;
-}
-
 // x as the type `t` (f32, f16, bf16) holds it.
 static inline float hb_round_to(enum hb_dtype t, float x)
 {

@@ -32,6 +32,10 @@ enum hb_status {
 
 enum hb_op { HB_LONGCONV, HB_ATTENTION, HB_HYENA, HB_MHA, HB_OP_COUNT };
 enum hb_dtype { HB_F32, HB_F64, HB_F16, HB_BF16, HB_DTYPE_COUNT };
+static inline size_t hb_dtype_size(enum hb_dtype t)          // bytes
+{
+    return t == HB_F64 ? 8 : t == HB_F32 ? 4 : 2;
+}
 enum hb_filter { HB_FILTER_FRESH, HB_FILTER_FIXED };   // FIXED: h transformed in plan, `fwd_cached`
 enum hb_planning { HB_PLAN_ESTIMATE, HB_PLAN_MEASURE, HB_PLAN_WISDOM_ONLY };
 

@@ -1119,8 +1119,7 @@ static int describe(const void *st, char *buf, size_t cap)
     return HB_OK;
 }
 
-HB_EXPORT const struct hb_impl hb_impl;
-const struct hb_impl hb_impl = {
+HB_EXPORT const struct hb_impl hb_impl = {
     .abi = HB_ABI_VERSION,
     .name = "longconv_direct_cuda",
     .op = HB_LONGCONV,
