@@ -101,9 +101,6 @@ struct hb_device {
     void (*layernorm_bwd)(void *dx, float *dg, float *db, const void *dy, const void *x,
                           const float *mean, const float *rstd, const float *g, int64_t R,
                           int64_t C, struct hb_on on);
-    // GELU, tanh form. dx = dy gelu'(x); dx may be dy.
-    void (*gelu_fwd)(void *y, const void *x, int64_t n, struct hb_on on);
-    void (*gelu_bwd)(void *dx, const void *dy, const void *x, int64_t n, struct hb_on on);
     // Depthwise causal filter in (C,B,L), with the projection's bias folded in front:
     //   pb = p + bp[c] (bp may be NULL; pb is 0 before t = 0)
     //   s[c,b,t] = bs[c] + sum_j w[c,j] pb[c,b,t-(K-1)+j]
@@ -123,13 +120,8 @@ struct hb_device {
     void (*taps_bwd)(void *da, void *db, const void *dy, const void *a, struct hb_conv_tap ta,
                      const void *b, struct hb_conv_tap tb, int64_t C, int64_t B, int64_t L, int K,
                      struct hb_on on);
-    // Gate: y = a * b;  da = dy * b, db = dy * a  (da may be dy)
-    void (*gate_fwd)(void *y, const void *a, const void *b, int64_t n, struct hb_on on);
-    void (*gate_bwd)(void *da, void *db, const void *dy, const void *a, const void *b,
-                     int64_t n, struct hb_on on);
-    // y += x;   x *= a
+    // y += x
     void (*add)(void *y, const void *x, int64_t n, struct hb_on on);
-    void (*scale)(void *x, float a, int64_t n, struct hb_on on);
     // Exchanges two axes: y (a,j,i,k) = x (a,i,j,k).
     void (*swap)(void *y, const void *x, int64_t a, int64_t i, int64_t j, int64_t k,
                  struct hb_on on);

@@ -159,40 +159,12 @@ static void cpu_bias_bwd(float *db, const void *vdy, int64_t R, int64_t C, struc
     }
 }
 
-static void cpu_gate_fwd(void *vy, const void *va, const void *vb, int64_t n, struct hb_on on)
-{
-    float *y = cpu_act(vy, on);
-    const float *a = va, *b = vb;
-    #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
-}
-
-static void cpu_gate_bwd(void *vda, void *vdb, const void *vdy, const void *va, const void *vb,
-                         int64_t n, struct hb_on on)
-{
-    float *da = cpu_act(vda, on), *db = vdb;
-    const float *dy = vdy, *a = va, *b = vb;
-    #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) {
-        float g = dy[i];                         // read before da, which may be dy
-        db[i] = g * a[i];
-        da[i] = g * b[i];
-    }
-}
-
 static void cpu_add(void *vy, const void *vx, int64_t n, struct hb_on on)
 {
     float *y = cpu_act(vy, on);
     const float *x = vx;
     #pragma omp parallel for simd num_threads(cpu_threads(n))
     for (int64_t i = 0; i < n; i++) y[i] += x[i];
-}
-
-static void cpu_scale(void *vx, float a, int64_t n, struct hb_on on)
-{
-    float *x = cpu_act(vx, on);
-    #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) x[i] *= a;
 }
 
 // --- the table -----------------------------------------------------------------------------------
@@ -205,10 +177,9 @@ static const struct hb_device table = {
     .fork = cpu_fork, .join = cpu_join,
     .gemm = cpu_gemm, .cast = cpu_cast, .bias_bwd = cpu_bias_bwd,
     .layernorm_fwd = cpu_layernorm_fwd, .layernorm_bwd = cpu_layernorm_bwd,
-    .gelu_fwd = cpu_gelu_fwd, .gelu_bwd = cpu_gelu_bwd,
     .shortconv_fwd = cpu_shortconv_fwd, .shortconv_bwd = cpu_shortconv_bwd,
     .taps_fwd = cpu_taps_fwd, .taps_bwd = cpu_taps_bwd,
-    .gate_fwd = cpu_gate_fwd, .gate_bwd = cpu_gate_bwd, .add = cpu_add, .scale = cpu_scale,
+    .add = cpu_add,
     .swap = cpu_swap, .rope = cpu_rope,
     .embed_fwd = cpu_embed_fwd, .embed_bwd = cpu_embed_bwd, .xent = cpu_xent,
     .sumsq = cpu_sumsq, .sum = cpu_total, .adamw = cpu_adamw,

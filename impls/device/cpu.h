@@ -39,8 +39,6 @@ void cpu_layernorm_fwd(void *y, float *mean, float *rstd, const void *x, const f
 void cpu_layernorm_bwd(void *dx, float *dg, float *db, const void *dy, const void *x,
                        const float *mean, const float *rstd, const float *g, int64_t R, int64_t C,
                        struct hb_on on);
-void cpu_gelu_fwd(void *y, const void *x, int64_t n, struct hb_on on);
-void cpu_gelu_bwd(void *dx, const void *dy, const void *x, int64_t n, struct hb_on on);
 void cpu_embed_fwd(void *x, const void *W, const void *pos, const int32_t *tok, int64_t R,
                    int64_t L, int64_t C, struct hb_on on);
 void cpu_embed_bwd(float *dW, float *dpos, const void *dx, const int32_t *tok, int64_t R,

@@ -77,24 +77,6 @@ void cpu_layernorm_bwd(void *vdx, float *dg, float *db, const void *vdy, const v
     }
 }
 
-// --- GELU, tanh form (cpu_math.h) ----------------------------------------------------------------
-
-void cpu_gelu_fwd(void *vy, const void *vx, int64_t n, struct hb_on on)
-{
-    float *y = cpu_act(vy, on);
-    const float *x = vx;
-    #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) y[i] = cpu_gelu(x[i]);
-}
-
-void cpu_gelu_bwd(void *vdx, const void *vdy, const void *vx, int64_t n, struct hb_on on)
-{
-    float *dx = cpu_act(vdx, on);
-    const float *dy = vdy, *x = vx;
-    #pragma omp parallel for simd num_threads(cpu_threads(n))
-    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * cpu_gelu_slope(x[i]);
-}
-
 // --- embedding -----------------------------------------------------------------------------------
 
 void cpu_embed_fwd(void *vx, const void *vW, const void *vpos, const int32_t *tok, int64_t R,

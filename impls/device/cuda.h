@@ -89,13 +89,7 @@ void cuda_layernorm_fwd(void *y, float *mean, float *rstd, const void *x, const 
 void cuda_layernorm_bwd(void *dx, float *dg, float *db, const void *dy, const void *x,
                         const float *mean, const float *rstd, const float *g, int64_t R,
                         int64_t C, struct hb_on on);
-void cuda_gelu_fwd(void *y, const void *x, int64_t n, struct hb_on on);
-void cuda_gelu_bwd(void *dx, const void *dy, const void *x, int64_t n, struct hb_on on);
-void cuda_gate_fwd(void *y, const void *a, const void *b, int64_t n, struct hb_on on);
-void cuda_gate_bwd(void *da, void *db, const void *dy, const void *a, const void *b, int64_t n,
-                   struct hb_on on);
 void cuda_add(void *y, const void *x, int64_t n, struct hb_on on);
-void cuda_scale(void *x, float a, int64_t n, struct hb_on on);
 void cuda_xent(float *nll, void *dz, const void *z, const int32_t *target, float scale, int64_t R,
                int64_t V, struct hb_on on);
 void cuda_adamw(float *w, float *m, float *v, void *low, const float *g, float gscale,

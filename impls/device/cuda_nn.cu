@@ -1,9 +1,8 @@
-// cuda_nn.cu: the primitives that work element by element on the CUDA device: GELU, gates, sums,
-// scaling, AdamW.
+// cuda_nn.cu: the primitives that work element by element on the CUDA device: add, AdamW.
 //
 // Method    one pass, 16 bytes per access where every pointer allows it, single elements else.
-// Cost      what they read and write: GELU 2 n elements (backward 3 n), gates 3 n and 5 n, add 3 n,
-//           scale 2 n, AdamW 28 bytes per parameter and its low copy.
+// Cost      what they read and write: add 3 n elements, AdamW 28 bytes per parameter and its low
+//           copy.
 // Accuracy  float32 inside, one rounding at the end.
 #include <math.h>
 
@@ -13,183 +12,50 @@
 enum { THREADS = 256,
        UNROLL = 2 };             // vectors per thread and input: enough bytes in flight
 
-template <class T, int N> struct outs { T *p[N]; };
-template <class T, int N> struct ins { const T *p[N]; };
+// --- add -----------------------------------------------------------------------------------------
 
-// --- one kernel for all --------------------------------------------------------------------------
-
-// Op::of(out, in, a): NO floats from NI floats. Outputs may be inputs: an element is read before it
-// is written, by the same thread. V = 1, or 16 bytes' worth.
-template <class T, int V, class Op, int NO, int NI>
-static __global__ void __launch_bounds__(THREADS)
-    each(outs<T, NO> out, ins<T, NI> in, float a, int64_t n)
+// V = 1, or 16 bytes' worth. An element is read before it is written, by the same thread.
+template <class T, int V>
+static __global__ void __launch_bounds__(THREADS) add_kernel(T *y, const T *x, int64_t n)
 {
     const int64_t i0 = ((int64_t)blockIdx.x * UNROLL * THREADS + threadIdx.x) * V;
-    cuda_pack<T, V> v[UNROLL][NI];
+    cuda_pack<T, V> vy[UNROLL], vx[UNROLL];
     #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
         int64_t i = i0 + u * THREADS * V;
         if (i + V > n) break;
-        #pragma unroll
-        for (int k = 0; k < NI; k++) v[u][k] = load_pack<V>(in.p[k] + i);
+        vy[u] = load_pack<V>((const T *)y + i);
+        vx[u] = load_pack<V>(x + i);
     }
     #pragma unroll
     for (int u = 0; u < UNROLL; u++) {
         int64_t i = i0 + u * THREADS * V;
         if (i + V > n) break;
-        float x[NI][V], y[NO][V];
+        float a[V], b[V];
+        unpack(a, vy[u]);
+        unpack(b, vx[u]);
         #pragma unroll
-        for (int k = 0; k < NI; k++) unpack(x[k], v[u][k]);
-        #pragma unroll
-        for (int j = 0; j < V; j++) {
-            float e[NI], f[NO];
-            #pragma unroll
-            for (int k = 0; k < NI; k++) e[k] = x[k][j];
-            Op::of(f, e, a);
-            #pragma unroll
-            for (int k = 0; k < NO; k++) y[k][j] = f[k];
-        }
-        #pragma unroll
-        for (int k = 0; k < NO; k++) store_v(out.p[k] + i, y[k]);
+        for (int j = 0; j < V; j++) a[j] += b[j];
+        store_v(y + i, a);
     }
     if (V == 1 || blockIdx.x || threadIdx.x >= n % V) return;
     const int64_t i = n - n % V + threadIdx.x;   // the last n % V elements
-    float e[NI], f[NO];
-    #pragma unroll
-    for (int k = 0; k < NI; k++) e[k] = hb_load(in.p[k][i]);
-    Op::of(f, e, a);
-    #pragma unroll
-    for (int k = 0; k < NO; k++) out.p[k][i] = hb_store<T>(f[k]);
-}
-
-template <class T, class Op, int NO, int NI>
-static void run(outs<T, NO> out, ins<T, NI> in, float a, int64_t n, void *s, const char *who)
-{
-    if (n <= 0) return;
-    constexpr int V = HB_VEC<T>;
-    bool wide = true;
-    for (int k = 0; k < NO; k++) wide = wide && on_16(out.p[k]);
-    for (int k = 0; k < NI; k++) wide = wide && on_16(in.p[k]);
-    const int64_t blocks = pieces(n, (int64_t)THREADS * UNROLL * (wide ? V : 1));
-    if (wide)
-        each<T, V, Op, NO, NI><<<(unsigned)blocks, THREADS, 0, (cudaStream_t)s>>>(out, in, a, n);
-    else
-        each<T, 1, Op, NO, NI><<<(unsigned)blocks, THREADS, 0, (cudaStream_t)s>>>(out, in, a, n);
-    cuda_launched(who);
-}
-
-// --- GELU, tanh form -----------------------------------------------------------------------------
-// 0.5 x (1 + tanh v) = x / (1 + exp(-2v)),  v = sqrt(2/pi) (x + 0.044715 x^3): one exponential, and
-// no cancellation for negative x. Comparisons that are false for NaN let it through.
-
-#define TWO_ROOT_2_PI 1.595769122f
-#define CUBE 0.044715f
-
-template <class T> struct gelu {
-    static __device__ __forceinline__ void of(float *y, const float *x, float)
-    {
-        // __fdividef: 2 ulp; a denominator of Inf gives 0, which is right.
-        float t = x[0], e = exp_for<T>(-TWO_ROOT_2_PI * (t + CUBE * t * t * t));
-        y[0] = __fdividef(t, 1.0f + e);
-    }
-};
-
-template <class T> struct gelu_back {                    // in: dy, x
-    static __device__ __forceinline__ void of(float *dx, const float *x, float)
-    {
-        float t = x[1];                                  // beyond 12 the derivative is 0 or 1
-        t = t > 12.0f ? 12.0f : t;
-        t = t < -12.0f ? -12.0f : t;
-        float arg = -TWO_ROOT_2_PI * (t + CUBE * t * t * t);
-        float e = exp_for<T>(arg > 87.0f ? 87.0f : arg);     // Inf below would give Inf * 0
-        float sg = __fdividef(1.0f, 1.0f + e);           // 1 - sg = e sg, without cancellation
-        dx[0] = x[0] * (sg + t * sg * (e * sg) * TWO_ROOT_2_PI * (1.0f + 3.0f * CUBE * t * t));
-    }
-};
-
-void cuda_gelu_fwd(void *y, const void *x, int64_t n, struct hb_on on)
-{
-    hb_by_type(on.t, [&](auto z) {
-        using T = decltype(z);
-        run<T, gelu<T>>(outs<T, 1>{ { (T *)y } }, ins<T, 1>{ { (const T *)x } }, 0, n, on.stream,
-                        "gelu_fwd");
-    });
-}
-
-void cuda_gelu_bwd(void *dx, const void *dy, const void *x, int64_t n, struct hb_on on)
-{
-    hb_by_type(on.t, [&](auto z) {
-        using T = decltype(z);
-        run<T, gelu_back<T>>(outs<T, 1>{ { (T *)dx } },
-                             ins<T, 2>{ { (const T *)dy, (const T *)x } }, 0, n, on.stream,
-                             "gelu_bwd");
-    });
-}
-
-// --- gates, sums, scaling ------------------------------------------------------------------------
-
-struct times {
-    static __device__ __forceinline__ void of(float *y, const float *x, float)
-    {
-        y[0] = x[0] * x[1];
-    }
-};
-struct times_back {                                      // in: dy, a, b;  out: da, db
-    static __device__ __forceinline__ void of(float *d, const float *x, float)
-    {
-        d[0] = x[0] * x[2];
-        d[1] = x[0] * x[1];
-    }
-};
-struct plus {
-    static __device__ __forceinline__ void of(float *y, const float *x, float)
-    {
-        y[0] = x[0] + x[1];
-    }
-};
-struct scaled {
-    static __device__ __forceinline__ void of(float *y, const float *x, float a)
-    {
-        y[0] = a * x[0];
-    }
-};
-
-void cuda_gate_fwd(void *y, const void *a, const void *b, int64_t n, struct hb_on on)
-{
-    hb_by_type(on.t, [&](auto z) {
-        using T = decltype(z);
-        run<T, times>(outs<T, 1>{ { (T *)y } }, ins<T, 2>{ { (const T *)a, (const T *)b } }, 0, n,
-                      on.stream, "gate_fwd");
-    });
-}
-
-void cuda_gate_bwd(void *da, void *db, const void *dy, const void *a, const void *b, int64_t n,
-                   struct hb_on on)
-{
-    hb_by_type(on.t, [&](auto z) {
-        using T = decltype(z);
-        run<T, times_back>(outs<T, 2>{ { (T *)da, (T *)db } },
-                           ins<T, 3>{ { (const T *)dy, (const T *)a, (const T *)b } }, 0, n,
-                           on.stream, "gate_bwd");
-    });
+    y[i] = hb_store<T>(hb_load(y[i]) + hb_load(x[i]));
 }
 
 void cuda_add(void *y, const void *x, int64_t n, struct hb_on on)
 {
+    if (n <= 0) return;
     hb_by_type(on.t, [&](auto z) {
         using T = decltype(z);
-        run<T, plus>(outs<T, 1>{ { (T *)y } }, ins<T, 2>{ { (const T *)y, (const T *)x } }, 0, n,
-                     on.stream, "add");
+        constexpr int V = HB_VEC<T>;
+        const bool wide = on_16(y) && on_16(x);
+        const unsigned blocks = (unsigned)pieces(n, (int64_t)THREADS * UNROLL * (wide ? V : 1));
+        cudaStream_t s = (cudaStream_t)on.stream;
+        if (wide) add_kernel<T, V><<<blocks, THREADS, 0, s>>>((T *)y, (const T *)x, n);
+        else add_kernel<T, 1><<<blocks, THREADS, 0, s>>>((T *)y, (const T *)x, n);
     });
-}
-
-void cuda_scale(void *x, float a, int64_t n, struct hb_on on)
-{
-    hb_by_type(on.t, [&](auto z) {
-        using T = decltype(z);
-        run<T, scaled>(outs<T, 1>{ { (T *)x } }, ins<T, 1>{ { (const T *)x } }, a, n, on.stream,
-                       "scale");
-    });
+    cuda_launched("add");
 }
 
 // --- AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2) ---------------------------

@@ -115,53 +115,12 @@ REF(layernorm_bwd) { return hb64_layernorm_bwd(x[0], x[1], x[2], x[3], x[4], x[5
 
 // --- element by element: n -----------------------------------------------------------------------
 
-ARGS(gelu_fwd, A(OUT, s[0], 0, 0), A(IN, s[0], 0, 3))
-DEV(gelu_fwd) { return d->gelu_fwd(x[0], x[1], s[0], on), 0; }
-REF(gelu_fwd) { return hb64_gelu_fwd(x[0], x[1], s[0]), 0; }
-ARGS(gelu_bwd, A(OUT, s[0], 0, 0), A(IN, s[0], 0, 1), A(IN, s[0], 0, 3))
-DEV(gelu_bwd) { return d->gelu_bwd(x[0], x[1], x[2], s[0], on), 0; }
-REF(gelu_bwd) { return hb64_gelu_bwd(x[0], x[1], x[2], s[0]), 0; }
-ARGS(gelu_bwd_in_place, A(ACC, s[0], 0, 1), A(IN, s[0], 0, 3))
-DEV(gelu_bwd_in_place) { return d->gelu_bwd(x[0], x[0], x[1], s[0], on), 0; }
-REF(gelu_bwd_in_place) { return hb64_gelu_bwd(x[0], x[0], x[1], s[0]), 0; }
-ARGS(gate_fwd, A(OUT, s[0], 0, 0), A(IN, s[0], 0, 1), A(IN, s[0], 0, 1))
-DEV(gate_fwd) { return d->gate_fwd(x[0], x[1], x[2], s[0], on), 0; }
-REF(gate_fwd)
-{
-    double *y = x[0], *a = x[1], *b = x[2];
-    for (int64_t i = 0; i < s[0]; i++) y[i] = a[i] * b[i];
-    return 0;
-}
-ARGS(gate_bwd, A(OUT, s[0], 0, 0), A(OUT, s[0], 0, 0), A(IN, s[0], 0, 1), A(IN, s[0], 0, 1),
-     A(IN, s[0], 0, 1))
-DEV(gate_bwd) { return d->gate_bwd(x[0], x[1], x[2], x[3], x[4], s[0], on), 0; }
-REF(gate_bwd)
-{
-    double *da = x[0], *db = x[1], *dy = x[2], *a = x[3], *b = x[4];
-    for (int64_t i = 0; i < s[0]; i++) {
-        db[i] = dy[i] * a[i];
-        da[i] = dy[i] * b[i];
-    }
-    return 0;
-}
-ARGS(gate_bwd_in_place, A(ACC, s[0], 0, 1), A(OUT, s[0], 0, 0), A(IN, s[0], 0, 1),
-     A(IN, s[0], 0, 1))
-DEV(gate_bwd_in_place) { return d->gate_bwd(x[0], x[1], x[0], x[2], x[3], s[0], on), 0; }
-REF(gate_bwd_in_place) { return ref_gate_bwd(t, s, (void *[]){ x[0], x[1], x[0], x[2], x[3] }); }
 ARGS(add, A(ACC, s[0], 0, 1), A(IN, s[0], 0, 1))
 DEV(add) { return d->add(x[0], x[1], s[0], on), 0; }
 REF(add)
 {
     double *y = x[0], *e = x[1];
     for (int64_t i = 0; i < s[0]; i++) y[i] += e[i];
-    return 0;
-}
-ARGS(scale, A(ACC, s[0], 0, 1))
-DEV(scale) { return d->scale(x[0], -0.375f, s[0], on), 0; }
-REF(scale)
-{
-    double *y = x[0];
-    for (int64_t i = 0; i < s[0]; i++) y[i] *= -0.375;
     return 0;
 }
 ARGS(sum, F(OUT, 1, 0, 0), F(IN, s[0], 0.5, 1))
@@ -436,14 +395,7 @@ const struct prim hb_prims[] = {
          { 3, 3072 }),
     CASE(layernorm_bwd, 2e-6, { 1, 2 }, { 3, 37 }, { 129, 65 }, { 1000, 31 }, { 1000, 768 },
          { 3, 3072 }),
-    CASE(gelu_fwd, 1e-6, N1),
-    CASE(gelu_bwd, 1e-6, N1),
-    CASE(gelu_bwd_in_place, 1e-6, N1),
-    CASE(gate_fwd, 1e-6, N1),
-    CASE(gate_bwd, 1e-6, N1),
-    CASE(gate_bwd_in_place, 1e-6, N1),
     CASE(add, 1e-6, N1),
-    CASE(scale, 1e-6, N1),
     CASE(adamw, 1e-6, N2),
     CASE(sum, 1e-6, { 1, 0 }, { 513, 0 }, { 40001, 0 }, { 1, 1 }, { 513, 1 }, { 1000003, 1 }),
     CASE(shortconv_fwd, 1e-6, CBLK),
