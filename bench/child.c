@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "outcome.h"
 
 #define REPLY_FD 3
 #define REPLY_ENV "HYENA_BENCH_REPLY_FD"
@@ -340,15 +341,6 @@ static void last_lines(const struct child *c, char *dst, size_t cap)
     dst[n] = 0;
 }
 
-static const char *known_status(const char *s)
-{
-    static const char *const known[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
-                                         "interrupted", "missing" };
-    for (size_t i = 0; s && i < sizeof known / sizeof *known; i++)
-        if (!strcmp(s, known[i])) return known[i];
-    return NULL;
-}
-
 static void by_signal(const struct child *c, int sig, struct hb_child_result *out)
 {
     char said[256];
@@ -364,7 +356,8 @@ static void by_signal(const struct child *c, int sig, struct hb_child_result *ou
 
 static void by_exit(const struct child *c, int code, struct hb_child_result *out)
 {
-    const char *status = known_status(json_string_value(json_object_get(out->reply, "status")));
+    const char *status = hb_outcome(
+        HB_ENDS_PROCESS, json_string_value(json_object_get(out->reply, "status")));
     const char *detail = json_string_value(json_object_get(out->reply, "detail"));
     if (code == 0 && out->reply) {
         out->status = status ? status : "ok";

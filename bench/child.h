@@ -14,8 +14,7 @@ struct hb_child_limits {
     const char *const *env;  // its whole environment, NULL at the end; NULL: ours
 };
 struct hb_child_result {
-    const char *status;      // "ok", "refused", "oom", "timeout", "wrong", "crashed", "interrupted",
-                             // "missing": the machine lacks the device
+    const char *status;      // a word of HB_ENDS_PROCESS (outcome.h)
     char detail[512];
     json_t *reply;           // what it wrote to its reply pipe, NULL: nothing. New reference
     int exit_signal;

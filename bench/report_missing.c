@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "outcome.h"
 #include "report.h"
 
 // --- what has no number --------------------------------------------------------------------------
@@ -12,14 +13,13 @@
 static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb_series *s,
                         bool drops_said)
 {
-    static const char *const statuses[] = {"refused", "oom",     "timeout",
-                                           "wrong",   "crashed", "dropped"};
-    for (size_t k = 0; k < sizeof statuses / sizeof *statuses; k++) {
+    const char *status;
+    for (int k = 0; (status = hb_outcome_at(HB_ENDS_RECORD, k)); k++) {
         struct hb_text lengths = {0};
         const struct hb_cell *first = NULL;
-        if (drops_said && !strcmp(statuses[k], "dropped")) continue;
+        if (!strcmp(status, "ok") || (drops_said && !strcmp(status, "dropped"))) continue;
         for (size_t i = 0; i < s->n; i++) {
-            if (strcmp(s->cell[i]->status, statuses[k])) continue;
+            if (strcmp(s->cell[i]->status, status)) continue;
             hb_text_add(&lengths, "%s%lld", first ? ", " : "", (long long)s->cell[i]->pt.p.L);
             if (!first) first = s->cell[i];
         }
@@ -27,7 +27,7 @@ static void series_rows(struct hb_report *r, struct hb_table *t, const struct hb
             hb_table_cell(t, "%s", hb_series_label(&r->st->set, s).s);
             hb_table_cell(t, "%s", hb_report_where(&s->set).s);
             hb_table_cell(t, "%s", lengths.s ? lengths.s : "");
-            hb_table_cell(t, "%s", statuses[k]);
+            hb_table_cell(t, "%s", status);
             hb_table_cell(t, "%s", first->detail && *first->detail ? first->detail : "-");
         }
         t->failed = t->failed || lengths.failed;

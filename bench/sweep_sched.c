@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "outcome.h"
 #include "sweep.h"
 
 // Guesses until something is measured: start of a child, and what two cores of today do.
@@ -327,11 +328,8 @@ double hb_sweep_remaining(const struct sweep *s)
 
 static const char *constant_status(const char *s)
 {
-    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
-                                       "dropped" };
-    for (size_t i = 0; s && i < sizeof all / sizeof *all; i++)
-        if (!strcmp(all[i], s)) return all[i];
-    return "crashed";
+    const char *known = hb_outcome(HB_ENDS_RECORD, s);
+    return known ? known : "crashed";
 }
 
 static double field(const json_t *e, const char *key)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "outcome.h"
 #include "sweep.h"
 #include "table.h"
 
@@ -194,16 +195,15 @@ static void crossings(const struct sweep *s, struct hb_text *out)
 
 static void sums(const struct sweep *s, struct hb_text *out)
 {
-    static const char *const all[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed",
-                                       "dropped" };
+    const char *word;
     hb_text_add(out, "\n");
-    for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
+    for (int k = 0; (word = hb_outcome_at(HB_ENDS_RECORD, k)); k++) {
         int n = 0;
         for (size_t i = 0; i < s->n; i++) {
             const struct sweep_item *it = &s->items[i];
-            n += it->n && it->status && !strcmp(it->status, all[k]);
+            n += it->n && it->status && !strcmp(it->status, word);
         }
-        if (n) hb_text_add(out, "%d %s  ", n, all[k]);
+        if (n) hb_text_add(out, "%d %s  ", n, word);
     }
     double spent = 0, setup = 0, sampling = 0;
     for (size_t i = 0; i < s->n; i++) {

@@ -2,6 +2,7 @@
 #include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "../bench/outcome.h"
 #include "../bench/record.h"
 #include "tests.h"
 
@@ -172,4 +173,22 @@ Test(record, a_link_stays_a_link)
     cr_expect(lstat(name, &st) == 0 && S_ISLNK(st.st_mode), "the link is gone");
     cr_expect(lstat(file, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 5, "not written");
     done();
+}
+
+// Each word is found in its own set, and what is in no file is not read from one.
+Test(record, words_for_how_it_ended)
+{
+    static const int sizes[] = {[HB_ENDS_POINT] = 6, [HB_ENDS_RECORD] = 7, [HB_ENDS_PROCESS] = 8};
+    for (int set = 0; set < 3; set++) {
+        const char *w;
+        int n = 0;
+        for (; (w = hb_outcome_at((enum hb_ends)set, n)); n++)
+            cr_expect(hb_outcome((enum hb_ends)set, w) == w, "%s", w);
+        cr_expect_eq(n, sizes[set], "set %d has %d words", set, n);
+        cr_expect_null(hb_outcome((enum hb_ends)set, "fine"));
+        cr_expect_null(hb_outcome((enum hb_ends)set, NULL));
+    }
+    cr_expect_null(hb_outcome(HB_ENDS_POINT, "dropped"));
+    cr_expect_null(hb_outcome(HB_ENDS_RECORD, "interrupted"));
+    cr_expect_null(hb_outcome(HB_ENDS_PROCESS, "dropped"));
 }

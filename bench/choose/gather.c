@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "../derive.h"
+#include "../outcome.h"
 #include "choose.h"
 
 // --- one file's cells ----------------------------------------------------------------------------
@@ -35,10 +36,7 @@ static void machine_of(const json_t *file, struct choose_machine *m)
 // What says nothing about the point itself: left out.
 static bool says_something(const struct hb_cell *c)
 {
-    static const char *const known[] = { "ok", "refused", "oom", "timeout", "wrong", "crashed" };
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (c->has_pt && !strcmp(c->status, known[i])) return true;
-    return false;
+    return c->has_pt && hb_outcome(HB_ENDS_POINT, c->status);
 }
 
 static int take(struct choose_table *t, const struct hb_cell *c)
