@@ -1,5 +1,7 @@
 // test_cuda.c: the CUDA device and its implementations. Without a GPU, what needs one is skipped
 // with the reason; that everything loads, and says clearly what is missing, is tested anywhere.
+#include <dlfcn.h>
+#include <unistd.h>
 #include "tests.h"
 #include "../impls/reference/prims64.h"
 
@@ -46,6 +48,25 @@ Test(cuda, what_is_missing_is_said)
     cr_expect_eq(rc, HB_ERR_MISSING, "code %d: %s", rc, hb_error());
     cr_expect(strlen(hb_error()) > 20, "message: '%s'", hb_error());
     cr_expect_str_eq(hb_host()->device->name, "cpu", "the device stays what it was");
+}
+
+// A device plug-in of another version of the contract does not open: its table is another one.
+Test(cuda, another_version_is_refused)
+{
+    start();
+    char path[4300];
+    snprintf(path, sizeof path, "%s/cuda.so", hb_devices_dir());
+    if (access(path, R_OK)) cr_skip_test("no CUDA device in this build");
+    void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    cr_assert(lib, "%s", dlerror());
+    hb_device_open_fn *open_it;
+    void *symbol = dlsym(lib, HB_DEVICE_OPEN);
+    cr_assert(symbol);
+    memcpy(&open_it, &symbol, sizeof open_it);
+    struct hb_host other = *hb_host();
+    other.abi = HB_ABI_VERSION - 1;
+    cr_expect_null(open_it(&other, 0));
+    cr_expect(strstr(hb_error(), "ABI"), "message: '%s'", hb_error());
 }
 
 Test(cuda, primitives, .timeout = 300)

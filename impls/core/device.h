@@ -49,7 +49,6 @@ enum { HB_MARKS = 64 };        // slots for `mark`
 struct hb_device {
     const char *name;          // "cpu", "cuda"
     unsigned dtypes;           // bit set of 1u << enum hb_dtype: types of activations
-    void *ctx;
     void *stream;              // the stream that this process works on; NULL on cpu
 
     void *(*alloc)(const struct hb_device *d, size_t bytes);   // counted, limited; NULL: failed
@@ -61,11 +60,9 @@ struct hb_device {
     void (*copy)(void *dst, const void *src, size_t bytes, void *s);
     void (*zero)(void *dst, size_t bytes, void *s);
     int (*sync)(const struct hb_device *d, void *s);           // reports what failed meanwhile
-    int64_t (*now_ns)(const struct hb_device *d);
     size_t (*now_bytes)(const struct hb_device *d);            // in use, library workspaces too
     size_t (*peak_bytes)(const struct hb_device *d);           // at most since reset_peak
     void (*reset_peak)(const struct hb_device *d);
-    void (*close)(const struct hb_device *d);                  // NULL: nothing to close
 
     // Work beside s, until `join`: fork gives a second stream that begins when the work now on s is
     // done, join lets s wait for it. There is one such stream, for primitives but gemm; where a
@@ -156,8 +153,9 @@ struct hb_device {
                       struct hb_on on);
 };
 
-// A device plug-in, build/devices/<name>.so, exports this. Opens the device for this process;
-// NULL with the message set (host->fail). mem_limit 0: what the device has.
+// A device plug-in, build/devices/<name>.so, exports this. Opens the device for as long as this
+// process lives; nothing closes it. NULL with the message set (host->fail), also where host->abi is
+// not the version that the plug-in was built with. mem_limit 0: what the device has.
 typedef const struct hb_device *hb_device_open_fn(const struct hb_host *host, size_t mem_limit);
 #define HB_DEVICE_OPEN "hb_device_open"
 

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define HB_ABI_VERSION 3
+// Of this header and device.h. 4: a device lost its gates, GELU, scale, close, now_ns and ctx.
+#define HB_ABI_VERSION 4
 #ifdef __cplusplus
 #define HB_EXPORT extern "C" __attribute__((visibility("default")))
 #else

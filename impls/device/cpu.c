@@ -10,7 +10,6 @@
 //             own.
 #include <omp.h>
 #include <string.h>
-#include <time.h>
 
 #include "cpu.h"
 
@@ -29,7 +28,7 @@ int cpu_all_threads(void)
 
 int cpu_threads(int64_t n) { return n < SERIAL_BELOW ? 1 : cpu_all_threads(); }
 
-// --- memory and time -----------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------
 
 static void *cpu_alloc(const struct hb_device *d, size_t bytes)
 {
@@ -76,14 +75,6 @@ static int cpu_sync(const struct hb_device *d, void *s) { (void)d; (void)s; retu
 static size_t cpu_now(const struct hb_device *d) { (void)d; return cpu.now; }
 static size_t cpu_peak(const struct hb_device *d) { (void)d; return cpu.peak; }
 static void cpu_reset_peak(const struct hb_device *d) { (void)d; cpu.peak = cpu.now; }
-
-static int64_t cpu_now_ns(const struct hb_device *d)
-{
-    (void)d;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);          // cannot fail for this clock
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 // --- sums ----------------------------------------------------------------------------------------
 
@@ -172,7 +163,7 @@ static void cpu_add(void *vy, const void *vx, int64_t n, struct hb_on on)
 static const struct hb_device table = {
     .name = "cpu", .dtypes = 1u << HB_F32,
     .alloc = cpu_alloc, .free = cpu_free, .upload = cpu_move, .download = cpu_move,
-    .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync, .now_ns = cpu_now_ns,
+    .copy = cpu_copy, .zero = cpu_zero, .sync = cpu_sync,
     .now_bytes = cpu_now, .peak_bytes = cpu_peak, .reset_peak = cpu_reset_peak,
     .fork = cpu_fork, .join = cpu_join,
     .gemm = cpu_gemm, .cast = cpu_cast, .bias_bwd = cpu_bias_bwd,

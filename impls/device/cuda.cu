@@ -10,7 +10,6 @@
 // Refuses     compute capability below 8.0 (bfloat16 and asynchronous copies begin there).
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "cuda.h"
 
@@ -119,14 +118,6 @@ static size_t device_now(const struct hb_device *d) { (void)d; return now; }
 static size_t device_peak(const struct hb_device *d) { (void)d; return peak; }
 static void device_reset_peak(const struct hb_device *d) { (void)d; peak = now; }
 
-static int64_t device_now_ns(const struct hb_device *d)
-{
-    (void)d;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);          // cannot fail for this clock
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 // --- copies --------------------------------------------------------------------------------------
 
 static int move(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, void *s,
@@ -181,7 +172,8 @@ static void device_join(const struct hb_device *d, void *side, void *s)
 
 // --- the table -----------------------------------------------------------------------------------
 
-static void device_close(const struct hb_device *d)
+// What an opening that failed has taken. A device that is open stays so until the process ends.
+static void give_up(const struct hb_device *d)
 {
     cuda_time_close();
     cuda_gemm_close();
@@ -198,11 +190,11 @@ static void device_close(const struct hb_device *d)
 
 static struct hb_device table = {
     .name = "cuda", .dtypes = 1u << HB_F32 | 1u << HB_F16 | 1u << HB_BF16,
-    .ctx = NULL, .stream = NULL,
+    .stream = NULL,
     .alloc = cuda_alloc, .free = cuda_free, .upload = device_upload, .download = device_download,
-    .copy = device_copy, .zero = device_zero, .sync = device_sync, .now_ns = device_now_ns,
+    .copy = device_copy, .zero = device_zero, .sync = device_sync,
     .now_bytes = device_now, .peak_bytes = device_peak, .reset_peak = device_reset_peak,
-    .close = device_close, .fork = device_fork, .join = device_join,
+    .fork = device_fork, .join = device_join,
     .mark = cuda_mark, .between = cuda_between, .hold = cuda_hold, .flush = cuda_flush,
     .capture = cuda_capture, .captured = cuda_captured, .replay = cuda_replay,
     .graph_free = cuda_graph_free,
@@ -275,6 +267,11 @@ static int open_gpu(const struct hb_host *host)
 
 HB_EXPORT const struct hb_device *hb_device_open(const struct hb_host *host, size_t mem_limit)
 {
+    if (host->abi != HB_ABI_VERSION) {
+        host->fail(host, HB_ERR_MISSING, "cuda: built for ABI version %d, this program has %d",
+                   HB_ABI_VERSION, host->abi);
+        return NULL;
+    }
     if (gpu.stream) return &table;               // open already, with its first limit
     gpu.host = host;
     gpu.ordinal = 0;
@@ -283,6 +280,6 @@ HB_EXPORT const struct hb_device *hb_device_open(const struct hb_host *host, siz
         table.stream = gpu.stream;
         return &table;
     }
-    device_close(&table);
+    give_up(&table);
     return NULL;
 }
