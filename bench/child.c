@@ -3,7 +3,7 @@
 // Method    fork and exec of /proc/self/exe (OpenMP, OpenBLAS and CUDA do not survive a bare fork);
 //           between fork and exec only async-signal-safe calls. In the child: 0 the request (a
 //           memfd: no pipe to fill, no SIGPIPE), 1 and 2 a pipe whose last lines become `detail`, 3
-//           the reply pipe; everything else closed.
+//           the reply pipe, 5 the socket of turns if there are turns; everything else closed.
 // Watching  resident pages in /proc/PID/statm every 50 ms: about 20 us of one core, while page
 //           faults bring in at most some 200 MB. smaps_rollup would walk the page tables of the
 //           child that is being timed.
@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -29,20 +30,24 @@
 
 #define REPLY_FD 3
 #define REPLY_ENV "HYENA_BENCH_REPLY_FD"
-enum { EXEC_FD = 4, TICK_MS = 50, TAIL = 4096, REPLY_CAP = 256 << 20, GRACE_S = 3 };
+enum { EXEC_FD = 4, TURN_FD = 5, TICK_MS = 50, TAIL = 4096, REPLY_CAP = 256 << 20, GRACE_S = 3 };
 // Resident memory that no allocator counts: program, libraries, OpenBLAS's buffers, the
 // judge's float64 copies.
 static const size_t RSS_SLACK = (size_t)512 << 20;
 
 extern char **environ;
 
-struct child {
+struct hb_child {
     pid_t pid;
     int reply, err;              // our ends, non-blocking; -1 after end of file
+    int turn;                    // our end of its socket of turns, or -1
+    struct hb_child_limits lim;
+    double t0, asked;            // asked: when we passed on the user's SIGINT (0: not yet)
+    size_t rss_peak_bytes;
     char *buf; size_t n, cap;    // reply so far, owned
     char tail[TAIL]; size_t n_tail;
-    bool echo;
     const char *killed;          // status we killed it for, or NULL
+    char why[128];               // and why
 };
 
 static double seconds(void) { return (double)hb_now_ns() * 1e-9; }
@@ -51,7 +56,7 @@ static double seconds(void) { return (double)hb_now_ns() * 1e-9; }
 
 struct spawn {
     pid_t parent;
-    int request, err, reply, exec_err;
+    int request, err, reply, exec_err, turn;          // turn: -1 if there are none
     char **argv, **env;
     const char *exe;
     struct rlimit as;
@@ -71,8 +76,10 @@ __attribute__((noreturn)) static void become(const struct spawn *s)
     }
     if (s->as.rlim_cur != RLIM_INFINITY) setrlimit(RLIMIT_AS, &s->as);
     if (dup2(s->request, 0) >= 0 && dup2(s->err, 1) >= 0 && dup2(s->err, 2) >= 0
-        && dup2(s->reply, REPLY_FD) >= 0 && dup3(s->exec_err, EXEC_FD, O_CLOEXEC) >= 0) {
-        close_range(EXEC_FD + 1, ~0u, 0);   // what a library left open; our own are O_CLOEXEC
+        && dup2(s->reply, REPLY_FD) >= 0 && dup3(s->exec_err, EXEC_FD, O_CLOEXEC) >= 0
+        && (s->turn < 0 || dup2(s->turn, TURN_FD) >= 0)) {
+        // What a library left open; our own are O_CLOEXEC.
+        close_range(s->turn < 0 ? TURN_FD : TURN_FD + 1, ~0u, 0);
         sigset_t none;
         sigemptyset(&none);
         sigprocmask(SIG_SETMASK, &none, NULL);
@@ -96,6 +103,18 @@ static int lift(int fd)
 static int make_pipe(int p[2])
 {
     if (pipe2(p, O_CLOEXEC) < 0) { p[0] = p[1] = -1; return -1; }
+    p[0] = lift(p[0]);
+    p[1] = lift(p[1]);
+    return p[0] < 0 || p[1] < 0 ? -1 : 0;
+}
+
+// A message each way is whole or not there.
+static int make_socket(int p[2])
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, p) < 0) {
+        p[0] = p[1] = -1;
+        return -1;
+    }
     p[0] = lift(p[0]);
     p[1] = lift(p[1]);
     return p[0] < 0 || p[1] < 0 ? -1 : 0;
@@ -168,10 +187,11 @@ static int reap(pid_t pid, int *wstatus)
     return r == pid ? 0 : -1;
 }
 
-static int start(struct child *c, char *const argv[], const json_t *request,
-                 const struct hb_child_limits *lim)
+static int start(struct hb_child *c, char *const argv[], const json_t *request, bool turns)
 {
-    int err[2] = { -1, -1 }, reply[2] = { -1, -1 }, ex[2] = { -1, -1 }, e = 0;
+    const struct hb_child_limits *lim = &c->lim;
+    int err[2] = { -1, -1 }, reply[2] = { -1, -1 }, ex[2] = { -1, -1 }, turn[2] = { -1, -1 };
+    int e = 0;
     struct spawn s = { .parent = getpid(), .env = child_env(lim->env), .argv = NULL,
                        .exe = lim->exe ? lim->exe : "/proc/self/exe",
                        .as = address_space(lim->any_address_space ? 0 : lim->mem_bytes) };
@@ -180,13 +200,13 @@ static int start(struct child *c, char *const argv[], const json_t *request,
     s.argv = malloc((argc + 1) * sizeof *s.argv);
     s.request = request_fd(request);
     if (!s.env || !s.argv || s.request < 0 || make_pipe(err) < 0 || make_pipe(reply) < 0
-        || make_pipe(ex) < 0)
+        || make_pipe(ex) < 0 || (turns && make_socket(turn) < 0))
         e = errno ? errno : ENOMEM;
     else {
         memcpy(s.argv, argv, (argc + 1) * sizeof *s.argv);
         static char self[] = "hyena-bench";
         s.argv[0] = self;
-        s.err = err[1]; s.reply = reply[1]; s.exec_err = ex[1];
+        s.err = err[1]; s.reply = reply[1]; s.exec_err = ex[1]; s.turn = turn[1];
         signal(SIGCHLD, SIG_DFL);        // if ignored, the kernel would reap the child
         c->pid = fork();
         if (c->pid == 0) become(&s);
@@ -196,12 +216,12 @@ static int start(struct child *c, char *const argv[], const json_t *request,
     }
     free(s.env); free(s.argv);
     close_fd(&s.request); close_fd(&err[1]); close_fd(&reply[1]);
-    close_fd(&ex[0]); close_fd(&ex[1]);
+    close_fd(&ex[0]); close_fd(&ex[1]); close_fd(&turn[1]);
     if (e) {
-        close_fd(&err[0]); close_fd(&reply[0]);
+        close_fd(&err[0]); close_fd(&reply[0]); close_fd(&turn[0]);
         return hb_fail(HB_ERR_RUN, "cannot start a child process: %s", strerror(e));
     }
-    c->err = err[0]; c->reply = reply[0];
+    c->err = err[0]; c->reply = reply[0]; c->turn = turn[0];
     fcntl(c->err, F_SETFL, O_NONBLOCK);
     fcntl(c->reply, F_SETFL, O_NONBLOCK);
     return 0;
@@ -209,7 +229,7 @@ static int start(struct child *c, char *const argv[], const json_t *request,
 
 // --- watching it ---------------------------------------------------------------------------------
 
-static void keep_tail(struct child *c, const char *p, size_t n)
+static void keep_tail(struct hb_child *c, const char *p, size_t n)
 {
     if (n > TAIL) { p += n - TAIL; n = TAIL; }
     size_t over = c->n_tail + n > TAIL ? c->n_tail + n - TAIL : 0;
@@ -221,7 +241,7 @@ static void keep_tail(struct child *c, const char *p, size_t n)
 // Reads what is there from one of the two pipes; closes it at end of file. HB_ERR_RUN: memory.
 // Not more than MOST_READS parts, or a child that never stops talking would escape its limits; what
 // an ended child has left in a pipe is less.
-static int drain(struct child *c, int *fd, bool is_reply)
+static int drain(struct hb_child *c, int *fd, bool is_reply)
 {
     enum { MOST_READS = 128 };           // 2 MiB; a pipe holds 64 KiB, at most 1 MiB
     char part[16384];
@@ -232,7 +252,7 @@ static int drain(struct child *c, int *fd, bool is_reply)
         if (n <= 0) { close_fd(fd); return 0; }
         if (!is_reply) {
             keep_tail(c, part, (size_t)n);
-            if (c->echo) fwrite(part, 1, (size_t)n, stderr);
+            if (c->lim.echo_stderr) fwrite(part, 1, (size_t)n, stderr);
             continue;
         }
         if (c->n + (size_t)n > c->cap) {
@@ -272,52 +292,60 @@ static bool has_ended(pid_t pid)
     return info.si_pid == pid;
 }
 
-static void stop(struct child *c, const char *status)
+static void stop(struct hb_child *c, const char *status)
 {
     if (!c->killed) c->killed = status;
     kill(-c->pid, SIGKILL);
     kill(c->pid, SIGKILL);       // in case it has not reached setpgid
 }
 
-// Checks limits and interruption once. *asked: when we passed on the user's SIGINT (0: not yet).
-static void enforce(struct child *c, const struct hb_child_limits *lim, double t0, double *asked,
-                    struct hb_child_result *out)
+// Checks limits and interruption once.
+static void enforce(struct hb_child *c)
 {
+    const struct hb_child_limits *lim = &c->lim;
     size_t rss = resident_bytes(c->pid);
-    if (rss > out->rss_peak_bytes) out->rss_peak_bytes = rss;
+    if (rss > c->rss_peak_bytes) c->rss_peak_bytes = rss;
     double now = seconds();
     if (lim->mem_bytes && rss > lim->mem_bytes + RSS_SLACK) {
         stop(c, "oom");
-        snprintf(out->detail, sizeof out->detail, "resident memory %zu MiB, limit %zu MiB",
-                 rss >> 20, lim->mem_bytes >> 20);
-    } else if (lim->time_s > 0 && now - t0 > lim->time_s) {
+        snprintf(c->why, sizeof c->why, "resident memory %zu MiB, limit %zu MiB", rss >> 20,
+                 lim->mem_bytes >> 20);
+    } else if (lim->time_s > 0 && now - c->t0 > lim->time_s) {
         stop(c, "timeout");
-        snprintf(out->detail, sizeof out->detail, "not done after %.3g s", lim->time_s);
-    } else if (hb_interrupted() && *asked <= 0) {
-        *asked = now;            // it may clean up; what it was about is measured again
+        snprintf(c->why, sizeof c->why, "not done after %.3g s", lim->time_s);
+    } else if (hb_interrupted() && c->asked <= 0) {
+        c->asked = now;          // it may clean up; what it was about is measured again
         kill(c->pid, SIGINT);
-    } else if (*asked > 0 && now - *asked > GRACE_S) {
+    } else if (c->asked > 0 && now - c->asked > GRACE_S) {
         stop(c, "interrupted");
     }
 }
 
-static int watch(struct child *c, const struct hb_child_limits *lim, double t0,
-                 struct hb_child_result *out, bool *asked_to_end)
+// Waits a tick for something to happen, reads what there is, checks the limits. *ended: it is
+// over. HB_ERR_RUN: no memory for its reply.
+static int look(struct hb_child *c, bool *ended)
 {
-    double asked = 0;
+    struct pollfd p[3] = { { .fd = c->reply, .events = POLLIN },
+                           { .fd = c->err, .events = POLLIN },
+                           { .fd = c->turn, .events = POLLIN } };
+    // Both pipes closed: it is about to exit, look again soon.
+    poll(p, 3, c->reply < 0 && c->err < 0 ? 1 : TICK_MS);
+    *ended = has_ended(c->pid);                  // before the last drain: nothing is missed
+    if (!*ended && p[2].revents & POLLIN) return 0;          // a turn's end is waited for
+    int e = drain(c, &c->reply, true), f = drain(c, &c->err, false);
+    if (e || f) { stop(c, "crashed"); close_fd(&c->reply); }
+    if (!*ended && !c->killed) enforce(c);
+    return e ? e : f;
+}
+
+static int watch(struct hb_child *c)
+{
     int rc = 0;
-    for (;;) {
-        struct pollfd p[2] = { { .fd = c->reply, .events = POLLIN },
-                               { .fd = c->err, .events = POLLIN } };
-        // Both pipes closed: it is about to exit, look again soon.
-        poll(p, 2, c->reply < 0 && c->err < 0 ? 1 : TICK_MS);
-        bool ended = has_ended(c->pid);          // before the last drain: nothing is missed
-        int e = drain(c, &c->reply, true), f = drain(c, &c->err, false);
-        if (!rc && (e || f)) { rc = e ? e : f; stop(c, "crashed"); close_fd(&c->reply); }
-        if (ended) break;
-        if (!c->killed) enforce(c, lim, t0, &asked, out);
+    close_fd(&c->turn);                          // it has no more turns
+    for (bool ended = false; !ended; ) {
+        int e = look(c, &ended);
+        if (!rc) rc = e;
     }
-    *asked_to_end = asked > 0;
     kill(-c->pid, SIGKILL);                      // with what it started itself; not reaped yet
     return rc;
 }
@@ -325,7 +353,7 @@ static int watch(struct child *c, const struct hb_child_limits *lim, double t0,
 // --- how it ended --------------------------------------------------------------------------------
 
 // The last lines of what it said, as one line of printable ASCII (it goes into JSON).
-static void last_lines(const struct child *c, char *dst, size_t cap)
+static void last_lines(const struct hb_child *c, char *dst, size_t cap)
 {
     size_t end = c->n_tail, begin;
     while (end && (unsigned char)c->tail[end - 1] <= ' ') end--;
@@ -341,7 +369,7 @@ static void last_lines(const struct child *c, char *dst, size_t cap)
     dst[n] = 0;
 }
 
-static void by_signal(const struct child *c, int sig, struct hb_child_result *out)
+static void by_signal(const struct hb_child *c, int sig, struct hb_child_result *out)
 {
     char said[256];
     last_lines(c, said, sizeof said);
@@ -354,7 +382,7 @@ static void by_signal(const struct child *c, int sig, struct hb_child_result *ou
                  *said ? ": " : "", said);
 }
 
-static void by_exit(const struct child *c, int code, struct hb_child_result *out)
+static void by_exit(const struct hb_child *c, int code, struct hb_child_result *out)
 {
     const char *status = hb_outcome(
         HB_ENDS_PROCESS, json_string_value(json_object_get(out->reply, "status")));
@@ -371,38 +399,101 @@ static void by_exit(const struct child *c, int code, struct hb_child_result *out
              out->reply ? "" : " without a reply", *said ? ": " : "", said);
 }
 
+int hb_child_open(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
+                  bool turns, struct hb_child **out)
+{
+    struct hb_child *c = malloc(sizeof *c);
+    *out = NULL;
+    if (!c) return hb_fail(HB_ERR_OOM, "no memory for a child process");
+    *c = (struct hb_child){ .reply = -1, .err = -1, .turn = -1, .lim = *lim, .t0 = seconds() };
+    int rc = start(c, argv, request, turns);
+    if (rc) free(c);
+    else *out = c;
+    return rc;
+}
+
+static void result_of(struct hb_child *c, int ws, struct hb_child_result *out)
+{
+    if (c->n) out->reply = json_loadb(c->buf, c->n, JSON_REJECT_DUPLICATES, NULL);
+    if (c->asked > 0 && !c->killed && !(out->reply && WIFEXITED(ws) && WEXITSTATUS(ws) == 0))
+        c->killed = "interrupted";
+    if (c->killed) {
+        out->status = c->killed;
+        out->exit_signal = WIFSIGNALED(ws) ? WTERMSIG(ws) : 0;
+        snprintf(out->detail, sizeof out->detail, "%s",
+                 strcmp(c->killed, "interrupted") ? c->why : "interrupted");
+    } else if (WIFSIGNALED(ws)) {
+        by_signal(c, WTERMSIG(ws), out);
+    } else {
+        by_exit(c, WEXITSTATUS(ws), out);
+    }
+}
+
+int hb_child_close(struct hb_child *c, struct hb_child_result *out)
+{
+    memset(out, 0, sizeof *out);
+    out->status = "crashed";
+    int rc = watch(c), ws = 0;
+    if (reap(c->pid, &ws) < 0 && !rc)
+        rc = hb_fail(HB_ERR_RUN, "lost a child process: %s", strerror(errno));
+    out->elapsed_s = seconds() - c->t0;
+    out->rss_peak_bytes = c->rss_peak_bytes;
+    if (!rc) result_of(c, ws, out);
+    free(c->buf);
+    close_fd(&c->reply); close_fd(&c->err);
+    free(c);
+    return rc;
+}
+
 int hb_child_run(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
                  struct hb_child_result *out)
 {
-    struct child c = { .reply = -1, .err = -1, .echo = lim->echo_stderr };
+    struct hb_child *c;
     memset(out, 0, sizeof *out);
-    out->status = "crashed";
-    double t0 = seconds();
-    int rc = start(&c, argv, request, lim);
-    if (rc) return rc;
-    bool asked = false;
-    rc = watch(&c, lim, t0, out, &asked);
-    int ws = 0;
-    if (reap(c.pid, &ws) < 0 && !rc)
-        rc = hb_fail(HB_ERR_RUN, "lost a child process: %s", strerror(errno));
-    out->elapsed_s = seconds() - t0;
-    if (c.n) out->reply = json_loadb(c.buf, c.n, JSON_REJECT_DUPLICATES, NULL);
-    if (asked && !c.killed && !(out->reply && WIFEXITED(ws) && WEXITSTATUS(ws) == 0))
-        c.killed = "interrupted";
-    if (c.killed) {
-        out->status = c.killed;
-        out->exit_signal = WIFSIGNALED(ws) ? WTERMSIG(ws) : 0;
-        if (!strcmp(c.killed, "interrupted"))
-            snprintf(out->detail, sizeof out->detail, "interrupted");
-    } else if (WIFSIGNALED(ws)) {
-        by_signal(&c, WTERMSIG(ws), out);
-    } else {
-        by_exit(&c, WEXITSTATUS(ws), out);
+    int rc = hb_child_open(argv, request, lim, false, &c);
+    return rc ? rc : hb_child_close(c, out);
+}
+
+// --- turns ---------------------------------------------------------------------------------------
+
+bool hb_child_turn(struct hb_child *c, double *answer)
+{
+    bool ended = false;
+    if (c->turn < 0 || send(c->turn, "g", 1, MSG_NOSIGNAL) != 1) return false;
+    while (!ended && !c->killed) {
+        ssize_t n = recv(c->turn, answer, sizeof *answer, MSG_DONTWAIT);
+        if (n == (ssize_t)sizeof *answer) return true;
+        if (n >= 0) return false;                // it closed its end
+        if (errno != EAGAIN && errno != EINTR) return false;
+        if (look(c, &ended)) return false;
     }
-    free(c.buf);
-    close_fd(&c.reply); close_fd(&c.err);
-    if (rc) { json_decref(out->reply); out->reply = NULL; }
-    return rc;
+    return false;
+}
+
+int hb_my_turn(void)
+{
+    char go = 0;
+    ssize_t n;
+    do n = recv(TURN_FD, &go, 1, 0); while (n < 0 && errno == EINTR);
+    return n == 1 && go == 'g' ? 0 : 1;
+}
+
+void hb_turn_done(double answer)
+{
+    // A parent that is gone has ended us, or will: nothing to be told here.
+    if (send(TURN_FD, &answer, sizeof answer, MSG_NOSIGNAL) < 0) return;
+}
+
+static bool write_all(int fd, const char *s)
+{
+    for (size_t left = strlen(s); left; ) {
+        ssize_t n = write(fd, s, left);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return false;
+        s += n;
+        left -= (size_t)n;
+    }
+    return true;
 }
 
 int hb_child_reply(const json_t *doc)
@@ -414,7 +505,10 @@ int hb_child_reply(const json_t *doc)
                        REPLY_ENV);
     int rc = hb_parse_int(REPLY_ENV, text, 0, 1 << 20, &fd);
     if (rc) return rc;
-    if (json_dumpfd(doc, (int)fd, JSON_COMPACT | JSON_REAL_PRECISION(17)) < 0)
+    char *text_of = json_dumps(doc, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    bool sent = text_of && write_all((int)fd, text_of);      // json_dumpfd: a call for each word
+    free(text_of);
+    if (!sent)
         return hb_fail(HB_ERR_RUN, "cannot write the reply to descriptor %d", (int)fd);
     return 0;
 }

@@ -27,6 +27,18 @@ struct hb_child_result {
 // failed (look at status); HB_ERR_RUN if it could not start.
 int hb_child_run(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
                  struct hb_child_result *out);
+// The same in two steps, with turns between them: the child does something each time it has the
+// turn and says a number when it is done. hb_child_close ends it (no turn comes any more), waits,
+// and frees; out as above.
+struct hb_child;
+int hb_child_open(char *const argv[], const json_t *request, const struct hb_child_limits *lim,
+                  bool turns, struct hb_child **out);
+int hb_child_close(struct hb_child *c, struct hb_child_result *out);
+// Gives the turn and waits for *answer. false: it ended or was ended (hb_child_close says why).
+bool hb_child_turn(struct hb_child *c, double *answer);
+// For the child: waits for its turn (0; 1: no more turns), and gives it back.
+int hb_my_turn(void);
+void hb_turn_done(double answer);
 // For the child: writes the reply to $HYENA_BENCH_REPLY_FD.
 int hb_child_reply(const json_t *doc);
 // 70 % of what is available (MemAvailable, cgroup).

@@ -1,6 +1,7 @@
 // measure.c: one point or pair in a child process, seen from the parent (contract: measure.h).
 #include "measure.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static json_t *request_of(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
@@ -35,20 +36,27 @@ static struct hb_measure_opts resolved(const struct hb_point *pts, const struct 
     return r;
 }
 
-static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
-                    const char *task, struct hb_child_result *res)
+static char arg0[] = "hyena-bench", arg1[] = "__point";
+static char *const point_argv[] = { arg0, arg1, NULL };
+
+static struct hb_child_limits limits_of(const struct hb_point *pt, const struct hb_measure_opts *o)
 {
-    char arg0[] = "hyena-bench", arg1[] = "__point";
-    char *const argv[] = { arg0, arg1, NULL };
     struct hb_child_limits lim = { .time_s = o->time_limit_s, .mem_bytes = o->mem_bytes,
                                    .exe = o->exe, .env = o->env };
-    if (on_device(pts)) {            // mem_bytes is the device's; address space is no limit there
+    if (on_device(pt)) {             // mem_bytes is the device's; address space is no limit there
         lim.mem_bytes = hb_default_mem_limit();
         lim.any_address_space = true;
     }
+    return lim;
+}
+
+static int in_child(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
+                    const char *task, struct hb_child_result *res)
+{
+    struct hb_child_limits lim = limits_of(pts, o);
     json_t *request = request_of(pts, n, o, task);
     if (!request) return HB_ERR_RUN;
-    int rc = hb_child_run(argv, request, &lim, res);
+    int rc = hb_child_run(point_argv, request, &lim, res);
     json_decref(request);
     if (rc || strcmp(res->status, "missing")) return rc;
     json_decref(res->reply);
@@ -122,6 +130,79 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
                                : hb_fail(HB_ERR_RUN, "out of memory for a record");
     read_numbers(out);
     return 0;
+}
+
+// --- in step -------------------------------------------------------------------------------------
+
+// Turns for both, until the rounds are enough or a side has ended. ns[k]: side k's times, room for
+// max_samples. *failed: the side that has ended, or -1.
+static int take_turns(struct hb_child *const c[2], const struct hb_sample_opts *o, double *ns[2],
+                      int *failed)
+{
+    enum { SETUP_TURNS = 2 };        // measuring a slowdown on purpose; warming up
+    double nothing;
+    int n = 0;
+    for (int i = 0; i < 2 * SETUP_TURNS; i++)
+        if (!hb_child_turn(c[i % 2], &nothing)) { *failed = i % 2; return 0; }
+    int64_t t0 = hb_now_ns();
+    for (; n < o->max_samples; n++) {
+        if (n % 2 == 0 && n >= o->min_samples && 1e-9 * (double)(hb_now_ns() - t0) > o->budget_s)
+            break;
+        for (int i = 0; i < 2; i++) {
+            int k = (i + n) % 2;
+            if (!hb_child_turn(c[k], &ns[k][n])) { *failed = k; return 0; }
+        }
+    }
+    return n;
+}
+
+static int start_in_step(const struct hb_point *pt, const struct hb_measure_opts *opts,
+                         struct hb_child **c)
+{
+    struct hb_measure_opts o = resolved(pt, opts);
+    struct hb_child_limits lim = limits_of(pt, &o);
+    json_t *request = request_of(pt, 1, &o, "measure");
+    if (!request) return HB_ERR_RUN;
+    json_object_set_new(request, "turns", json_true());
+    int rc = hb_child_open(point_argv, request, &lim, true, c);
+    json_decref(request);
+    return rc;
+}
+
+static void read_turns(double *ns[2], int n, struct hb_in_step *out)
+{
+    for (int i = 0; i < n; i++) ns[1][i] /= ns[0][i];
+    out->rounds = n;
+    out->ns[0] = n ? hb_median(ns[0], (size_t)n) : 0;
+    out->ns[1] = n ? out->ns[0] * hb_median(ns[1], (size_t)n) : 0;
+}
+
+int hb_measure_in_step(const struct hb_point *pt, const struct hb_measure_opts o[2],
+                       struct hb_in_step *out)
+{
+    struct hb_child *c[2] = { NULL, NULL };
+    size_t most = (size_t)o[0].sample.max_samples;
+    double *room = malloc(2 * most * sizeof *room), *ns[2] = { room, room + most };
+    memset(out, 0, sizeof *out);
+    out->failed = -1;
+    int rc = room ? 0 : hb_fail(HB_ERR_OOM, "no memory for %zu rounds", most), n = 0;
+    for (int k = 0; k < 2 && !rc; k++) rc = start_in_step(pt, &o[k], &c[k]);
+    if (!rc) n = take_turns(c, &o[0].sample, ns, &out->failed);
+    bool ok = true;
+    for (int k = 0; k < 2; k++) {
+        struct hb_child_result res = { .status = "crashed" };
+        int e = c[k] ? hb_child_close(c[k], &res) : 0;
+        if (!rc) rc = e;
+        bool fine = !strcmp(res.status, "ok");
+        if (!fine && out->failed < 0) out->failed = k;       // after its last turn
+        ok = ok && fine;
+        out->status[k] = res.status;
+        snprintf(out->detail[k], sizeof out->detail[k], "%s", res.detail);
+        json_decref(res.reply);
+    }
+    if (!rc) read_turns(ns, ok ? n : 0, out);
+    free(room);
+    return rc;
 }
 
 int hb_plan_points(const struct hb_point *pts, int n, const struct hb_measure_opts *opts,

@@ -44,6 +44,20 @@ struct hb_measured {
 // pts[1]. Every outcome is a row in doc. 0 also if the child failed; HB_ERR_RUN if none started.
 int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *o,
                struct hb_measured *out);
+// One point of two builds in step: a process each, o[0] and o[1], and when both are set up samples
+// in turns (A B, B A, ...), so that what disturbs for longer than two samples disturbs both.
+// Rounds: at least sample.min_samples, then until sample.budget_s is spent or max_samples reached.
+// ns[0]: the median of the first; ns[1]: that times the median ratio of the rounds. A side that is
+// not ok has no time: then both ns are 0.
+// failed: the side that ended the turns, or -1.
+struct hb_in_step {
+    int failed, rounds;
+    const char *status[2];
+    char detail[2][512];
+    double ns[2];
+};
+int hb_measure_in_step(const struct hb_point *pt, const struct hb_measure_opts o[2],
+                       struct hb_in_step *out);
 // The planning step: an implementation plans these problems, measuring, and so leaves its wisdom on
 // this machine. One child for all of pts[n] (n <= HB_PLAN_POINTS); a problem that cannot be planned
 // is passed over, what the time limit cuts off is planned with its point. *took: seconds.

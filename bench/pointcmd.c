@@ -38,6 +38,7 @@ struct request {
     double judge_flop;
     struct hb_sample_opts sample;
     double inject;                   // 0: nothing (inject.h)
+    bool turns;                      // samples in turns with another process (child.h)
 };
 
 // One side of the measurement.
@@ -95,20 +96,22 @@ static int read_request(json_t **doc, struct request *r)
     json_t *names;
     const char *task;
     json_int_t seed = 0, mem = 0;
+    int turns = 0;
     struct hb_sample_opts *s = &r->sample;
     if (!(*doc = json_loadf(stdin, JSON_REJECT_DUPLICATES, &e)))
         return hb_fail(HB_ERR_INPUT, "request:%d:%d: %s", e.line, e.column, e.text);
-    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s,s?F}",
+    if (json_unpack_ex(*doc, &e, JSON_STRICT, "{s:o,s:I,s:I,s:F,s:F,s:F,s:i,s:i,s:F,s:s,s?F,s?b}",
                        "points", &names, "seed", &seed, "mem_bytes", &mem,
                        "judge_flop", &r->judge_flop, "ci_target", &s->ci_target,
                        "budget_s", &s->budget_s, "min_samples", &s->min_samples,
                        "max_samples", &s->max_samples, "min_sample_s", &s->min_sample_s,
-                       "task", &task, "inject", &r->inject))
+                       "task", &task, "inject", &r->inject, "turns", &turns))
         return hb_fail(HB_ERR_INPUT, "request: %s", e.text);
     if (mem < 0 || s->min_samples < 1 || s->max_samples < s->min_samples)
         return hb_fail(HB_ERR_INPUT, "request: limits and numbers of samples must be positive");
     r->seed = s->seed = (uint64_t)seed;
     r->mem_bytes = (size_t)mem;
+    r->turns = turns;
     int rc = read_task(task, &r->task);
     return rc ? rc : read_names(names, r);
 }
@@ -412,12 +415,18 @@ static int measure(struct side *side, const struct request *r)
         if ((rc = hb_flush_cache_init()) != 0) return rc;
         o.before = hb_flush_cache;
     }
+    if (r->turns) {
+        if (hb_my_turn()) return hb_fail(HB_ERR_RUN, "%s: not a single turn", names[0]);
+        o.turn = hb_my_turn;
+        o.turned = hb_turn_done;
+    }
     struct hb_inject slower[2];
     for (int i = 0; i < r->n && r->inject > 0; i++) {
         if ((rc = hb_inject_open(&slower[i], bodies[i], ctx[i], r->inject, d != NULL)) != 0)
             return rc;
         bodies[i] = hb_inject_body; ctx[i] = &slower[i];
     }
+    if (r->turns) hb_turn_done(0);       // so far the slowdown was measured, alone
     double setup_s = (double)(hb_now_ns() - t0) * 1e-9;
     struct state a = state_now();
     struct hb_samples s[2] = { { 0 }, { 0 } };

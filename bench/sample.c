@@ -21,6 +21,7 @@
 
 enum { MAX_BODIES = 2, WARM_RUNS = 2, STOP_DRAWS = 500 };
 #define WARM_S 0.05
+#define TURN_WARM_S 0.02              // in turns: the core is awake, the other side has just run
 #define SPAN_S 0.1 // noise lasts for milliseconds: samples of less than this know too little of it
 #define CALIBRATION_CAP 1000000      // executions per sample at most: a body of 20 ps is a bug
 
@@ -37,6 +38,7 @@ struct sampler {
     const struct hb_sample_opts *o;
     size_t round, cap;
     int rc;
+    bool ended;                      // no more turns
     double width[3];                 // relative interval width at n/4, n/2, n: newest last
     size_t next_width;               // n at which the next one is taken
 };
@@ -77,29 +79,47 @@ static int take(struct sampler *s, struct body *b, double *ns, double *cpu_ns)
     return rc;
 }
 
-// One round for Google Benchmark: a sample of every body. Returns its seconds, -1 on failure.
+// Waits for our turn; what the other process has left in the caches is driven out.
+static int begin_turn(struct sampler *s)
+{
+    if (!s->o->turn) return 0;
+    s->ended = s->o->turn() != 0;
+    return s->ended || s->o->before || s->o->timed ? 0 : execute(&s->body[0], 1);
+}
+
+static void end_turn(const struct sampler *s, double ns)
+{
+    if (s->o->turn) s->o->turned(ns);
+}
+
+// One round for Google Benchmark: a sample of every body. Returns its seconds, -1 on failure or
+// when there are no more turns.
 static double one_round(void *ctx)
 {
     struct sampler *s = ctx;
     double total_ns = 0;
+    s->rc = begin_turn(s);
+    if (s->rc || s->ended) return -1;
     for (int k = 0; k < s->n_bodies; k++) {
         struct body *b = &s->body[s->round % 2 ? s->n_bodies - 1 - k : k];
         s->rc = take(s, b, &b->out->ns[s->round], &b->out->cpu_ns[s->round]);
         if (s->rc != 0) return -1;
         total_ns += b->out->ns[s->round];
     }
+    end_turn(s, s->body[0].out->ns[s->round]);
     s->round++;
     return total_ns * 1e-9;
 }
 
-// At least WARM_RUNS executions and WARM_S, then the number of executions that make a sample.
+// At least WARM_RUNS executions and WARM_S (TURN_WARM_S), then the number of executions that make a sample.
 static int warm_up(struct sampler *s, struct body *b)
 {
     double recent[8];
     size_t n = 0;
     int64_t start = hb_now_ns();
+    double warm_s = s->o->turn ? TURN_WARM_S : WARM_S;
     b->iterations = 1;
-    while (n < WARM_RUNS || (double)(hb_now_ns() - start) < WARM_S * 1e9) {
+    while (n < WARM_RUNS || (double)(hb_now_ns() - start) < warm_s * 1e9) {
         double ns = 0, cpu_ns = 0;
         int rc = take(s, b, &ns, &cpu_ns);
         if (rc != 0) return rc;
@@ -173,12 +193,17 @@ static int run_batches(const char *name, struct sampler *s, const char **stop)
         int rc = grow(s, s->round + batch);
         if (rc != 0) return rc;
         int gb = hb_gb_run(name, (int64_t)batch, one_round, s, &mean_s);
+        if (s->ended) {
+            *stop = "turns";
+            return s->round ? 0 : hb_fail(HB_ERR_RUN, "%s: not a single turn", name);
+        }
         if (gb == -1) return s->rc != 0 ? s->rc : HB_ERR_RUN;
         if (gb != 0 || s->round != first + batch)
             return hb_fail(HB_ERR_RUN, "%s: Google Benchmark did not run its %zu iterations", name,
                            batch);
         double elapsed_s = (double)(hb_now_ns() - start) * 1e-9,
                round_s = elapsed_s / (double)s->round;
+        if (s->o->turn) continue;        // who gives the turns decides
         *stop = stop_reason(s, elapsed_s);
         // Half as many again, but not past the budget and not past max_samples.
         batch = s->round / 2 + 1;
@@ -223,6 +248,8 @@ static int check_opts(int n_bodies, const struct hb_sample_opts *o)
     if (o->min_samples < 1 || o->max_samples < o->min_samples)
         return hb_fail(HB_ERR_INPUT, "samples: %d to %d, 1 <= min <= max expected", o->min_samples,
                        o->max_samples);
+    if (o->turn && n_bodies != 1)
+        return hb_fail(HB_ERR_INPUT, "samples: turns are for one body, there are %d", n_bodies);
     return 0;
 }
 
@@ -237,7 +264,9 @@ int hb_sample(const char *const *names, const hb_body *bodies, void *const *ctx,
         out[k] = (struct hb_samples){ .iterations = 1 };
         s.body[k] = (struct body){ .run = bodies[k], .ctx = ctx[k], .out = &out[k] };
     }
+    if (o->turn && o->turn()) rc = hb_fail(HB_ERR_RUN, "%s: not a single turn", names[0]);
     for (int k = 0; k < n_bodies && rc == 0; k++) rc = warm_up(&s, &s.body[k]);
+    end_turn(&s, s.body[0].once_s);
     if (rc == 0) rc = run_batches(names[0], &s, &stop);
     for (int k = 0; k < n_bodies; k++) {
         if (rc != 0) { hb_samples_free(&out[k]); continue; }

@@ -19,6 +19,12 @@ struct hb_sample_opts {
     // `before` would. NULL: the host's clock around the body. Gets the body's ctx.
     int (*timed)(void *ctx, int times, double *ns);
     bool single;             // with `timed`: a sample is exactly one execution (cold)
+    // Samples in turns with another process (one body; NULL: alone). turn waits for ours (1: there
+    // are no more, which ends the sampling, nothing else does), turned gives it back with the
+    // sample's ns. Also around the warm-up. A sample follows one execution that is not timed: the
+    // other process had the caches.
+    int (*turn)(void);
+    void (*turned)(double ns);
 };
 struct hb_samples {
     size_t n;                // samples; ns[i], cpu_ns[i] are per execution of the body

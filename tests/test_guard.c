@@ -51,16 +51,26 @@ struct fake {
     size_t fails;                                // this point has no time in head; POINTS: none
 };
 
-static int fake_take(void *ctx, size_t point, int side, double *ns, char *why)
+static double fake_process(struct fake *f, size_t point, int side)
 {
-    struct fake *f = ctx;
     uint64_t i = f->n++;
     f->clock_s += f->process_s;
-    if (point == f->fails && side) { snprintf(why, 160, "oom"); return 1; }
     double x = f->sd * hb_rng_normal(f->seed, 1, i) + 0.1 * sin((double)i / 150);
     if (hb_rng_uniform(f->seed, 2, i) < 1.0 / 16) x += 0.1 + 0.5 * hb_rng_uniform(f->seed, 3, i);
-    *ns = 1e6 * (1 + (double)point) * exp(x) * (side ? 1 + f->slow[point] : 1);
-    return 0;
+    return 1e6 * (1 + (double)point) * exp(x) * (side ? 1 + f->slow[point] : 1);
+}
+
+static int fake_take(void *ctx, size_t point, int first, double ns[2], int *failed, char *why)
+{
+    struct fake *f = ctx;
+    for (int k = 0; k < 2; k++) {
+        int side = k ? 1 - first : first;
+        ns[side] = fake_process(f, point, side);
+    }
+    if (point != f->fails) return 0;
+    *failed = 1;
+    snprintf(why, 160, "oom");
+    return 1;
 }
 static double fake_now(void *ctx) { return ((struct fake *)ctx)->clock_s; }
 

@@ -38,18 +38,19 @@ struct guard_opts {
 };
 extern const struct guard_opts guard_defaults;
 #define GUARD_FIRST_SHARE 0.75       // of the budget, for the first stage
-enum { GUARD_MIN_ROUNDS = 5, GUARD_MAX_ROUNDS = 40 };    // a round is A B B A: 2 processes a side
+enum { GUARD_MIN_ROUNDS = 5, GUARD_MAX_ROUNDS = 40 };    // a round is 2 processes a side
 
 // Where times come from. side 0: base, 1: head.
 struct guard_source {
-    // One fresh process: *ns is its time. 0; 1: it has no time, why[160] says so and the
-    // point is left out from now on; HB_ERR_* ends all.
-    int (*take)(void *ctx, size_t point, int side, double *ns, char *why);
+    // A fresh process a side, in step; ns[1] / ns[0] is their ratio. first: the side that begins.
+    // 0; 1: `*failed` has no time, why[160] says so and the point is left out from now on; HB_ERR_*
+    // ends all.
+    int (*take)(void *ctx, size_t point, int first, double ns[2], int *failed, char *why);
     double (*now_s)(void *ctx);
     void (*progress)(void *ctx, const char *what, size_t done, size_t total);    // may be NULL
     void *ctx;
 };
-struct guard_pairs { double *base, *head; size_t n; };   // ns; pair i was taken side by side; owned
+struct guard_pairs { double *base, *head; size_t n; };   // ns; pair i was taken in step; owned
 struct guard_point {
     enum guard_word word;
     char why[200];
@@ -65,6 +66,8 @@ struct guard_point {
 int guard_paired(const struct guard_source *src, struct guard_point *points, size_t n,
                  const struct guard_opts *o, int *rounds);
 void guard_points_free(struct guard_point *points, size_t n);
+// The point has no time on that side: left out from now on.
+void guard_no_time(struct guard_point *pt, int side, const char *why);
 
 // --- two builds (live.c) -------------------------------------------------------------------------
 

@@ -1,13 +1,11 @@
-// live.c: two builds as a source of times: copies, a common cache, one process a time.
+// live.c: two builds as a source of times: copies, a common cache, a process of each in step.
 //
 // Copies    <build>/guard/<pid>/{base,head}/: program, plug-ins (CUDA's only if a point needs it).
 //           Paths of equal length: they are part of what a process starts with.
 // Shared    <build>/guard/shared: HYENA_BENCH_BUILD of both, so FFT wisdom and judged references
 //           are the same for both.
-// Processes each time is a fresh __point child: planned, judged, warmed up, sampled. Its time is
-//           the lower quartile of its samples: what holds a process up for some milliseconds makes
-//           samples longer, never shorter.
-//           Their environment is the list in make_env alone.
+// Processes two fresh __point children for each pair: planned, judged, warmed up, then sampled in
+//           turns (hb_measure_in_step). Their environment is the list in make_env alone.
 #include <dirent.h>
 #include <elf.h>
 #include <errno.h>
@@ -294,24 +292,48 @@ void guard_live_close(struct guard_live *g)
 
 // --- times ---------------------------------------------------------------------------------------
 
-static int take(void *ctx, size_t point, int side, double *ns, char *why)
+// A turn lasts so long at least: handing it over and warming up again cost some 0.1 ms.
+#define TURN_S 1e-3
+
+static struct hb_measure_opts opts_of(const struct guard_live *g, size_t point, int side)
 {
-    struct guard_live *g = ctx;
-    const struct sweep_item *it = &g->s.items[g->paired[point]];
-    struct hb_measure_opts o = it->opts;
-    struct hb_measured m;
+    struct hb_measure_opts o = g->s.items[g->paired[point]].opts;
     o.exe = g->build[side].exe;
     o.env = g->env;
     o.inject = side && point == g->inject_point ? g->inject : 0;
-    int rc = hb_measure(it->pt, 1, &o, &m);
+    o.sample.min_sample_s = fmax(o.sample.min_sample_s, TURN_S);
+    return o;
+}
+
+static int take(void *ctx, size_t point, int first, double ns[2], int *failed, char *why)
+{
+    struct guard_live *g = ctx;
+    const struct hb_measure_opts o[2] = { opts_of(g, point, first), opts_of(g, point, 1 - first) };
+    struct hb_in_step t;
+    int rc = hb_measure_in_step(g->s.items[g->paired[point]].pt, o, &t);
     if (rc) return rc;
-    const json_t *e = json_array_get(json_object_get(m.doc, "benchmarks"), 0);
-    *ns = json_number_value(json_object_get(e, "hb_q1_ns"));
-    int answer = !strcmp(m.status, "ok") && *ns > 0 ? 0 : 1;
-    if (answer) snprintf(why, 160, "%s%s%.120s", m.status, *m.detail ? ": " : "", m.detail);
+    if (hb_interrupted()) return hb_fail(HB_ERR_RUN, "interrupted");
+    ns[first] = t.ns[0];
+    ns[1 - first] = t.ns[1];
+    if (t.ns[0] > 0 && t.ns[1] > 0) return 0;
+    int k = t.failed == 1;
+    *failed = k ? 1 - first : first;
+    snprintf(why, 160, "%s%s%.120s", t.status[k], *t.detail[k] ? ": " : "", t.detail[k]);
+    return 1;
+}
+
+// One side alone, uncounted.
+static int try_alone(struct guard_live *g, size_t point, int side, char *why)
+{
+    struct hb_measure_opts o = opts_of(g, point, side);
+    struct hb_measured m;
+    int rc = hb_measure(g->s.items[g->paired[point]].pt, 1, &o, &m);
+    if (rc) return rc;
     json_decref(m.doc);
     if (hb_interrupted()) return hb_fail(HB_ERR_RUN, "interrupted");
-    return answer;
+    if (!strcmp(m.status, "ok")) return 0;
+    snprintf(why, 160, "%s%s%.120s", m.status, *m.detail ? ": " : "", m.detail);
+    return 1;
 }
 
 static double now_s(void *ctx) { (void)ctx; return 1e-9 * (double)hb_now_ns(); }
@@ -339,15 +361,12 @@ int guard_live_prepare(struct guard_live *g, struct guard_point *points, bool al
             snprintf(pt->why, sizeof pt->why, "identical code, not measured");
         }
         for (int side = 0; side < 2 && !pt->left_out && !rc; side++) {
-            double ns;
             char why[160] = "";
             progress(g, "preparing", 2 * i + (size_t)side, 2 * g->n_paired);
-            rc = take(g, i, side, &ns, why);
+            rc = try_alone(g, i, side, why);
             if (rc != 1) continue;
             rc = 0;
-            pt->left_out = true;
-            pt->word = side ? GUARD_BROKEN : GUARD_SKIPPED;
-            snprintf(pt->why, sizeof pt->why, "%s: %s", side ? "head" : "base", why);
+            guard_no_time(pt, side, why);
         }
     }
     return rc;

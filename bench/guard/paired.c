@@ -1,8 +1,12 @@
 // paired.c: rounds of fresh processes, interleaved, and the verdict of every point.
 //
-// Round     for each point A B B A, the next round B A A B: both orders, and what drifts linearly
-//           cancels. A pair is two neighbours (A1,B1), (B2,A2). How many rounds there are is fixed
-//           once, by what the first one took, never by what it showed.
+// Pair      two fresh processes, one of each build, that take their samples in turns, a few ms each
+//           (measure.h): noise that lasts longer disturbs both alike. Its ratio is the median over
+//           the turns; what differs between pairs is what a new process changes (where its memory
+//           lies), which is why there are many.
+// Round     for each point two pairs, one in which base begins and one in which head does. How
+//           many rounds there are is fixed once, by what the first one took, never by what it
+//           showed.
 // Stage 1   x = log(head/base) of every pair. Slower: signed ranks of x - log(1+min_effect);
 //           faster: of -x - log(1+min_effect). p = twice the smaller; Benjamini-Hochberg over all
 //           points. What is not rejected is `same` if the whole interval lies within the margin,
@@ -43,6 +47,13 @@ void guard_points_free(struct guard_point *points, size_t n)
     }
 }
 
+void guard_no_time(struct guard_point *pt, int side, const char *why)
+{
+    pt->left_out = true;
+    pt->word = side ? GUARD_BROKEN : GUARD_SKIPPED;
+    snprintf(pt->why, sizeof pt->why, "%s: %s", side ? "head" : "base", why);
+}
+
 static int add_pair(struct guard_pairs *p, double base, double head)
 {
     double *b = realloc(p->base, (p->n + 1) * sizeof *b);
@@ -55,26 +66,21 @@ static int add_pair(struct guard_pairs *p, double base, double head)
     return 0;
 }
 
-// A B B A, or B A A B in odd rounds. A point that loses its time keeps the pairs it has, unused.
-static int block(const struct guard_source *src, size_t at, struct guard_point *pt, int round,
+// Two pairs. A point that loses its time keeps the pairs it has, unused.
+static int block(const struct guard_source *src, size_t at, struct guard_point *pt,
                  struct guard_pairs *to)
 {
-    double t[4];
-    char why[160] = "";
-    int first = round % 2;
-    for (int k = 0; k < 4; k++) {
-        int side = k == 0 || k == 3 ? first : 1 - first;
-        int rc = src->take(src->ctx, at, side, &t[k], why);
+    for (int first = 0; first < 2; first++) {
+        double ns[2];
+        char why[160] = "";
+        int side = 0, rc = src->take(src->ctx, at, first, ns, &side, why);
+        if (rc == 0) rc = add_pair(to, ns[0], ns[1]);
         if (rc < 0) return rc;
-        if (rc == 0 && t[k] > 0) continue;
-        pt->left_out = true;
-        pt->word = side ? GUARD_BROKEN : GUARD_SKIPPED;
-        snprintf(pt->why, sizeof pt->why, "%s: %s", side ? "head" : "base", why);
+        if (rc == 0) continue;
+        guard_no_time(pt, side, why);
         return 0;
     }
-    int b = first, h = 1 - first;            // where base and head stand in the first pair
-    int rc = add_pair(to, t[b], t[h]);
-    return rc ? rc : add_pair(to, t[3 - b], t[3 - h]);
+    return 0;
 }
 
 static double log_margin(double share) { return log1p(share); }
@@ -162,7 +168,7 @@ static int confirm(const struct guard_source *src, struct guard_point *points, s
         for (size_t i = 0; i < n && !rc; i++) {
             if (!points[i].direction || points[i].left_out) continue;
             if (src->progress) src->progress(src->ctx, "confirming", (size_t)r, (size_t)rounds);
-            rc = block(src, i, &points[i], r, &points[i].second);
+            rc = block(src, i, &points[i], &points[i].second);
         }
     for (size_t i = 0; i < n && !rc; i++) {
         struct guard_point *pt = &points[i];
@@ -206,7 +212,7 @@ int guard_paired(const struct guard_source *src, struct guard_point *points, siz
             // Each round begins elsewhere: no point always follows the same one.
             size_t at = (i + (size_t)done) % n;
             if (!points[at].left_out)
-                rc = block(src, at, &points[at], done, &points[at].first);
+                rc = block(src, at, &points[at], &points[at].first);
         }
         if (done == 0 && o->rounds <= 0) {
             round_s = src->now_s(src->ctx) - t0;

@@ -1,12 +1,13 @@
 // selftest.c: the command `selftest`: how often compare alarms for nothing on this machine, and
 // what it finds.
 //
-// Pool      cycles over all points; in each, one process per level: equal twice (A, A'), and slowed
-//           down on purpose by 2, 5, 10 and 20 % (inject.h). The order of the levels turns from
-//           cycle to cycle. Raw times go to --pool FILE and can be used again.
+// Pool      cycles over all points; in each, one pair of processes per level: equal builds (A, A'),
+//           and A beside itself slowed down on purpose by 2, 5, 10 and 20 % (inject.h). The order of
+//           the levels turns from cycle to cycle, and who begins a pair. Raw times go to --pool FILE
+//           and can be used again.
 // Drawn     a comparison takes a block of neighbouring cycles from a random start: its pairs are
-//           (A, A') or, at one point, (A, slowed down); the rounds are those a budget of 60 s has.
-//           Decided by paired.c itself, confirming round included.
+//           (A, A') or, at one point, (A, slowed down); the rounds are those that the budget has
+//           room for. Decided by paired.c itself, confirming round included.
 // Live      the whole of compare, this build against itself.
 // Exact     one point a trial: equal builds must differ in nothing; one instruction more per
 //           element must be named.
@@ -20,8 +21,8 @@
 #include "../commands.h"
 #include "guard.h"
 
-enum { LEVELS = 6, EQUAL = 2 };          // A and A'; the rest are slowed down
-static const double level_of[LEVELS] = { 0, 0, 0.02, 0.05, 0.10, 0.20 };
+enum { LEVELS = 5 };                     // level 0: equal builds
+static const double level_of[LEVELS] = { 0, 0.02, 0.05, 0.10, 0.20 };
 
 struct args {
     const char *sweep, *pool, *json, *markdown, *build;
@@ -30,8 +31,8 @@ struct args {
 };
 struct pool {
     size_t points, cycles;
-    double *ns;                          // [cycle][point][level], owned
-    double process_s;                    // mean of one process
+    double *ns;                          // [cycle][point][level][base, head], owned
+    double pair_s;                       // mean of one pair of equal builds
 };
 // false_alarms: comparisons with one, at another point than the slowed one, or of equal builds.
 struct tally { int trials, found, false_alarms, doubtful; };
@@ -42,26 +43,27 @@ struct report {
 
 static double *cell(const struct pool *p, size_t cycle, size_t point, int level)
 {
-    return &p->ns[(cycle * p->points + point) * LEVELS + (size_t)level];
+    return &p->ns[((cycle * p->points + point) * LEVELS + (size_t)level) * 2];
 }
+
+static size_t n_times(const struct pool *p) { return p->points * p->cycles * LEVELS * 2; }
 
 // --- the pool ------------------------------------------------------------------------------------
 
 static int pool_make(struct pool *p, size_t points, size_t cycles)
 {
     *p = (struct pool){ .points = points, .cycles = cycles };
-    p->ns = calloc(points * cycles * LEVELS + 1, sizeof *p->ns);
+    p->ns = calloc(n_times(p) + 1, sizeof *p->ns);
     return p->ns ? 0 : hb_fail(HB_ERR_OOM, "no memory for the pool");
 }
 
 static int pool_save(const struct pool *p, const char *path)
 {
     json_t *a = json_array();
-    for (size_t i = 0; i < p->points * p->cycles * LEVELS; i++)
-        json_array_append_new(a, json_real(p->ns[i]));
-    json_t *doc = json_pack("{s:s,s:I,s:I,s:i,s:f,s:o}", "schema", "hyena-bench selftest pool 1",
+    for (size_t i = 0; i < n_times(p); i++) json_array_append_new(a, json_real(p->ns[i]));
+    json_t *doc = json_pack("{s:s,s:I,s:I,s:i,s:f,s:o}", "schema", "hyena-bench selftest pool 2",
                             "points", (json_int_t)p->points, "cycles", (json_int_t)p->cycles,
-                            "levels", LEVELS, "process_s", p->process_s, "ns", a);
+                            "levels", LEVELS, "pair_s", p->pair_s, "ns", a);
     int rc = doc ? hb_json_save(path, doc) : hb_fail(HB_ERR_OOM, "no memory for the pool");
     json_decref(doc);
     return rc;
@@ -72,17 +74,17 @@ static int pool_load(const char *path, size_t points, struct pool *p)
     json_t *doc = hb_json_load(path), *a = NULL;
     json_int_t n = 0, cycles = 0;
     int levels = 0;
-    double process_s = 0;
+    double pair_s = 0;
     if (!doc) return HB_ERR_INPUT;
     int rc = json_unpack(doc, "{s:I,s:I,s:i,s:F,s:o}", "points", &n, "cycles", &cycles, "levels",
-                         &levels, "process_s", &process_s, "ns", &a);
+                         &levels, "pair_s", &pair_s, "ns", &a);
     if (rc || levels != LEVELS || n != (json_int_t)points || cycles < 1
-        || json_array_size(a) != points * (size_t)cycles * LEVELS) {
+        || json_array_size(a) != points * (size_t)cycles * LEVELS * 2) {
         json_decref(doc);
         return hb_fail(HB_ERR_INPUT, "%s: no pool of these %zu points", path, points);
     }
     rc = pool_make(p, points, (size_t)cycles);
-    p->process_s = process_s;
+    p->pair_s = pair_s;
     for (size_t i = 0; i < json_array_size(a) && !rc; i++)
         p->ns[i] = json_number_value(json_array_get(a, i));
     json_decref(doc);
@@ -93,24 +95,25 @@ static int pool_measure(struct guard_live *g, size_t cycles, struct pool *p)
 {
     struct guard_source src = guard_live_source(g);
     int rc = pool_make(p, g->n_paired, cycles);
-    double t0 = src.now_s(g);
+    double t0 = src.now_s(g), equal_s = 0;
     size_t done = 0, total = cycles * p->points * LEVELS;
     for (size_t c = 0; c < cycles && !rc; c++)
         for (size_t i = 0; i < p->points && !rc; i++)
             for (int k = 0; k < LEVELS && !rc; k++, done++) {
-                // 0 2 4 1 3 5 and turning: A and A' are three processes apart
-                static const int order[LEVELS] = { 0, 2, 4, 1, 3, 5 };
-                int level = order[(k + (int)(c % LEVELS)) % LEVELS];
+                int level = (k + (int)(c % LEVELS)) % LEVELS, side;
                 char why[160] = "";
                 g->inject = level_of[level];
                 g->inject_point = i;
-                double each = done ? (src.now_s(g) - t0) / (double)done : 0;
+                double from = src.now_s(g);
+                double each = done ? (from - t0) / (double)done : 0;
                 hb_progress("pool", done, total, done ? each * (double)(total - done) : -1);
-                rc = src.take(g, i, 1, cell(p, c, i, level), why);
+                rc = src.take(g, i, (int)(c % 2), cell(p, c, i, level), &side, why);
+                // Slowing down is calibrated first, which a comparison has no need of.
+                if (!level) equal_s += src.now_s(g) - from;
                 if (rc == 1)
                     rc = hb_fail(HB_ERR_RUN, "%s: %s", g->s.items[g->paired[i]].name, why);
             }
-    p->process_s = (src.now_s(g) - t0) / (double)(total ? total : 1);
+    p->pair_s = equal_s / (double)(total ? total / LEVELS : 1);
     g->inject = 0;
     return rc;
 }
@@ -125,14 +128,15 @@ struct drawn {
     bool swap;                           // A' is base
 };
 
-static int draw(void *ctx, size_t point, int side, double *ns, char *why)
+static int draw(void *ctx, size_t point, int first, double ns[2], int *failed, char *why)
 {
     struct drawn *d = ctx;
-    (void)why;
-    size_t cycle = (d->start + d->calls[point]++ / 2) % d->p->cycles;
-    int level = d->level && point == d->inject_point && side ? d->level
-              : d->swap ? 1 - side : side;
-    *ns = *cell(d->p, cycle, point, level);
+    (void)first; (void)failed; (void)why;        // who began was decided when it was measured
+    int level = point == d->inject_point ? d->level : 0;
+    const double *t = cell(d->p, d->start + d->calls[point]++, point, level);
+    bool swap = d->swap && !level;
+    ns[0] = t[swap];
+    ns[1] = t[!swap];
     return 0;
 }
 static double no_clock(void *ctx) { (void)ctx; return 0; }
@@ -142,7 +146,7 @@ static void count_verdicts(const struct guard_point *pt, size_t n, int level, si
 {
     bool alarm = false, doubt = false;
     for (size_t i = 0; i < n; i++) {
-        bool there = level >= EQUAL && i == inject_point;
+        bool there = level && i == inject_point;
         doubt |= pt[i].word == GUARD_INCONCLUSIVE;
         if (there) t->found += pt[i].word == GUARD_SLOWER;
         else alarm |= pt[i].word == GUARD_SLOWER || pt[i].word == GUARD_FASTER;
@@ -155,7 +159,7 @@ static void count_verdicts(const struct guard_point *pt, size_t n, int level, si
 // Rounds of stage 1 that fit into the budget, as guard_paired counts them.
 static int usual_rounds(const struct pool *p, double budget_s)
 {
-    double round_s = 4 * p->process_s * (double)p->points;
+    double round_s = 2 * p->pair_s * (double)p->points;
     int r = (int)floor(GUARD_FIRST_SHARE * budget_s / round_s);
     return r < GUARD_MIN_ROUNDS ? GUARD_MIN_ROUNDS : r > GUARD_MAX_ROUNDS ? GUARD_MAX_ROUNDS : r;
 }
@@ -168,15 +172,15 @@ static int draw_all(const struct args *a, const struct pool *p, struct report *r
     size_t *calls = calloc(n, sizeof *calls);
     int rc = pt && calls ? 0 : hb_fail(HB_ERR_OOM, "no memory for %zu points", n);
     o.rounds = rep->rounds = usual_rounds(p, a->o.budget_s);
-    size_t block = 4 * (size_t)o.rounds;         // cycles: two a round, both stages
+    size_t block = 4 * (size_t)o.rounds;         // cycles: two pairs a round, both stages
     if (!rc && p->cycles < block)
         rc = hb_fail(HB_ERR_INPUT, "the pool has %zu cycles, a comparison of %d rounds needs %zu: "
                                    "--cycles", p->cycles, o.rounds, block);
     uint64_t at = 0;
-    for (int level = 1; level < LEVELS && !rc; level++) {
-        int64_t trials = level < EQUAL ? a->comparisons : a->injected;
+    for (int level = 0; level < LEVELS && !rc; level++) {
+        int64_t trials = level ? a->injected : a->comparisons;
         for (int64_t k = 0; k < trials && !rc; k++, at++) {
-            struct drawn d = { .p = p, .calls = calls, .level = level < EQUAL ? 0 : level,
+            struct drawn d = { .p = p, .calls = calls, .level = level,
                                .inject_point = (size_t)k % n,
                                .start = hb_rng_below((uint64_t)a->seed, 1, at,
                                                      p->cycles - block + 1),
@@ -202,8 +206,8 @@ static int live(const struct args *a, struct guard_live *g, struct report *rep)
 {
     struct guard_point *pt = calloc(g->n_paired + 1, sizeof *pt);
     int rc = pt ? 0 : hb_fail(HB_ERR_OOM, "no memory for %zu points", g->n_paired);
-    for (int level = 1; level < LEVELS && !rc; level++) {
-        int64_t trials = level < EQUAL ? a->live : a->live_injected;
+    for (int level = 0; level < LEVELS && !rc; level++) {
+        int64_t trials = level ? a->live_injected : a->live;
         for (int64_t k = 0; k < trials && !rc; k++) {
             struct guard_source src = guard_live_source(g);
             int rounds;
@@ -257,14 +261,14 @@ static int exact(const struct args *a, struct guard_live *g, struct report *rep)
 
 static void table_rows(struct hb_table *t, const char *how, const struct tally *tally)
 {
-    for (int level = 1; level < LEVELS; level++) {
+    for (int level = 0; level < LEVELS; level++) {
         const struct tally *x = &tally[level];
         if (!x->trials) continue;
         hb_table_cell(t, "%s", how);
-        if (level < EQUAL) hb_table_cell(t, "equal builds");
+        if (!level) hb_table_cell(t, "equal builds");
         else hb_table_cell(t, "one point %g %% slower", 100 * level_of[level]);
         hb_table_cell(t, "%d", x->trials);
-        if (level < EQUAL) hb_table_cell(t, "-");
+        if (!level) hb_table_cell(t, "-");
         else hb_table_cell(t, "%d", x->found);
         hb_table_cell(t, "%d", x->false_alarms);
         hb_table_cell(t, "%d", x->doubtful);
@@ -278,8 +282,8 @@ static int write_tables(const struct args *a, const struct report *r, const stru
     hb_text_add(&out, "## hyena-bench selftest on %s\n\n%zu points, budget of a comparison %g s.",
                 hb_machine_id(), p->points, a->o.budget_s);
     if (p->cycles)
-        hb_text_add(&out, " Pool: %zu cycles, %.2f s a process, %d rounds a comparison.", p->cycles,
-                    p->process_s, r->rounds);
+        hb_text_add(&out, " Pool: %zu cycles, %.2f s a pair of processes, %d rounds a "
+                    "comparison.", p->cycles, p->pair_s, r->rounds);
     hb_text_add(&out, "\n\n");
     hb_table_head(&t, "comparisons|of|>number|>found|>with a false alarm|"
                       ">with an inconclusive point");
@@ -304,7 +308,7 @@ static int write_json(const struct args *a, const struct report *r, const struct
     const struct { const char *how; const struct tally *t; } parts[] = { { "pool", r->drawn },
                                                                          { "live", r->live } };
     for (int k = 0; k < 2; k++)
-        for (int level = 1; level < LEVELS; level++) {
+        for (int level = 0; level < LEVELS; level++) {
             const struct tally *t = &parts[k].t[level];
             if (t->trials)
                 json_array_append_new(rows, json_pack("{s:s,s:f,s:i,s:i,s:i,s:i}", "how",
@@ -316,7 +320,7 @@ static int write_json(const struct args *a, const struct report *r, const struct
     json_t *doc = json_pack("{s:s,s:o,s:I,s:I,s:i,s:f,s:f,s:o,s:{s:i,s:i,s:i}}", "schema",
                             "hyena-bench selftest 1", "context", hb_context_json(), "points",
                             (json_int_t)p->points, "cycles", (json_int_t)p->cycles, "rounds",
-                            r->rounds, "budget_s", a->o.budget_s, "process_s", p->process_s,
+                            r->rounds, "budget_s", a->o.budget_s, "pair_s", p->pair_s,
                             "comparisons", rows, "exact", "trials", r->exact_trials, "found",
                             r->exact_found, "false", r->exact_false);
     if (!doc) return hb_fail(HB_ERR_OOM, "no memory for the table");
