@@ -37,7 +37,7 @@ static const char how_slope[] = "The slope between neighbouring lengths: 1 is li
                                 "may step out of the axes.";
 
 static const struct hb_figure figures[] = {
-    {"crossovers", "side.gp", "Attention over Hyena on every machine: how many times slower", STEP,
+    {"crossovers", "side.gp", "How many times as fast as attention is Hyena? By sequence length", STEP,
      FWD, TIME, hb_fig_crossovers,
      "All machines in one figure. Above the line 1 Hyena is faster, and a curve's L* is where it "
      "crosses that line. Colour: machine, type and width; solid: forward, dashed: backward."},

@@ -52,7 +52,7 @@ static void side_curve(const struct hb_fig_in *in, const struct hb_setting *at, 
                  c->x.kind == HB_CROSS_NONE_B ? "Hyena" : "attention");
     hb_text_add(&f->names, "\"side\" \"%s, %s, D %lld, %s: %s\" %d\n", chip_of(in->st, at),
                 hb_dtype_str(at->dtype), (long long)at->D,
-                at->pass == HB_PASS_BWD ? "bwd" : "fwd", star.s,
+                at->pass == HB_PASS_BWD ? "backward" : "forward", star.s,
                 10 * (f->groups - 1) + (at->pass == HB_PASS_BWD));
     hb_dat_block(&f->body, "s%02d: L, time(%s) / time(%s), low, high", ++f->curves, a->impl,
                  h->impl);
@@ -113,9 +113,11 @@ int hb_fig_crossovers(const struct hb_fig_in *in, struct hb_text *dat, char *why
         snprintf(why, cap, "results of one machine, without a GPU: nothing to set beside it");
     else if (!f.curves) snprintf(why, cap, "no machine has both an mha and a hyena at B 1");
     else {
-        side_meta(in, "Whole operator, B 1, best attention against Hyena with its best "
-                      "convolution. Bars: 95 % interval; squares on the line 1: L* with interval",
+        side_meta(in, "Whole layers, one sequence at a time: the best attention against Hyena with "
+                      "its best convolution. Bars: 95 % interval",
                   "time(attention) / time(Hyena)", f.x, f.y, dat);
+        hb_dat_meta(dat, "above", "Hyena is faster");
+        hb_dat_meta(dat, "below", "attention is faster");
         hb_dat_block(dat, "series: -, label, look");
         hb_text_add(dat, "%s\n\n%s", f.names.s, f.body.s);
         hb_dat_block(dat, "crossings: L*, low, high, curve");
