@@ -3,7 +3,8 @@
 # Exit 0: everything is there.  3: something is missing and cannot be installed from here.
 set -u
 packages=(gcc g++ make git ca-certificates xz-utils libssl-dev libfftw3-dev libopenblas-openmp-dev libjansson-dev libsqlite3-dev
-          libpcre2-dev libbenchmark-dev libbenchmark-tools libcriterion-dev gnuplot-nox fonts-dejavu-core bible-kjv bible-kjv-text)
+          libpcre2-dev libbenchmark-dev libbenchmark-tools libcriterion-dev pkgconf gnuplot-nox fonts-dejavu-core
+          bible-kjv bible-kjv-text)
 packages+=("$@")     # optional ones, by name: valgrind (compare counts instructions with it)
 
 missing() {

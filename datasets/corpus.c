@@ -179,8 +179,10 @@ bool hb_corpus_is_text(const char *name)
 
 const char *hb_corpus_names(void)
 {
-    return "bible, wikitext-2, wikitext-103, enwiki2015, enwiki2015.part1 (to part4), sotu, ecoli, "
-           "lambda, chrX";
+    static char names[512];
+    for (size_t i = 0, n = 0; i < sizeof sets / sizeof *sets && n < sizeof names; i++)
+        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i ? ", " : "", sets[i].name);
+    return names;
 }
 
 // The sum of one file is its own; of several, that of their sums in a row.
