@@ -71,7 +71,7 @@ if command -v valgrind >/dev/null; then
     has stdout 'found in 1 of 1; equal builds differed in 0 of 1'
 fi
 # A pool of earlier times (1 point, 24 cycles, 5 levels of base and head): found where it is clear, no alarm where there is nothing.
-awk 'BEGIN { printf "{\"schema\": \"x\", \"points\": 1, \"cycles\": 24, \"levels\": 5, \"pair_s\": 0.1, \"ns\": ["
+awk 'BEGIN { printf "{\"schema\": \"x\", \"points\": 1, \"cycles\": 24, \"levels\": 5, \"pair_s\": 0.2, \"ns\": ["
     for (c = 0; c < 24; c++) for (l = 0; l < 5; l++) {
         f = l == 1 ? 1.02 : l == 2 ? 1.05 : l == 3 ? 1.1 : l == 4 ? 1.2 : 1
         printf "%s1000, %.1f", c + l ? ", " : "", 1000 * f * (1 + 0.002 * ((c * 7 + l * 3) % 5)) }
