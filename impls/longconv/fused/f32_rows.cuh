@@ -1,0 +1,373 @@
+// f32_rows.cuh: rows of N = R1 R2 R3 points in the shared memory of one block, float32, CUDA.
+//     short rows: x real, N >= L      out = x * h (or its adjoint), or one half of that
+//     one block of a long row: complex, mod z^N - e^{i angle}, in place     (f32_columns.cuh)
+// Method    f32_fft.cuh in three passes there (radix R1, R2, R3) and three back; the last one there,
+//           the product and the first one back are one. A pass takes its points from shared memory
+//           and puts them back in the same place, so there is one barrier a pass. Row r of R3 points
+//           lies at r R3 with its columns exchanged by r (XOR): no bank conflicts in any pass.
+//           Short rows come by 4-byte asynchronous copies of the next row, whatever the alignment,
+//           each thread those that it will need itself. Blocks are persistent.
+// Spectra   float2, [column of a thread][pair of points][thread] float4: whole lines. 1/N is in them.
+// Cost      instructions a sample at N = 16384 (32 32 16), predicted: 16 + 20 + 31 + 20 + 25 = 112
+//           (80 of them FMA), shared memory 72 bytes, L2 20 to 28 bytes (u, y, spectrum, twiddles).
+//           132 SMs at 1.7 GHz: 3.9 ps of issue, 2.4 ps of shared memory, 2.4 ps of device memory:
+//           6 to 7.5 ps if they overlap by half, 32 .. 40 % of the floor (2.39 ps). N = 1024: 75
+//           instructions, 40 bytes: 4 to 5 ps.
+// Accuracy  rel. L2, emulated: 3e-7 at N = 16384.
+#ifndef HB_FUSED_F32_ROWS_CUH
+#define HB_FUSED_F32_ROWS_CUH
+
+#include <type_traits>
+
+#include "f32_fft.cuh"
+
+// R2 = 1: two passes. T threads a row; where these are few, a block has several rows.
+template <int R1_, int R2_, int R3_, int T_> struct f32_shape {
+    static constexpr int R1 = R1_, R2 = R2_, R3 = R3_, T = T_, N = R1 * R2 * R3;
+    static constexpr int THREADS = T < 128 ? 128 : T, SLOTS = THREADS / T;
+    static constexpr int K1 = N / R1 / T, K2 = N / R2 / T, K3 = N / R3 / T;   // columns of a thread
+    static constexpr int BLOCKS = 512 / THREADS;              // of an SM: 128 registers a thread
+    static constexpr int PITCH = N + (T < 16 ? 8 : 0);        // float2 from row to row of a block
+    static constexpr int X_PITCH = N + (T < 32 ? T : 0);      // floats, the same
+    static constexpr int SHARED = SLOTS * (PITCH * 8 + X_PITCH * 4);
+    static constexpr int LONG_SHARED = SLOTS * PITCH * 8;
+    static_assert(R2 == 1 || R2 % 16 == 0 || R3 < 16, "else there are bank conflicts");
+    static_assert(T <= 32 || SLOTS == 1, "rows of a block wait for themselves only");
+};
+
+// Constants of a shape, in device memory, a point's twiddles together.
+struct f32_tables {
+    const float4 *second, *third;      // t_l of blocks: (R1), (R1 R2)
+    const float4 *back, *last;         // of positions: (R3), (R2 R3); last: and the untwist
+    const float2 *roots;               // long rows: t_l of the whole row, (blocks of a row, 16)
+};
+
+enum f32_mode { F32_CONVOLVE, F32_TRANSFORM, F32_INVERT };
+
+struct f32_job {
+    enum f32_mode mode;
+    bool adjoint, add;                 // conjugate spectrum; out += (F32_INVERT)
+    int rows, batch, L;                // row i: channel i / batch, entry i % batch
+    const float *in;  struct hb_strides si;
+    float *out;       struct hb_strides so;
+    float2 *mid;                       // long rows: (rows, parts, N), instead of in and out
+    int parts;                         // blocks that a long row has; else 1
+    float4 *spectrum;                  // (channels, parts, N); TRANSFORM, INVERT: (rows, parts, N)
+    float gain;                        // TRANSFORM: what is written is multiplied by it
+    const float *d;                    // CONVOLVE: (channels) or NULL, added to the spectrum
+    float d_gain;                      // d is multiplied by it
+    struct f32_tables k;
+};
+
+__device__ __forceinline__ uint32_t f32_address(const void *p)
+{
+    return (uint32_t)__cvta_generic_to_shared(p);
+}
+
+// One float to shared memory while others compute; 0 where not `there`, and src is not read.
+__device__ __forceinline__ void f32_copy(float *dst, const float *src, bool there)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :: "r"(f32_address(dst)), "l"(src), "r"(there ? 4 : 0) : "memory");
+}
+
+__device__ __forceinline__ void f32_arrived(void)
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
+// Waits for the other threads of a row.
+template <class S> __device__ __forceinline__ void f32_wait(void)
+{
+    if constexpr (S::T > 32) __syncthreads();
+    else __syncwarp();
+}
+
+// Where point `col` of row `row` of R3 points lies.
+template <class S> __device__ __forceinline__ int f32_at(int row, int col)
+{
+    return row * S::R3 + (col ^ (row & (S::R3 < 16 ? S::R3 - 1 : 15)));
+}
+
+// Twiddles of a point; of blocks of long rows turned by those of the row, whose levels above are
+// `above`.
+template <int LOG, bool LONG>
+__device__ __forceinline__ f32_powers<LOG> f32_twiddles(const float4 *at, const float2 *root,
+                                                        int above)
+{
+    f32_powers<LOG> w = f32_read<LOG>(at);
+    if constexpr (LONG) {
+#pragma unroll
+        for (int l = 0; l < LOG; l++)
+            w.t[l] = hb_cmul(w.t[l], __ldg(root + above + l));
+    }
+    return w;
+}
+
+// Copies that fetch this thread's samples of a short row.
+template <class S> __device__ __forceinline__ void f32_fetch(float *x, const float *row, int L)
+{
+    const int t = threadIdx.x % S::T;
+#pragma unroll
+    for (int k = 0; k < S::K1; k++)
+#pragma unroll
+        for (int a = 0; a < S::R1; a++) {
+            const int n = a * (S::N / S::R1) + t + S::T * k;
+            f32_copy(x + n, n < L ? row + n : row, n < L);
+        }
+}
+
+template <class S> __device__ __forceinline__ const float *f32_row(const f32_job &j, int i)
+{
+    return j.in + i / j.batch * j.si.c + i % j.batch * j.si.b;
+}
+
+// --- passes ------------------------------------------------------------------------------------
+// First: from x, or from a long row's `mid`, to z.
+template <class S, bool LONG>
+__device__ __forceinline__ void f32_first(float2 *z, const float *x, const float2 *mid,
+                                          const float2 *root)
+{
+    constexpr int stride = S::N / S::R1;
+    const int t = threadIdx.x % S::T;
+#pragma unroll
+    for (int k = 0; k < S::K1; k++) {
+        const int r = t + S::T * k;
+        float2 c[S::R1];
+        if constexpr (LONG) {
+            f32_powers<f32_log(S::R1)> w;
+#pragma unroll
+            for (int l = 0; l < f32_log(S::R1); l++)
+                w.t[l] = __ldg(root + l);
+#pragma unroll
+            for (int a = 0; a < S::R1; a++)
+                c[a] = mid[a * stride + r];
+            f32_split<S::R1, 1, 0>(c, w);
+        } else {
+            float v[S::R1];
+#pragma unroll
+            for (int a = 0; a < S::R1; a++)
+                v[a] = x[a * stride + r];
+            f32_split_real<S::R1>(c, v);
+        }
+#pragma unroll
+        for (int a = 0; a < S::R1; a++)
+            z[f32_at<S>(a * S::R2 + r / S::R3, r % S::R3)] = c[a];
+    }
+}
+
+// Second, and the last but one, in place.
+template <class S, bool LONG, bool BACK>
+__device__ __forceinline__ void f32_second(float2 *z, const f32_tables &tables, const float2 *root)
+{
+    constexpr int LOG = f32_log(S::R2), QUADS = f32_quads(LOG);
+    const int t = threadIdx.x % S::T;
+    f32_powers<LOG> w[S::K2];                        // on their way while the others arrive
+#pragma unroll
+    for (int k = 0; k < S::K2; k++) {
+        const int b = (t + S::T * k) / S::R3, p = (t + S::T * k) % S::R3;
+        w[k] = BACK ? f32_read<LOG>(tables.back + p * QUADS)
+                    : f32_twiddles<LOG, LONG>(tables.second + b * QUADS, root, f32_log(S::R1));
+    }
+    f32_wait<S>();
+#pragma unroll
+    for (int k = 0; k < S::K2; k++) {
+        const int b = (t + S::T * k) / S::R3, p = (t + S::T * k) % S::R3;
+        float2 c[S::R2];
+#pragma unroll
+        for (int a = 0; a < S::R2; a++)
+            c[a] = z[f32_at<S>(b * S::R2 + a, p)];
+        if constexpr (BACK) f32_merge<S::R2, 1, 0>(c, w[k]);
+        else f32_split<S::R2, 1, 0>(c, w[k]);
+#pragma unroll
+        for (int a = 0; a < S::R2; a++)
+            z[f32_at<S>(b * S::R2 + a, p)] = c[a];
+    }
+}
+
+// What the spectrum does to a column: writes it, takes its place, or is multiplied with it. From
+// here on everything is conjugated.
+template <class S>
+__device__ __forceinline__ void f32_product(float2 (&c)[S::R3], const f32_job &j, float4 *spectrum,
+                                            float d)
+{
+    const float sign = j.adjoint ? -1 : 1;
+#pragma unroll
+    for (int a = 0; a < S::R3; a += 2) {
+        const float4 h = spectrum[a / 2 * S::T];
+        const float2 two[2] = { { h.x, h.y }, { h.z, h.w } };
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            const float2 v = c[a + e];
+            const float re = two[e].x + d, im = two[e].y * sign;
+            c[a + e] = j.mode == F32_INVERT ? hb_conj(two[e])
+                     : make_float2(fmaf(v.x, re, -v.y * im), -fmaf(v.x, im, v.y * re));
+        }
+    }
+}
+
+// Third and its way back, in place; or to the spectrum.
+template <class S, bool LONG>
+__device__ __forceinline__ void f32_third(float2 *z, const f32_job &j, const float2 *root,
+                                          float4 *spectrum, float d, bool there)
+{
+    constexpr int LOG = f32_log(S::R3), QUADS = f32_quads(LOG);
+    const int t = threadIdx.x % S::T;
+    f32_powers<LOG> w[S::K3];
+#pragma unroll
+    for (int k = 0; k < S::K3; k++)
+        w[k] = f32_twiddles<LOG, LONG>(j.k.third + (t + S::T * k) * QUADS, root,
+                                       f32_log(S::R1 * S::R2));
+    f32_wait<S>();
+#pragma unroll
+    for (int k = 0; k < S::K3; k++) {
+        const int row = t + S::T * k;
+        float2 c[S::R3];
+        float4 *const at = spectrum + k * (S::R3 / 2) * S::T + t;
+        if (j.mode != F32_INVERT) {
+#pragma unroll
+            for (int a = 0; a < S::R3; a++)
+                c[a] = z[f32_at<S>(row, a)];
+            f32_split<S::R3, 1, 0>(c, w[k]);
+        }
+        if (j.mode == F32_TRANSFORM) {
+#pragma unroll
+            for (int a = 0; a < S::R3; a += 2)
+                if (there)
+                    at[a / 2 * S::T] = make_float4(c[a].x * j.gain, c[a].y * j.gain,
+                                                   c[a + 1].x * j.gain, c[a + 1].y * j.gain);
+            continue;
+        }
+        f32_product<S>(c, j, at, d);
+        f32_merge<S::R3, 1, 0>(c, f32_root<0>());
+#pragma unroll
+        for (int a = 0; a < S::R3; a++)
+            z[f32_at<S>(row, a)] = c[a];
+    }
+}
+
+// Last: to `out`, or to a long row's `mid`.
+template <class S, bool LONG>
+__device__ __forceinline__ void f32_last(const float2 *z, const f32_job &j, float *out, int L,
+                                         float2 *mid)
+{
+    constexpr int stride = S::N / S::R1, LOG = f32_log(S::R1) + 1, QUADS = f32_quads(LOG);
+    const int t = threadIdx.x % S::T;
+    f32_powers<LOG> w[S::K1];
+#pragma unroll
+    for (int k = 0; k < S::K1; k++)
+        w[k] = f32_read<LOG>(j.k.last + (t + S::T * k) * QUADS);
+    f32_wait<S>();
+#pragma unroll
+    for (int k = 0; k < S::K1; k++) {
+        const int r = t + S::T * k;
+        float2 c[S::R1];
+#pragma unroll
+        for (int a = 0; a < S::R1; a++)
+            c[a] = z[f32_at<S>(a * S::R2 + r / S::R3, r % S::R3)];
+        f32_merge<S::R1, 1, 0>(c, w[k]);
+        if constexpr (LONG) {
+#pragma unroll
+            for (int a = 0; a < S::R1; a++)
+                mid[a * stride + r] = c[a];
+        } else {
+            float y[S::R1];
+            f32_untwist(y, c, w[k].t[LOG - 1]);
+#pragma unroll
+            for (int a = 0; a < S::R1; a++) {
+                const int n = a * stride + r;
+                if (n < L) out[n] = j.add ? out[n] + y[a] : y[a];
+            }
+        }
+    }
+}
+
+// Rows, or (LONG) blocks of rows. Any grid; dynamic shared memory S::SHARED or S::LONG_SHARED.
+template <class S, bool LONG>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) f32_rows(struct f32_job j)
+{
+    extern __shared__ float4 f32_shared[];
+    const int slot = threadIdx.x / S::T, all = j.rows * j.parts, step = (int)gridDim.x * S::SLOTS;
+    float2 *const z = (float2 *)f32_shared + slot * S::PITCH;
+    float *const x = (float *)((float2 *)f32_shared + S::SLOTS * S::PITCH) + slot * S::X_PITCH;
+    int i = (int)blockIdx.x * S::SLOTS + slot;
+    const bool reads = !LONG && j.mode != F32_INVERT;
+    if (reads) f32_fetch<S>(x, f32_row<S>(j, i < all ? i : 0), i < all ? j.L : 0);
+    for (int at = (int)blockIdx.x * S::SLOTS; at < all; at += step, i += step) {
+        const bool there = i < all;
+        const int me = there ? i : 0, row = me / j.parts, part = me % j.parts, c = row / j.batch;
+        const float2 *const root = LONG ? j.k.roots + part * 16 : NULL;
+        float2 *const mid = LONG ? j.mid + (int64_t)me * S::N : NULL;
+        const int64_t which = j.mode == F32_CONVOLVE ? (int64_t)c * j.parts + part : me;
+        if (j.mode != F32_INVERT) {
+            if (reads) f32_arrived();
+            f32_first<S, LONG>(z, x, mid, root);
+            if constexpr (S::R2 > 1) f32_second<S, LONG, false>(z, j.k, root);
+        }
+        if (reads)
+            f32_fetch<S>(x, f32_row<S>(j, i + step < all ? i + step : 0),
+                         i + step < all ? j.L : 0);
+        f32_third<S, LONG>(z, j, root, j.spectrum + which * (S::N / 2),
+                           j.d ? j.d[c] * j.d_gain : 0, there);
+        if (j.mode != F32_TRANSFORM) {
+            if constexpr (S::R2 > 1) f32_second<S, LONG, true>(z, j.k, root);
+            f32_last<S, LONG>(z, j, LONG ? NULL : j.out + c * j.so.c + row % j.batch * j.so.b,
+                              there ? j.L : 0, mid);
+        }
+        // The first pass writes where the last one of this thread read; but the third of other
+        // threads may still read where there was none.
+        if (j.mode == F32_TRANSFORM) f32_wait<S>();
+    }
+}
+
+// --- host --------------------------------------------------------------------------------------
+static inline int64_t f32_table_quads(int R1, int R2, int R3)
+{
+    const int a = f32_quads(f32_log(R1) + 1), b = f32_quads(f32_log(R2)), c = f32_quads(f32_log(R3));
+    return R1 * b + R1 * R2 * c + R3 * b + R2 * R3 * a;
+}
+
+// Twiddles 1 .. log of n blocks (2^bits of z^N - e^{i angle}).
+static inline float4 *f32_block_table(float4 *to, double angle, int n, int log)
+{
+    for (int b = 0; b < n; b++, to += f32_quads(log))
+        for (int l = 1; l <= log; l++)
+            f32_write((float2 *)to + l - 1, f32_angle(angle, b, f32_log(n)) / (double)(1 << l));
+    return to;
+}
+
+// Twiddles of n positions; untwist > 0: e^{i pi p / (2 untwist)} behind them.
+static inline float4 *f32_position_table(float4 *to, int n, int log, int untwist)
+{
+    for (int p = 0; p < n; p++, to += f32_quads(log + (untwist > 0))) {
+        for (int l = 1; l <= log; l++)
+            f32_write((float2 *)to + l - 1, 2 * M_PI * p / ((double)(1 << l) * n));
+        if (untwist) f32_write((float2 *)to + log, M_PI * p / (2.0 * untwist));
+    }
+    return to;
+}
+
+// Fills `to` on the host (f32_table_quads); the pointers count from `device`.
+static inline struct f32_tables f32_fill(float4 *to, const float4 *device, int R1, int R2, int R3,
+                                         bool is_long)
+{
+    const double angle = is_long ? 0 : M_PI / 2;
+    float4 *const third = f32_block_table(to, angle, R1, f32_log(R2));
+    float4 *const back = f32_block_table(third, angle, R1 * R2, f32_log(R3));
+    float4 *const last = f32_position_table(back, R3, f32_log(R2), 0);
+    f32_position_table(last, R2 * R3, f32_log(R1), R1 * R2 * R3);
+    return { device, device + (third - to), device + (back - to), device + (last - to), NULL };
+}
+
+// Calls f with the shape of rows of N points.
+template <class F> static inline void f32_by_points(int N, F f)
+{
+    if (N <= 64) f(f32_shape<8, 1, 8, 8>());
+    else if (N <= 256) f(f32_shape<16, 1, 16, 16>());
+    else if (N <= 1024) f(f32_shape<32, 1, 32, 32>());
+    else if (N <= 2048) f(f32_shape<8, 16, 16, 128>());
+    else if (N <= 4096) f(f32_shape<16, 16, 16, 256>());
+    else if (N <= 8192) f(f32_shape<32, 16, 16, 256>());
+    else f(f32_shape<32, 32, 16, 512>());
+}
+#endif
