@@ -1,12 +1,19 @@
 // long.cuh: long convolutions whose rows do not fit into one block: three phases over chunks, CUDA.
 //     y = h * u (adjoint: correlation), rows of L <= N = R1 N2, N2 = R 256        f16, bf16
-// Method    For a group of channels: [h: sizes, columns_in, rows' transform -> spectrum]; for part
-//           of the batch: sizes of u, columns_in, rows (transform, product, back), columns_out.
-//           What lies between (mid, and the group's spectrum) is at most LONG_CHUNK bytes, always
-//           at the same address, and so stays in the L2 cache: device memory sees u, h and y. Skip
-//           term: d is added to h[0], for the adjoint too; a fixed filter's to the results.
-// Cost      7 launches a group (4 with a fixed filter). Workspace: CHUNK, or one row (and one
-//           spectrum) where that is more: 32 MB at N = 2^22. A fixed filter keeps 4 N D bytes.
+// Method    Spectra of a group of channels: sizes of h, columns_in, rows' transform. Then for some
+//           of these channels and part of the batch: sizes of u, columns_in, rows (transform,
+//           product, back), columns_out. What lies between (mid) and a chunk's share of the
+//           spectra are at most LONG_CHUNK bytes, always at the same address, and so stay in the L2
+//           cache: device memory sees u, h and y. Spectra are read once for each row of the batch,
+//           so `ahead` chunks' are made at once: fewer and larger launches. Skip term: d is added
+//           to h[0], for the adjoint too; a fixed filter's to the results.
+// Choice    R1, R. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
+// Cost      4 launches a chunk and 4 more for `ahead` chunks' spectra (none for a fixed filter).
+//           A sample, f16: 2 + 2 + 8 / B bytes of device memory at best; of L2 2 + 2 + 4 (in), 8 +
+//           4 (rows), 4 + 2 (out). Predicted at 4 TB/s of L2: 6.5 ps, and 2 us for each launch.
+// Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more; with backward
+//           8 N bytes more for each channel of a chunk. The most, N = 2^22: 16 MB mid, 32 MB sums
+//           and the spectrum. A fixed filter keeps 4 N D bytes of spectra; with backward mid twice.
 // Limits    32768 < L <= 2^22 (shorter ones work: N is 65536 then).
 #ifndef HB_FUSED_LONG_CUH
 #define HB_FUSED_LONG_CUH
@@ -14,117 +21,104 @@
 #include "columns.cuh"
 #include "rows.cuh"
 
-enum { LONG_MAX_L = 1 << 22, LONG_CHUNK = 24 << 20 };
+enum { LONG_CHUNK = 24 << 20, LONG_SPECTRA = 16 << 20, LONG_DH_CHUNK = 32 << 20 };     // bytes
 
-// R1, R by length. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
-static const struct { short R1, R; } LONG_CHOICE[] = {
-    { 16, 16 }, { 32, 16 }, { 16, 48 }, { 64, 16 }, { 32, 48 }, { 64, 32 }, { 64, 48 },
-    { 128, 32 }, { 128, 48 }, { 256, 32 }, { 256, 48 }, { 256, 64 },
-};
+// Channels and rows of the batch that are worked on at once.
+struct long_group { int64_t channels, batch; };
 
 struct long_plan {
-    const struct hb_host *host;          // borrowed until long_free
+    const struct hb_host *host;          // borrowed until free
     enum hb_dtype dtype;
     int64_t B, L, D, N;
     int R;
     bool fixed;
     int pieces;                          // of a row, column_parts
-    int64_t channels, batch;             // of a chunk
+    struct long_group chunk, dh;         // dh: of the gradient
+    int64_t spectra;                     // channels whose spectra are made at once
     struct column_tables columns;
     void *tables;                        // owned, and so is what follows
     uint4 *matrix;
-    __half *mid;                         // (channels, batch, R1, 2, N2)
-    uint32_t *spectrum;                  // (channels, or D if fixed; N) half2
+    __half *mid;                         // (chunk, R1, 2, N2); spectra: (channels, R1, 2, N2)
+    uint32_t *spectrum;                  // (spectra, or D if fixed; N) half2
     float *gain, *back, *length;         // (the same)
-    float *boost;                        // (channels, batch)
-    float2 *part;                        // (channels, batch, COLUMN_PIECES at most)
-    __half *other;                       // from here with a backward pass only; like mid
-    float4 *sums;                        // (channels, N) float2
+    float *boost;                        // (chunk)
+    float2 *part;                        // (chunk, COLUMN_PIECES at most)
+    __half *other;                       // from here with a backward pass only; (dh, R1, 2, N2),
+                                         // fresh filters: the same memory as `spectrum`
+    float4 *sums;                        // (dh.channels, N) float2
     float2 *part_dy;                     // like part
-    float *keep, *back_dh, *dots;        // (channels batch), (channels), (channels, pieces)
+    float *keep, *back_dh, *dots;        // (dh), (dh.channels), (dh.channels, pieces)
 };
 
 // --- plan --------------------------------------------------------------------------------------
-static inline void long_free(struct long_plan *s)
+static void long_free(void *st)
 {
-    if (!s->host) return;
+    struct long_plan *s = (struct long_plan *)st;
+    if (!s) return;
     const struct hb_device *dev = s->host->device;
     void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->part,
-                            s->length, s->boost,
-                            s->other, s->sums, s->part_dy, s->keep, s->back_dh, s->dots };
+                            s->length, s->boost, s->fixed ? s->other : NULL, s->sums, s->part_dy,
+                            s->keep, s->back_dh, s->dots };
     for (void *p : owned)
         if (p) dev->free(dev, p);
+    s->host->free(s->host, s);
 }
 
-// Rows of the chunk: all of the batch if it fits, then as many channels as fit.
-static inline void long_chunk(struct long_plan *s)
+// Of `fits` rows, where a channel takes `of_row` for each row of the batch and `of_channel` more:
+// all of the batch if that fits, then as many channels as fit. At least one of one.
+static inline struct long_group long_fit(int64_t B, int64_t D, int64_t fits, int64_t of_row,
+                                         int64_t of_channel)
 {
-    const int64_t fits = LONG_CHUNK / (4 * s->N) > 1 ? LONG_CHUNK / (4 * s->N) : 1;
-    const int64_t parts = (s->B + fits - 1) / fits;
-    s->batch = (s->B + parts - 1) / parts;
-    s->channels = fits / (s->batch + !s->fixed);
-    if (s->channels < 1) s->channels = 1;
-    if (s->channels > s->D) s->channels = s->D;
+    int64_t most = (fits - of_channel) / of_row;
+    if (most < 1) most = 1;
+    const int64_t parts = (B + most - 1) / most, batch = (B + parts - 1) / parts;
+    int64_t channels = fits / (batch * of_row + of_channel);
+    if (channels < 1) channels = 1;
+    return { channels < D ? channels : D, batch };
 }
 
-static inline int long_matrix(struct long_plan *s)
+static inline void long_sizes(struct long_plan *s)
 {
-    const struct hb_device *dev = s->host->device;
-    const int64_t n = hb_fused_words(s->R);
-    s->matrix = (uint4 *)dev->alloc(dev, (size_t)n * 4);
-    uint32_t *const words = (uint32_t *)s->host->alloc(s->host, (size_t)n * 4);
-    int rc = s->matrix && words ? HB_OK : HB_ERR_OOM;
-    if (!rc) {
-        hb_fused_constants(words, s->R, 0);
-        rc = dev->upload(dev, s->matrix, words, (size_t)n * 4, dev->stream);
-        if (!rc) rc = dev->sync(dev, dev->stream);
-    }
-    s->host->free(s->host, words);
+    const int64_t row = 4 * s->N, fresh = !s->fixed;
+    s->chunk = long_fit(s->B, s->D, LONG_CHUNK / row, 1, fresh);
+    int64_t ahead = LONG_SPECTRA / row / s->chunk.channels;
+    if (ahead > s->chunk.batch) ahead = s->chunk.batch;      // mid must hold them
+    if (ahead < 1) ahead = 1;
+    s->spectra = s->chunk.channels * ahead < s->D ? s->chunk.channels * ahead : s->D;
+    s->dh = long_fit(s->chunk.batch, s->chunk.channels, LONG_DH_CHUNK / row, 2, 2);
+}
+
+// Device memory, as long as nothing failed.
+template <class T>
+static inline void long_take(const struct long_plan *s, int *rc, T **to, int64_t n)
+{
+    if (*rc) return;
+    *to = (T *)s->host->device->alloc(s->host->device, (size_t)n * sizeof **to);
+    if (!*to) *rc = HB_ERR_OOM;
+}
+
+static inline int long_take_all(struct long_plan *s, bool backward)
+{
+    const int64_t rows = s->chunk.channels * s->chunk.batch, kept = s->fixed ? s->D : s->spectra;
+    const int64_t rows_dh = s->dh.channels * s->dh.batch;
+    int rc = HB_OK;
+    long_take(s, &rc, &s->mid, rows * 2 * s->N);
+    long_take(s, &rc, &s->spectrum, (backward && !s->fixed && rows_dh > kept ? rows_dh : kept)
+                                    * s->N);
+    long_take(s, &rc, &s->gain, kept);
+    long_take(s, &rc, &s->back, kept);
+    long_take(s, &rc, &s->length, kept);
+    long_take(s, &rc, &s->boost, rows);
+    long_take(s, &rc, &s->part, rows * COLUMN_PIECES);
+    if (!backward) return rc;
+    if (s->fixed) long_take(s, &rc, &s->other, rows_dh * 2 * s->N);
+    else s->other = (__half *)s->spectrum;
+    long_take(s, &rc, &s->sums, s->dh.channels * s->N / 2);
+    long_take(s, &rc, &s->part_dy, rows_dh * COLUMN_PIECES);
+    long_take(s, &rc, &s->keep, rows_dh);
+    long_take(s, &rc, &s->back_dh, s->dh.channels);
+    long_take(s, &rc, &s->dots, s->dh.channels * s->pieces);
     return rc;
-}
-
-// Plans; the caller calls long_free in any case.
-static inline int long_make(struct long_plan *s, const struct hb_host *host,
-                            const struct hb_problem *p)
-{
-    const struct hb_device *dev = host->device;
-    size_t i = 0;
-    while ((int64_t)LONG_CHOICE[i].R1 * LONG_CHOICE[i].R * 256 < p->L) i++;
-    const int R1 = LONG_CHOICE[i].R1, N2 = LONG_CHOICE[i].R * 256;
-    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
-           .N = (int64_t)R1 * N2, .R = LONG_CHOICE[i].R,
-           .fixed = p->filter == HB_FILTER_FIXED, .pieces = column_pieces(p->L) };
-    long_chunk(s);
-    const size_t rows = (size_t)(s->channels * s->batch);
-    const size_t kept = (size_t)(s->fixed ? s->D : s->channels);
-    s->tables = dev->alloc(dev, column_tables_bytes(R1, N2));
-    s->mid = (__half *)dev->alloc(dev, rows * s->N * 4);
-    s->spectrum = (uint32_t *)dev->alloc(dev, kept * s->N * 4);
-    s->gain = (float *)dev->alloc(dev, kept * sizeof(float));
-    s->back = (float *)dev->alloc(dev, kept * sizeof(float));
-    const size_t parts = rows * COLUMN_PIECES * sizeof(float2);
-    s->part = (float2 *)dev->alloc(dev, parts);
-    s->length = (float *)dev->alloc(dev, kept * sizeof(float));
-    s->boost = (float *)dev->alloc(dev, rows * sizeof(float));
-    if (!s->tables || !s->mid || !s->spectrum || !s->gain || !s->back || !s->part || !s->length
-        || !s->boost)
-        return HB_ERR_OOM;
-    if (p->backward) {
-        s->other = (__half *)dev->alloc(dev, rows * s->N * 4);
-        s->sums = (float4 *)dev->alloc(dev, (size_t)(s->channels * s->N) * sizeof(float2));
-        s->part_dy = (float2 *)dev->alloc(dev, parts);
-        s->keep = (float *)dev->alloc(dev, rows * sizeof(float));
-        s->back_dh = (float *)dev->alloc(dev, (size_t)s->channels * sizeof(float));
-        s->dots = (float *)dev->alloc(dev, (size_t)(s->channels * s->pieces) * sizeof(float));
-        if (!s->other || !s->sums || !s->part_dy || !s->keep || !s->back_dh || !s->dots)
-            return HB_ERR_OOM;
-    }
-    int rc = long_matrix(s);
-    if (!rc) rc = hb_fused_mid_init(host, s->R);
-    if (rc) return rc;
-    s->columns = column_tables_make(s->tables, R1, N2, (cudaStream_t)dev->stream);
-    rc = hb_cuda_launched(host, "longconv_fused_cuda plan");
-    return rc ? rc : dev->sync(dev, dev->stream);
 }
 
 // --- run ---------------------------------------------------------------------------------------
@@ -154,8 +148,8 @@ static inline void long_spectrum(const struct long_plan *s, const float *h, cons
 // A fixed filter's spectra, before the first long_run. d is not in them.
 static inline void long_filter(const struct long_plan *s, const float *h, cudaStream_t stream)
 {
-    for (int64_t c = 0; c < s->D; c += s->channels)
-        long_spectrum(s, h, NULL, c, s->D - c < s->channels ? s->D - c : s->channels, c, stream);
+    for (int64_t c = 0; c < s->D; c += s->spectra)
+        long_spectrum(s, h, NULL, c, s->D - c < s->spectra ? s->D - c : s->spectra, c, stream);
 }
 
 // Rows of m->batch entries from b on, of m->channels channels from c on. d (D): added, or NULL.
@@ -177,27 +171,36 @@ static inline void long_rows(const struct long_plan *s, const struct hb_fused_mi
     launch_out<T>(j, rows, &s->columns, s->mid, back, skip, stream);
 }
 
+// The channels [c, c + n) whose spectra are stored from `kept` on, all of the batch.
+static inline void long_chunk(const struct long_plan *s, const float *d, const void *u,
+                              struct hb_strides su, void *y, struct hb_strides sy, int64_t c,
+                              int64_t n, int64_t kept, bool adjoint, cudaStream_t stream)
+{
+    const float *const back = s->back + kept, *const length = s->length + kept;
+    for (int64_t b = 0; b < s->B; b += s->chunk.batch) {
+        struct hb_fused_mid m = long_mid(s, kept, n, s->B - b < s->chunk.batch ? s->B - b
+                                                                             : s->chunk.batch);
+        m.boost = s->boost;
+        if (s->dtype == HB_F16)
+            long_rows<__half>(s, &m, u, su, y, sy, c, b, back, length, d, adjoint, stream);
+        else
+            long_rows<__nv_bfloat16>(s, &m, u, su, y, sy, c, b, back, length, d, adjoint, stream);
+    }
+}
+
 // y = h * u + d u, or (u is dy, y is du) the adjoint. h is not read where the filter is fixed.
 static inline void long_run(const struct long_plan *s, const float *h, const float *d,
                             const void *u, struct hb_strides su, void *y, struct hb_strides sy,
                             bool adjoint, cudaStream_t stream)
 {
     const float *const skip = s->fixed ? d : NULL;         // else it is in the spectrum
-    for (int64_t c = 0; c < s->D; c += s->channels) {
-        const int64_t n = s->D - c < s->channels ? s->D - c : s->channels;
-        const int64_t kept = s->fixed ? c : 0;
-        if (!s->fixed) long_spectrum(s, h, d, c, n, 0, stream);
-        for (int64_t b = 0; b < s->B; b += s->batch) {
-            struct hb_fused_mid m = long_mid(s, kept, n,
-                                             s->B - b < s->batch ? s->B - b : s->batch);
-            m.boost = s->boost;
-            const float *const back = s->back + kept, *const length = s->length + kept;
-            if (s->dtype == HB_F16)
-                long_rows<__half>(s, &m, u, su, y, sy, c, b, back, length, skip, adjoint, stream);
-            else
-                long_rows<__nv_bfloat16>(s, &m, u, su, y, sy, c, b, back, length, skip, adjoint,
-                                         stream);
-        }
+    for (int64_t c0 = 0; c0 < s->D; c0 += s->spectra) {
+        const int64_t end = s->D - c0 < s->spectra ? s->D : c0 + s->spectra;
+        if (!s->fixed) long_spectrum(s, h, d, c0, end - c0, 0, stream);
+        for (int64_t c = c0; c < end; c += s->chunk.channels)
+            long_chunk(s, skip, u, su, y, sy, c,
+                       end - c < s->chunk.channels ? end - c : s->chunk.channels,
+                       s->fixed ? c : c - c0, adjoint, stream);
     }
 }
 #endif

@@ -172,10 +172,10 @@ static inline void long_gradient_of(const struct long_plan *s, const struct hb_l
                                     cudaStream_t stream)
 {
     const int quads = (int)(s->N / 4);
-    for (int64_t c = 0; c < s->D; c += s->channels) {
-        const int64_t n = s->D - c < s->channels ? s->D - c : s->channels;
-        for (int64_t b = 0; b < s->B; b += s->batch) {
-            const int64_t batch = s->B - b < s->batch ? s->B - b : s->batch;
+    for (int64_t c = 0; c < s->D; c += s->dh.channels) {
+        const int64_t n = s->D - c < s->dh.channels ? s->D - c : s->dh.channels;
+        for (int64_t b = 0; b < s->B; b += s->dh.batch) {
+            const int64_t batch = s->B - b < s->dh.batch ? s->B - b : s->dh.batch;
             const struct column_rows ju = { (T *)io->u + c * io->su.c + b * io->su.b, io->su,
                                             s->part, (int)batch, (int)s->L, s->pieces,
                                             NULL, NULL };
@@ -205,12 +205,70 @@ static inline void long_gradient(const struct long_plan *s, const struct hb_long
     else long_gradient_of<__nv_bfloat16>(s, io, stream);
 }
 
-// After long_make, where there is a backward pass.
-static inline int long_make_gradient(const struct long_plan *s)
+// --- the method --------------------------------------------------------------------------------
+static const char *long_refuses(const struct hb_problem *p)
 {
-    const int64_t rows = s->channels * s->batch;
-    long_fill<<<(unsigned)((rows + 127) / 128), 128, 0, (cudaStream_t)s->host->device->stream>>>(
-        s->keep, LONG_KEEP, (int)rows);
-    return hb_cuda_launched(s->host, "longconv_fused_cuda plan");
+    return p->gated ? "gates beyond L = 32768" : NULL;
 }
+
+static int long_plan_make(const struct hb_host *host, const struct hb_problem *p,
+                          const struct fused_choice *choice, void **st)
+{
+    struct long_plan *s = (struct long_plan *)host->alloc(host, sizeof *s);
+    *st = s;
+    if (!s) return HB_ERR_OOM;
+    const int R1 = choice->R1, N2 = choice->R * 256;
+    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
+           .N = (int64_t)R1 * N2, .R = choice->R, .fixed = p->filter == HB_FILTER_FIXED,
+           .pieces = column_pieces(p->L) };
+    long_sizes(s);
+    const struct hb_device *dev = host->device;
+    const cudaStream_t stream = (cudaStream_t)dev->stream;
+    int rc = long_take_all(s, p->backward);
+    if (!rc) {
+        s->tables = dev->alloc(dev, column_tables_bytes(R1, N2));
+        if (!s->tables) rc = HB_ERR_OOM;
+    }
+    if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0);
+    if (!rc) rc = hb_fused_mid_init(host, s->R);
+    if (rc) return rc;
+    s->columns = column_tables_make(s->tables, R1, N2, stream);
+    const int rows_dh = (int)(s->dh.channels * s->dh.batch);
+    if (p->backward)
+        long_fill<<<(rows_dh + 127) / 128, 128, 0, stream>>>(s->keep, LONG_KEEP, rows_dh);
+    rc = hb_cuda_launched(host, "longconv_fused_cuda plan");
+    return rc ? rc : dev->sync(dev, stream);
+}
+
+static void long_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    long_run((const struct long_plan *)st, (const float *)v->h, (const float *)v->d, v->u, v->su,
+             v->y, v->sy, false, stream);
+}
+
+static void long_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct long_plan *s = (const struct long_plan *)st;
+    long_run(s, (const float *)v->h, (const float *)v->d, v->dy, v->sdy, v->du, v->sdu, true,
+             stream);
+    long_gradient(s, v, stream);
+}
+
+static void long_set_filter(const void *st, const float *h, cudaStream_t stream)
+{
+    long_filter((const struct long_plan *)st, h, stream);
+}
+
+static int long_describe(const void *st, char *buf, size_t cap)
+{
+    const struct long_plan *s = (const struct long_plan *)st;
+    return snprintf(buf, cap, "N = %d x %d x 256, chunks of %lld channels by %lld",
+                    s->columns.R1, s->R, (long long)s->chunk.channels, (long long)s->chunk.batch);
+}
+
+static const struct fused_method fused_long = {
+    .name = "three phases", .refuses = long_refuses, .plan = long_plan_make,
+    .forward = long_forward, .backward = long_backward, .set_filter = long_set_filter,
+    .describe = long_describe, .free = long_free,
+};
 #endif

@@ -32,7 +32,7 @@ struct fused_method {
     // caller calls that, also where this fails.
     int (*plan)(const struct hb_host *host, const struct hb_problem *p,
                 const struct fused_choice *choice, void **st);
-    // They enqueue on `stream` and nothing else; the caller asks afterwards whether launches failed.
+    // They enqueue on `stream` and nothing else; the caller asks whether launches failed.
     void (*forward)(const void *st, const struct hb_longconv_io *io, cudaStream_t stream);
     void (*backward)(const void *st, const struct hb_longconv_io *io, cudaStream_t stream);
     void (*set_filter)(const void *st, const float *h, cudaStream_t stream);   // (D,L)
@@ -49,6 +49,15 @@ static inline int hb_fused_upload(const struct hb_host *host, void **to, const v
     if (!*to) return HB_ERR_OOM;
     const int rc = dev->upload(dev, *to, from, bytes, dev->stream);
     return rc ? rc : dev->sync(dev, dev->stream);
+}
+
+// Streaming multiprocessors of this GPU.
+static inline int hb_fused_sms(const struct hb_host *host, int *sms)
+{
+    int dev;
+    const int rc = HB_CUDA(host, cudaGetDevice(&dev));
+    return rc ? rc : HB_CUDA(host, cudaDeviceGetAttribute(
+        sms, cudaDevAttrMultiProcessorCount, dev));
 }
 
 // Lets a kernel have `bytes` of dynamic shared memory; a GPU that has less is refused.

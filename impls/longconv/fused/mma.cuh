@@ -30,7 +30,7 @@
 
 #include <math.h>
 
-#include "cuda.cuh"
+#include "method.h"
 
 // Fragments of mma.m16n8k16, lane = 4 g + q (g = 0..7, q = 0..3), halves in pairs (low, high):
 //   A  a[0]: row g, cols 2q,2q+1   a[1]: row g+8   a[2]: row g, cols +8   a[3]: row g+8, cols +8
@@ -163,10 +163,20 @@ static inline int64_t hb_fused_words(int R)
     return slots * slots + 256;
 }
 
-static inline void hb_fused_constants(uint32_t *out, int R, double shift)
+// They are put on the device: *matrix.
+static inline int hb_fused_constants(const struct hb_host *host, uint4 **matrix, int R,
+                                     double shift)
 {
-    hb_fused_matrix(out, R, shift, 1);
-    hb_fused_matrix(out + hb_fused_words(R) - 256, 16, 0, HB_F_SIZE);
+    const size_t bytes = (size_t)hb_fused_words(R) * sizeof(uint32_t);
+    uint32_t *const words = (uint32_t *)host->alloc(host, bytes);
+    if (!words) return HB_ERR_OOM;
+    hb_fused_matrix(words, R, shift, 1);
+    hb_fused_matrix(words + hb_fused_words(R) - 256, 16, 0, HB_F_SIZE);
+    void *there = NULL;
+    const int rc = hb_fused_upload(host, &there, words, bytes);
+    *matrix = (uint4 *)there;
+    host->free(host, words);
+    return rc;
 }
 
 #endif

@@ -1,0 +1,197 @@
+// rows_method.cuh: rows that fit into one block (rows.cuh, rows_dh.cuh), host side.
+//     choice    R: N = R 256 points, N >= L; R1 is not used
+// Workspace     4 N bytes a channel: the spectrum; backward with R >= 96: ROWS_WORK bytes more.
+#ifndef HB_FUSED_ROWS_METHOD_CUH
+#define HB_FUSED_ROWS_METHOD_CUH
+
+#include "rows_dh.cuh"
+
+static const int64_t ROWS_WORK = 52 << 20;     // for hb_rows_dh at most (L2 has 50 MB)
+
+struct rows_plan {
+    const struct hb_host *host;    // borrowed until free
+    enum hb_dtype dtype;
+    int64_t B, L, D;
+    int R, sms;                    // sms: of this GPU
+    bool fixed;
+    int dh_blocks;
+    float4 *scratch;               // owned, or NULL: hb_rows_dh
+    uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
+    float *factors;                // owned: scale (D), gain (D), undo (D)
+};
+
+static const char *rows_refuses(const struct hb_problem *p)
+{
+    if (p->gated) return "gates";
+    if (p->D > INT32_MAX / 16 || p->B > INT32_MAX / 16) return "B or D beyond 2^27";
+    return NULL;
+}
+
+// --- launches -----------------------------------------------------------------------------------
+static void rows_spectrum(const struct rows_plan *s, const float *h, const float *d,
+                          cudaStream_t stream)
+{
+    float *const scale = s->factors, *const gain = scale + s->D, *const undo = gain + s->D;
+    hb_measure_filter<<<(unsigned)s->D, 256, 0, stream>>>(scale, gain, undo, h, d, s->L,
+                                                         (float)(s->R * 256));
+    const struct hb_fused_job job = { .in = h, .si = { 0, s->L }, .spectrum = s->spectrum, .d = d,
+                                      .scale = scale, .gain = gain, .matrix = s->matrix,
+                                      .D = (int)s->D, .L = (int)s->L };
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        hb_rows_spectrum<R><<<(unsigned)((s->D + HB_PACK<R> - 1) / HB_PACK<R>), HB_ROWS_THREADS<R>,
+                              HB_ROWS_SHARED<R>, stream>>>(job);
+    });
+}
+
+static void rows_set_filter(const void *st, const float *h, cudaStream_t stream)
+{
+    rows_spectrum((const struct rows_plan *)st, h, NULL, stream);
+}
+
+// Enough blocks to keep every SM busy to the end; else as many rows a block as there are, so that
+// the constants and the spectrum serve them all.
+static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cudaStream_t stream)
+{
+    job.spectrum = s->spectrum;
+    job.undo = s->factors + 2 * s->D;
+    job.matrix = s->matrix;
+    job.B = (int)s->B;
+    job.D = (int)s->D;
+    job.L = (int)s->L;
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
+        int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
+        if (chunks > tiles) chunks = tiles;
+        job.tiles = (int)((tiles + chunks - 1) / chunks);
+        job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
+        const unsigned grid = (unsigned)(s->D * job.chunks);
+        if (s->dtype == HB_F16)
+            hb_rows<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+        else
+            hb_rows<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+    });
+}
+
+// A fresh spectrum has d in it; a fixed one cannot.
+static const float *rows_skip(const struct rows_plan *s, const struct hb_longconv_io *v)
+{
+    return s->fixed ? (const float *)v->d : NULL;
+}
+
+static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct rows_plan *s = (const struct rows_plan *)st;
+    if (!s->fixed) rows_spectrum(s, (const float *)v->h, (const float *)v->d, stream);
+    rows_launch(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = rows_skip(s, v) },
+                stream);
+}
+
+static void rows_gradient(const struct rows_plan *s, const struct hb_longconv_io *v,
+                          cudaStream_t stream)
+{
+    const struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
+                                     .dh = (float *)v->dh, .dd = (float *)v->dd,
+                                     .matrix = s->matrix, .scratch = s->scratch,
+                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L };
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        const unsigned grid = (unsigned)s->dh_blocks;
+        if (s->dtype == HB_F16)
+            hb_rows_dh<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+        else
+            hb_rows_dh<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>,
+                                          stream>>>(job);
+    });
+}
+
+// The forward before it left the spectrum.
+static void rows_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct rows_plan *s = (const struct rows_plan *)st;
+    rows_launch(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu, .d = rows_skip(s, v),
+                     .adjoint = true }, stream);
+    rows_gradient(s, v, stream);
+}
+
+// --- plan ---------------------------------------------------------------------------------------
+static void rows_free(void *st)
+{
+    struct rows_plan *s = (struct rows_plan *)st;
+    if (!s) return;
+    const struct hb_device *dev = s->host->device;
+    void *const owned[] = { s->matrix, s->spectrum, s->factors, s->scratch };
+    for (void *p : owned)
+        if (p) dev->free(dev, p);
+    s->host->free(s->host, s);
+}
+
+static int rows_allow(const struct rows_plan *s, bool backward)
+{
+    int rc = HB_OK;
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        const bool half = s->dtype == HB_F16;
+        rc = hb_fused_allow(s->host, half ? (const void *)hb_rows<__half, R>
+                                          : (const void *)hb_rows<__nv_bfloat16, R>,
+                            HB_ROWS_SHARED<R>);
+        if (!rc)
+            rc = hb_fused_allow(s->host, (const void *)hb_rows_spectrum<R>, HB_ROWS_SHARED<R>);
+        if (!rc && backward)
+            rc = hb_fused_allow(s->host, half ? (const void *)hb_rows_dh<__half, R>
+                                              : (const void *)hb_rows_dh<__nv_bfloat16, R>,
+                                HB_DH_SHARED<R>);
+    });
+    return rc;
+}
+
+// Blocks of hb_rows_dh: one a channel; where they need device memory, as many as run at a time.
+static int rows_scratch(struct rows_plan *s)
+{
+    int rc = HB_OK;
+    s->dh_blocks = (int)s->D;
+    hb_by_rows(s->R, [&](auto r) {
+        constexpr int R = decltype(r)::value;
+        if (HB_DH_NEAR<R>) return;
+        const int64_t fits = ROWS_WORK / (HB_DH_SCRATCH<R> + 1);
+        if (s->dh_blocks > s->sms * HB_DH_BLOCKS<R>) s->dh_blocks = s->sms * HB_DH_BLOCKS<R>;
+        if (s->dh_blocks > fits) s->dh_blocks = (int)fits;
+        const struct hb_device *dev = s->host->device;
+        s->scratch = (float4 *)dev->alloc(dev, (size_t)s->dh_blocks * HB_DH_SCRATCH<R>);
+        if (!s->scratch) rc = HB_ERR_OOM;
+    });
+    return rc;
+}
+
+static int rows_make(const struct hb_host *host, const struct hb_problem *p,
+                     const struct fused_choice *choice, void **st)
+{
+    struct rows_plan *s = (struct rows_plan *)host->alloc(host, sizeof *s);
+    *st = s;
+    if (!s) return HB_ERR_OOM;
+    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .R = choice->R,
+           .fixed = p->filter == HB_FILTER_FIXED };
+    const struct hb_device *dev = host->device;
+    s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->R * 256 * 4));
+    s->factors = (float *)dev->alloc(dev, (size_t)(s->D * 3) * sizeof(float));
+    if (!s->spectrum || !s->factors) return HB_ERR_OOM;
+    int rc = hb_fused_sms(host, &s->sms);
+    if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0.25);
+    if (!rc) rc = rows_allow(s, p->backward);
+    return rc || !p->backward ? rc : rows_scratch(s);
+}
+
+static int rows_describe(const void *st, char *buf, size_t cap)
+{
+    const struct rows_plan *s = (const struct rows_plan *)st;
+    return snprintf(buf, cap, "N = %d x 256, half2 in shared memory", s->R);
+}
+
+static const struct fused_method fused_rows = {
+    .name = "rows in one block", .refuses = rows_refuses, .plan = rows_make,
+    .forward = rows_forward, .backward = rows_backward, .set_filter = rows_set_filter,
+    .describe = rows_describe, .free = rows_free,
+};
+
+#endif

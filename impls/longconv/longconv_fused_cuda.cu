@@ -1,0 +1,163 @@
+// longconv_fused_cuda.cu: causal long convolution that reads u and writes y once, on tensor cores,
+// CUDA. This file chooses the method and is what the suite sees; the methods are in fused/.
+//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  f16 bf16
+//     h (D,L), d (D) float32
+// Method    Right-angle transform (fused/mma.cuh): N >= L points and no zero padding.
+//           L <= 32768 (fused/rows.cuh): N = R 256 in the shared memory of one block.
+//           Longer (fused/long.cuh): N = R1 (R 256), three phases over chunks that stay in L2.
+// Cost      fused/rows.cuh, fused/long.cuh; README.md. At most 64 MB of workspace beside the
+//           spectra, which are 4 bytes a point and channel. A plan says what it took.
+// Source    Poli et al. 2023, arXiv:2302.10866, section 2; Fu et al. 2023, arXiv:2311.05908
+//           (Monarch order on tensor cores); Nicholson 1971 and Crandall, Fagin 1994 (right angle).
+// Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 8e-4.
+// Refuses   f32, f64; L > 2^22; gates; GPUs older than Hopper, or with less shared memory.
+// hb-arch: 90
+#include "fused/method.h"
+#include "fused/rows_method.cuh"
+#include "fused/long_dh.cuh"
+
+// The first row whose types, length and method fit does the problem. Measured beside each: forward,
+// cold, f16, 201M samples, ms (README.md: how). "-": not measured yet.
+enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16 };
+static const struct fused_choice CHOICES[] = {
+    // types          L  method        R1    R         ms
+    { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
+    { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  -
+    { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  -
+    { F16 | BF16,   8192, &fused_rows,   1,  32 },  //  -
+    { F16 | BF16,  12288, &fused_rows,   1,  48 },  //  -
+    { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  -
+    { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
+    { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  -
+    { F16 | BF16,  65536, &fused_long,  16,  16 },  //  -
+    { F16 | BF16, 131072, &fused_long,  32,  16 },  //  -
+    { F16 | BF16, 196608, &fused_long,  16,  48 },  //  -
+    { F16 | BF16, 262144, &fused_long,  64,  16 },  //  -
+    { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
+    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  -
+    { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
+    { F16 | BF16, 1 << 20, &fused_long, 128,  32 },  //  -
+    { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
+    { F16 | BF16, 1 << 21, &fused_long, 256,  32 },  //  -
+    { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
+    { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
+};
+
+struct state {
+    const struct hb_host *host;          // borrowed until destroy
+    const struct fused_method *method;
+    void *plan;                          // owned, the method's
+    bool backward;
+    size_t bytes;                        // of device memory, all in all
+};
+
+// Its row of the table, or NULL and *why.
+static const struct fused_choice *choose(const struct hb_problem *p, const char **why)
+{
+    *why = "no method for this type and length";
+    for (const struct fused_choice &c : CHOICES) {
+        if (!(c.dtypes >> p->dtype & 1) || p->L > c.L) continue;
+        const char *const not_this = c.method->refuses(p);
+        if (!not_this) return &c;
+        *why = not_this;
+    }
+    return NULL;
+}
+
+static const char *refuses(const struct hb_problem *p)
+{
+    const char *why;
+    return choose(p, &why) ? NULL : why;
+}
+
+static int forward(void *st, const struct hb_io *io)
+{
+    const struct state *s = (const struct state *)st;
+    s->method->forward(s->plan, &io->conv, (cudaStream_t)io->stream);
+    return hb_cuda_launched(s->host, "longconv_fused_cuda forward");
+}
+
+static int backward(void *st, const struct hb_io *io)
+{
+    const struct state *s = (const struct state *)st;
+    if (!s->backward)
+        return s->host->fail(s->host, HB_ERR_INPUT,
+                             "longconv_fused_cuda: not planned for backward");
+    s->method->backward(s->plan, &io->conv, (cudaStream_t)io->stream);
+    return hb_cuda_launched(s->host, "longconv_fused_cuda backward");
+}
+
+static int set_filter(void *st, const void *h)
+{
+    const struct state *s = (const struct state *)st;
+    s->method->set_filter(s->plan, (const float *)h, (cudaStream_t)s->host->device->stream);
+    return hb_cuda_launched(s->host, "longconv_fused_cuda set_filter");
+}
+
+static void destroy(void *st)
+{
+    struct state *s = (struct state *)st;
+    if (!s) return;
+    s->method->free(s->plan);
+    s->host->free(s->host, s);
+}
+
+// The kernels are there for Hopper and what came after it.
+static int check_gpu(const struct hb_host *host)
+{
+    int dev, major = 0, minor = 0;
+    int rc = HB_CUDA(host, cudaGetDevice(&dev));
+    if (!rc) rc = HB_CUDA(host, cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor,
+                                                       dev));
+    if (!rc) rc = HB_CUDA(host, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor,
+                                                       dev));
+    return rc || major >= 9 ? rc
+         : host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: needs a GPU of compute capability"
+                      " 9.0 (Hopper), this one has %d.%d", major, minor);
+}
+
+static int plan(const struct hb_host *host, const struct hb_problem *p, void **st)
+{
+    const char *why;
+    const struct fused_choice *const c = choose(p, &why);
+    if (!c) return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: %s", why);
+    struct state *s = (struct state *)host->alloc(host, sizeof *s);
+    if (!s) return HB_ERR_OOM;
+    *s = { .host = host, .method = c->method, .backward = p->backward };
+    const struct hb_device *dev = host->device;
+    const size_t before = dev->now_bytes(dev);
+    int rc = check_gpu(host);
+    if (!rc) rc = c->method->plan(host, p, c, &s->plan);
+    if (rc) {
+        destroy(s);
+        return rc;
+    }
+    s->bytes = dev->now_bytes(dev) - before;
+    *st = s;
+    return HB_OK;
+}
+
+static int describe(const void *st, char *buf, size_t cap)
+{
+    const struct state *s = (const struct state *)st;
+    const int n = snprintf(buf, cap, "%s, %.1f MB: ", s->method->name, 1e-6 * (double)s->bytes);
+    if (n < 0 || (size_t)n >= cap) return n;
+    return n + s->method->describe(s->plan, buf + n, cap - (size_t)n);
+}
+
+HB_EXPORT const struct hb_impl hb_impl = {
+    .abi = HB_ABI_VERSION,
+    .name = "longconv_fused_cuda",
+    .op = HB_LONGCONV,
+    .device = "cuda",
+    .dtypes = F16 | BF16,
+    .source = "Poli et al. 2023, arXiv:2302.10866; right-angle transform on tensor cores",
+    .complexity = "O(L log L)",
+    .refuses = refuses,
+    .plan = plan,
+    .forward = forward,
+    .backward = backward,
+    .destroy = destroy,
+    .set_filter = set_filter,
+    .describe = describe,
+};
