@@ -430,6 +430,9 @@ int hb_check_point(const struct hb_point *point, const struct hb_check_opts *o,
     res->tol = hb_check_tol(point, "y");
     struct hb_point pt = *point;
     pt.p.backward = o->backward;
+    // Some inputs come as mha gives them, so that both kinds of strides are judged.
+    pt.p.packed = pt.p.op == HB_ATTENTION && (o->input == HB_IN_IMPULSE || o->input == HB_IN_TINY
+                                              || o->input == HB_IN_OUTLIER);
     const struct hb_impl *impl = o->impl ? o->impl : hb_registry_find(pt.impl);
     if (!impl) return hb_error_code();
     const char *why = hb_point_refuses(&pt, impl);

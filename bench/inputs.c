@@ -528,8 +528,7 @@ static int make_packed(const struct hb_point *pt, enum hb_input kind, struct hb_
 
 static int make_attention(const struct hb_point *pt, enum hb_input kind, struct hb_inputs *in)
 {
-    if (kind == HB_IN_IMPULSE || kind == HB_IN_TINY || kind == HB_IN_OUTLIER)
-        return make_packed(pt, kind, in);
+    if (pt->p.packed) return make_packed(pt, kind, in);
     int64_t P = pt->p.D / pt->p.H, row = pt->p.L * P, n = pt->p.B * pt->p.H * row;
     enum hb_dtype t = pt->p.dtype;
     struct hb_attention_io *io = &in->io.attn;

@@ -247,7 +247,8 @@ Test(check, packed_heads)
     start();
     struct hb_point pt = point("attention_naive", 2, 6, 2, 5);
     struct hb_inputs in;
-    cr_assert_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), HB_IN_IMPULSE, &in), HB_OK, "%s",
+    pt.p.packed = true;
+    cr_assert_eq(hb_inputs_make(&pt, hb_registry_find(pt.impl), HB_IN_NORMAL, &in), HB_OK, "%s",
                  hb_error());
     const int64_t H = 2, L = 5, P = 3, D = 6;
     const struct hb_buf *k = hb_inputs_find(&in, "k"), *all = hb_inputs_find(&in, "qkv");

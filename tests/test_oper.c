@@ -126,6 +126,35 @@ Test(oper, refused_by_what_is_inside)
     cr_expect_eq(impl->plan(hb_host(), &pt.p, &st), HB_ERR_REFUSED);
 }
 
+static struct hb_problem asked;
+static int plan_of_the_inner(const struct hb_host *host, const struct hb_problem *p, void **st)
+{
+    (void)st;
+    asked = *p;
+    return host->fail(host, HB_ERR_RUN, "this is as far as it goes");
+}
+static const struct hb_impl *open_the_inner(const struct hb_host *self, const char *name)
+{
+    (void)self, (void)name;
+    static const struct hb_impl inner = {.op = HB_ATTENTION, .device = "cpu",
+                                         .dtypes = 1u << HB_F32, .plan = plan_of_the_inner};
+    return &inner;
+}
+
+// mha says beforehand that q, k, v lie side by side: an attention may plan for these strides alone.
+Test(oper, heads_are_announced)
+{
+    start();
+    struct hb_point pt = named("mha:attention_naive" HEAD "D:24/H:2/L:16" TAIL);
+    struct hb_host host = *hb_host();
+    void *st = NULL;
+    host.open = open_the_inner;
+    pt.p.backward = false;
+    cr_expect_eq(hb_registry_find(pt.impl)->plan(&host, &pt.p, &st), HB_ERR_RUN);
+    cr_expect_eq(asked.L, 16, "mha did not plan what is inside");
+    cr_expect(asked.packed && !pt.p.packed);
+}
+
 Test(oper, attention_by_hand, .timeout = 60)
 {
     start();

@@ -4,8 +4,9 @@
 // Method    cuDNN's graph API (C backend): the formula as an operation graph of matrix products,
 //           pointwise operations and reductions, in the order in which cuDNN recognises attention;
 //           its heuristics choose the engine. Forward keeps log-sum-exp of each row; backward
-//           computes the probabilities again from it, dq is summed in float32 with atomics. Two
-//           plans of each, for q,k,v head first and as a projection writes them (B,L,3,H,P).
+//           computes the probabilities again from it, dq is summed in float32 with atomics. The
+//           plans are for the strides that the problem announces: q,k,v head first, or as a
+//           projection writes them (B,L,3,H,P).
 // Cost      forward 2 P L^2, backward 5 P L^2 flop per head (half of the square); memory 4 B H L
 //           bytes, backward also 4 B H L (P + 1) and cuDNN's workspace.
 // Source    NVIDIA cuDNN 9 (opened at run time, version in the record); the graphs follow the
@@ -26,9 +27,6 @@ enum {
     T_SCALE, T_MASKED, T_ONE, T_COUNT
 };
 
-enum { LAYOUTS = 2 };
-static const char *const layout_name[LAYOUTS] = { "head first", "packed" };
-
 struct layout { struct hb_heads q, y; };
 
 struct state {
@@ -40,8 +38,8 @@ struct state {
     int64_t B, H, L, P;
     cudnnDataType_t type;
     bool padded;                         // backward: lengths given as tensors
-    struct layout layout[LAYOUTS];
-    struct cudnn_graph fwd[LAYOUTS], bwd[LAYOUTS];   // owned
+    struct layout layout;
+    struct cudnn_graph fwd, bwd;         // owned
     float scale, masked, one;            // read by cuDNN at every call
     float *stats;                        // (B,H,L) log-sum-exp of the rows, owned; backward only:
     float *dq32;                         // (B,H,L,P), owned
@@ -67,10 +65,8 @@ static void destroy(void *vst)
         return;
     const struct hb_host *const host = st->host;
     const struct hb_device *const dev = host->device;
-    for (int i = 0; i < LAYOUTS; i++) {
-        cg_destroy(&st->fwd[i]);
-        cg_destroy(&st->bwd[i]);
-    }
+    cg_destroy(&st->fwd);
+    cg_destroy(&st->bwd);
     if (st->handle)
         st->lib.Destroy(st->handle);
     dev->free(dev, st->stats);
@@ -270,11 +266,11 @@ static void backward_graph(const struct state *st, struct cudnn_graph *g, const 
 }
 
 // --- plan ----------------------------------------------------------------------------------------
-static struct layout layout_of(int i, const struct state *st)
+static struct layout layout_of(bool packed, const struct state *st)
 {
     const int64_t H = st->H, L = st->L, P = st->P, D = H * P;
     const struct hb_heads first = { H * L * P, L * P, P };
-    if (i == 0)
+    if (!packed)
         return { first, first };
     return { { L * 3 * D, P, 3 * D }, { L * D, P, D } };
 }
@@ -299,21 +295,19 @@ static int open_cudnn(struct state *st, const struct hb_problem *p)
                       cg_status(&st->lib, s, buf, sizeof buf));
 }
 
-// Both graphs of every layout. A layout that finds no engine is an error only where it is used,
-// except the first.
 static int build_plans(struct state *st, const struct hb_problem *p)
 {
-    for (int i = 0; i < LAYOUTS; i++) {
-        st->layout[i] = layout_of(i, st);
-        forward_graph(st, &st->fwd[i], &st->layout[i], p->backward);
-        cg_build(&st->fwd[i], st->handle, NULL);
-        if (p->backward) {
-            backward_graph(st, &st->bwd[i], &st->layout[i]);
-            cg_build(&st->bwd[i], st->handle, NULL);
-        }
+    cg_init(&st->fwd, &st->lib, p->packed ? "forward, packed" : "forward, head first");
+    cg_init(&st->bwd, &st->lib, p->packed ? "backward, packed" : "backward, head first");
+    st->layout = layout_of(p->packed, st);
+    forward_graph(st, &st->fwd, &st->layout, p->backward);
+    cg_build(&st->fwd, st->handle, NULL);
+    if (p->backward && st->fwd.plan) {
+        backward_graph(st, &st->bwd, &st->layout);
+        cg_build(&st->bwd, st->handle, NULL);
     }
-    const struct cudnn_graph *const bad = !st->fwd[0].plan ? &st->fwd[0]
-                                          : p->backward && !st->bwd[0].plan ? &st->bwd[0] : NULL;
+    const struct cudnn_graph *const bad = !st->fwd.plan ? &st->fwd
+                                          : p->backward && !st->bwd.plan ? &st->bwd : NULL;
     return !bad ? HB_OK
            : st->host->fail(st->host, HB_ERR_REFUSED, "attention_cudnn_cuda: cuDNN %zu: %s",
                             st->lib.GetVersion(), bad->why);
@@ -322,11 +316,8 @@ static int build_plans(struct state *st, const struct hb_problem *p)
 static int allocate(struct state *st, const struct hb_problem *p)
 {
     const struct hb_device *const dev = st->host->device;
-    int64_t workspace = 0;
-    for (int i = 0; i < LAYOUTS; i++) {
-        if (st->fwd[i].plan && st->fwd[i].workspace > workspace) workspace = st->fwd[i].workspace;
-        if (st->bwd[i].plan && st->bwd[i].workspace > workspace) workspace = st->bwd[i].workspace;
-    }
+    const int64_t fwd = st->fwd.workspace, bwd = st->bwd.workspace;      // 0 without a plan
+    const int64_t workspace = fwd > bwd ? fwd : bwd;
     if (workspace > 0 && !(st->workspace = dev->alloc(dev, (size_t)workspace)))
         return HB_ERR_OOM;
     if (!p->backward)
@@ -365,12 +356,6 @@ static int plan(const struct hb_host *host, const struct hb_problem *p, void **o
     st->scale = (float)(1.0 / sqrt((double)st->P));
     st->masked = -INFINITY;
     st->one = 1.0f;
-    static const char *const name[LAYOUTS][2] = { { "forward, head first", "backward, head first" },
-                                                  { "forward, packed", "backward, packed" } };
-    for (int i = 0; i < LAYOUTS; i++) {
-        cg_init(&st->fwd[i], &st->lib, name[i][0]);
-        cg_init(&st->bwd[i], &st->lib, name[i][1]);
-    }
     int rc = open_cudnn(st, p);
     if (!rc)
         rc = build_plans(st, p);
@@ -391,23 +376,17 @@ static bool same(const struct state *st, struct hb_heads a, struct hb_heads b)
     return (st->B == 1 || a.b == b.b) && (st->H == 1 || a.h == b.h) && (st->L == 1 || a.t == b.t);
 }
 
-static int execute(struct state *st, const struct hb_io *io, const struct cudnn_graph *graphs,
-                   void **at)
+static int execute(struct state *st, const struct hb_io *io, const struct cudnn_graph *g, void **at)
 {
     const struct hb_host *const host = st->host;
     const struct hb_heads q = io->attn.sq, y = io->attn.sy;
-    int i = 0;
-    while (i < LAYOUTS && !(same(st, st->layout[i].q, q) && same(st, st->layout[i].y, y)))
-        i++;
-    if (i == LAYOUTS)
-        return host->fail(host, HB_ERR_INPUT, "attention_cudnn_cuda: strides (b,h,t) of q (%lld,"
-                          "%lld,%lld) and y (%lld,%lld,%lld): only head first and (B,L,3,H,P)",
-                          (long long)q.b, (long long)q.h, (long long)q.t, (long long)y.b,
+    if (!same(st, st->layout.q, q) || !same(st, st->layout.y, y))
+        return host->fail(host, HB_ERR_INPUT, "attention_cudnn_cuda: %s: strides (b,h,t) of q "
+                          "(%lld,%lld,%lld) and y (%lld,%lld,%lld) are not those planned for",
+                          g->name, (long long)q.b, (long long)q.h, (long long)q.t, (long long)y.b,
                           (long long)y.h, (long long)y.t);
-    const struct cudnn_graph *const g = &graphs[i];
     if (!g->plan)
-        return host->fail(host, HB_ERR_REFUSED, "attention_cudnn_cuda: %s: %s", layout_name[i],
-                          g->why[0] ? g->why : "not planned");
+        return host->fail(host, HB_ERR_INPUT, "attention_cudnn_cuda: %s: not planned", g->name);
     at[T_SCALE] = &st->scale;
     at[T_MASKED] = &st->masked;
     at[T_ONE] = &st->one;
@@ -437,7 +416,7 @@ static int forward(void *vst, const struct hb_io *io)
     at[T_K] = (void *)a->k;
     at[T_V] = (void *)a->v;
     at[T_Y] = a->y;
-    return execute(st, io, st->fwd, at);
+    return execute(st, io, &st->fwd, at);
 }
 
 static int backward(void *vst, const struct hb_io *io)
@@ -457,7 +436,7 @@ static int backward(void *vst, const struct hb_io *io)
     at[T_DELTA] = st->delta;
     at[T_LEN_Q] = st->lengths;
     at[T_LEN_K] = st->padded ? st->lengths + st->B : NULL;
-    return execute(st, io, st->bwd, at);
+    return execute(st, io, &st->bwd, at);
 }
 
 static int describe(const void *vst, char *buf, size_t cap)
@@ -465,13 +444,10 @@ static int describe(const void *vst, char *buf, size_t cap)
     const struct state *const st = (const struct state *)vst;
     const size_t v = st->lib.GetVersion();
     int n = snprintf(buf, cap, "cuDNN %zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
-    for (int i = 0; i < LAYOUTS; i++) {
-        const struct cudnn_graph *const two[2] = { &st->fwd[i], &st->bwd[i] };
-        for (int j = 0; j < 2; j++)
-            if ((two[j]->plan || two[j]->why[0]) && n >= 0 && (size_t)n < cap)
-                n += snprintf(buf + n, cap - (size_t)n, "; %s %s", two[j]->name,
-                              two[j]->plan ? two[j]->tag : "none");
-    }
+    const struct cudnn_graph *const two[2] = { &st->fwd, &st->bwd };
+    for (int i = 0; i < 2; i++)
+        if (two[i]->plan && n >= 0 && (size_t)n < cap)
+            n += snprintf(buf + n, cap - (size_t)n, "; %s %s", two[i]->name, two[i]->tag);
     if (st->padded && n >= 0 && (size_t)n < cap)
         n += snprintf(buf + n, cap - (size_t)n, "; backward with lengths");
     return n;

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Of this header and device.h. 4: a device lost its gates, GELU, scale, close, now_ns and ctx.
+// Of this header and device.h. 4: a device lost its gates, GELU, scale, close, now_ns and ctx; a
+// problem says which strides an attention will see.
 #define HB_ABI_VERSION 4
 #ifdef __cplusplus
 #define HB_EXPORT extern "C" __attribute__((visibility("default")))
@@ -71,6 +72,8 @@ struct hb_problem {
     bool backward;                // plan for backward as well (memory for saved state)
     bool gated;                   // longconv: io.conv.gates is there (hb_impl.gates)
     int taps;                     // longconv, gated: K of every short filter that is there; or 0
+    bool packed;                  // attention: q, k, v will come as a projection writes them,
+                                  // (B,L,3,H,P), and y as (B,L,H,P); else all of them head first
     char inner[HB_NAME_MAX];      // hyena, mha: name of the longconv or attention inside; else ""
     struct hb_oper_opts oper;
 };
@@ -111,7 +114,7 @@ struct hb_longconv_io {
 struct hb_heads { int64_t b, h, t; };
 
 // y = softmax(q k' / sqrt(P), causal) v, per head.  All (B,H,L,P) by strides that are multiples
-// of P.
+// of P; which, the problem has said (packed).
 struct hb_attention_io {
     const void *q, *k, *v;  struct hb_heads sq;     // of q, k, v, dq, dk, dv alike
     void *y;                struct hb_heads sy;     // of y and dy alike

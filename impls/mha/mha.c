@@ -109,7 +109,7 @@ static int plan_inner(struct state *st, const struct hb_problem *p)
 {
     struct hb_problem in = { .op = HB_ATTENTION, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
                              .H = p->H, .threads = p->threads, .planning = p->planning,
-                             .backward = p->backward };
+                             .backward = p->backward, .packed = true };
     int rc = hb_inner_open(st->host, "mha", "an attention", p->inner, &in, &st->inner);
     return rc ? rc : st->inner->plan(st->host, &in, &st->attn);
 }
