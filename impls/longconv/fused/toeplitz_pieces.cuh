@@ -1,0 +1,248 @@
+// toeplitz_pieces.cuh: what the kernels of the Toeplitz method share: instructions, 16 bytes of a
+// row, the filter's window.
+#ifndef HB_TOEPLITZ_PIECES_CUH
+#define HB_TOEPLITZ_PIECES_CUH
+
+#include "mma.cuh"
+
+namespace toeplitz {
+
+enum {
+    STEP = 64,                // samples of a tile in shared memory: 128 bytes in 16 bits
+    STAGES = 4,               // of the rings that feed kernels from device memory
+    THREADS = 256,
+};
+
+template <class T> constexpr bool IS_16 = sizeof(T) == 2;
+template <class T> constexpr bool IS_HALF = false;
+template <> constexpr bool IS_HALF<__half> = true;
+template <class T> constexpr int TERMS = 1;                  // of a tap
+template <> constexpr int TERMS<__nv_bfloat16> = 2;
+template <class T> constexpr int COPIES = IS_16<T> ? 2 : 1;  // of the windows, one element apart
+
+// --- instructions --------------------------------------------------------------------------------
+// 16 bytes to shared memory, of which the first n are read and the others are 0.
+__device__ __forceinline__ void copy_async(void *dst, const void *src, int n)
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"(hb_shared_address(dst)), "l"(src), "r"(n) : "memory");
+}
+
+__device__ __forceinline__ void commit(void)
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Waits until at most n of the groups committed last are under way.
+template <int n> __device__ __forceinline__ void arrived(void)
+{
+    asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory");
+}
+
+// Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
+template <bool TRANS> __device__ __forceinline__ void load_matrices(uint32_t (&r)[4], uint32_t at)
+{
+    if constexpr (TRANS)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
+}
+
+// c (16 x 8) += a (16 x 16) b (16 x 8)
+template <class T>
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
+{
+    if constexpr (IS_HALF<T>)
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    else
+        asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                     "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                     : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Hopper's instructions: a product of 64 times (16 a warp, fragments as above) by N rows of U that
+// lie in shared memory, asynchronous. Elsewhere nobody launches the kernels that have them.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define WGMMA(SHAPE, TYPE, SUMS, A, TILE, ...)                                                   \
+    asm volatile("wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPE "." TYPE " "                 \
+                 "{" SUMS "}, {" A "}, " TILE ", 1, 1, 1, 0;"                                    \
+                 : __VA_ARGS__ : "r"(a0), "r"(a1), "r"(a2), "r"(a0), "l"(tile))
+#define SUMS_8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define SUMS_16 SUMS_8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define SUMS_32 SUMS_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define EIGHT(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]),     \
+                 "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
+#define WGMMA_16(TYPE) WGMMA("m64n16k16", TYPE, SUMS_8, "%8,%9,%10,%11", "%12", EIGHT(0))
+#define WGMMA_32(TYPE) WGMMA("m64n32k16", TYPE, SUMS_16, "%16,%17,%18,%19", "%20", EIGHT(0),     \
+                             EIGHT(8))
+#define WGMMA_64(TYPE) WGMMA("m64n64k16", TYPE, SUMS_32, "%32,%33,%34,%35", "%36", EIGHT(0),     \
+                             EIGHT(8), EIGHT(16), EIGHT(24))
+#else
+#define WGMMA_16(TYPE) __trap()
+#define WGMMA_32(TYPE) __trap()
+#define WGMMA_64(TYPE) __trap()
+#endif
+
+// c (64 x 2 N) += a (64 x 16) b (16 x 2 N); words of a 16 x 16 Toeplitz fragment: a0 on the
+// diagonal, a1 eight rows down, a2 eight columns on. Element 4 j + e of c: row lane / 4 + e / 2 * 8
+// of the warp's 16, column 8 j + 2 (lane % 4) + e % 2. tile: see tile_of.
+template <class T, int N>
+__device__ __forceinline__ void wgmma(float (&c)[N], uint32_t a0, uint32_t a1, uint32_t a2,
+                                      uint64_t tile)
+{
+    static_assert(N == 8 || N == 16 || N == 32);
+    if constexpr (N == 8 && IS_HALF<T>) WGMMA_16("f16");
+    else if constexpr (N == 8) WGMMA_16("bf16");
+    else if constexpr (N == 16 && IS_HALF<T>) WGMMA_32("f16");
+    else if constexpr (N == 16) WGMMA_32("bf16");
+    else if constexpr (IS_HALF<T>) WGMMA_64("f16");
+    else WGMMA_64("bf16");
+}
+
+// Matrix descriptor of rows of 128 bytes in 128-byte swizzle (that of `place`): address, 1024
+// bytes from eight rows to the next. 16 columns further are 2 more (32 bytes).
+__device__ __forceinline__ uint64_t tile_of(const unsigned char *stage)
+{
+    return (uint64_t)(hb_shared_address(stage) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32
+           | 1ull << 62;
+}
+
+// What this thread wrote to shared memory may be read by wgmma.
+__device__ __forceinline__ void publish(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wgmma_begin(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+
+__device__ __forceinline__ void wgmma_commit(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+
+// Waits until at most n of the groups committed last are under way.
+template <int n> __device__ __forceinline__ void wgmma_done(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(n) : "memory");
+#endif
+}
+
+// Stores four 8 x 8 matrices, transposed; addresses as load_matrices has them.
+__device__ __forceinline__ void store_matrices(uint32_t at, const uint32_t (&r)[4])
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1,%2,%3,%4};"
+                 :: "r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+#endif
+}
+
+// Where 16 bytes of a tile lie. 16 bits: eight rows' same piece is in eight different bank groups.
+template <class T> __device__ __forceinline__ int place(int row, int row_bytes, int piece)
+{
+    return row * row_bytes + 16 * (IS_16<T> ? piece ^ (row & 7) : piece);
+}
+
+// A sum that keeps what rounding took from it (Kahan).
+__device__ __forceinline__ void add_exact(float *total, float *lost, float x)
+{
+    const float y = x - *lost, t = *total + y;
+    *lost = (t - *total) - y;
+    *total = t;
+}
+
+// Samples by which a row starts after the last 16-byte boundary.
+template <class T> __device__ __forceinline__ int shift_of(const T *row)
+{
+    return (int)((uintptr_t)row % 16 / sizeof(T));
+}
+
+// 16 bytes of a row: sample t of the row that has its samples at [from, end); p is where t is.
+template <class T> struct piece { const T *p; int t, from, end; };
+
+// Fetches them, zeros where the row has nothing. `any`: an address that may be named, not read.
+template <class T>
+__device__ __forceinline__ void fetch(const struct piece<T> &s, void *dst, const void *any)
+{
+    const int n = s.t < 0 ? 0 : min(s.end - s.t, HB_VEC<T>);
+    if (n > 0 && (s.t < s.from || (uintptr_t)s.p % 16)) {
+        struct hb_vec<T> v;
+#pragma unroll
+        for (int i = 0; i < HB_VEC<T>; i++)
+            v.x[i] = s.t + i >= s.from && i < n ? s.p[i] : hb_store<T>(0.0f);
+        *(struct hb_vec<T> *)dst = v;
+    } else {
+        copy_async(dst, n > 0 ? (const void *)s.p : any, n > 0 ? n * (int)sizeof(T) : 0);
+    }
+}
+
+// Stores 16 bytes at sample t of a row that has its samples at [from, end); p is where t is.
+template <class T>
+__device__ __forceinline__ void put(T *p, int t, int from, int end, const struct hb_vec<T> &v)
+{
+    if (t >= from && t + HB_VEC<T> <= end && (uintptr_t)p % 16 == 0) {
+        *(struct hb_vec<T> *)p = v;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < HB_VEC<T>; i++)
+        if (t + i >= from && t + i < end) p[i] = v.x[i];
+}
+
+// The window of one channel's filter, by the whole block: copies (TERMS, COPIES) of `width` taps,
+// `pitch` elements from one to the next. Copy 1 is copy 0 from its second element on. Element x is
+// h[origin - x], ADJOINT h[x - origin], d added to h[0]. Returns what the taps were multiplied by
+// and its inverse.
+template <class T, bool ADJOINT>
+__device__ __forceinline__ float2 make_window(T *taps, int64_t pitch, const float *h, float d,
+                                              int L, int64_t width, int64_t origin)
+{
+    float2 by = { 1, 1 };
+    auto tap = [&](int64_t s) { return s == 0 ? h[0] + d : h[s]; };
+    if constexpr (IS_HALF<T>) {          // the largest tap gets exponent 14, half's last but one
+        __shared__ float tops[THREADS / 32];
+        float top = 0;
+        for (int s = threadIdx.x; s < L; s += blockDim.x)
+            top = fmaxf(top, fabsf(tap(s)));
+        for (int w = 16; w; w /= 2)
+            top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
+        if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+        __syncthreads();
+        for (unsigned w = 0; w < blockDim.x / 32; w++)
+            top = fmaxf(top, tops[w]);
+        const int e = top > 0 ? 14 - min(max(ilogbf(top), -80), 100) : 0;
+        by = { ldexpf(1, e), ldexpf(1, -e) };
+    }
+    for (int64_t x = threadIdx.x; x <= width; x += blockDim.x) {
+        const int64_t s = ADJOINT ? x - origin : origin - x;
+        float left = s >= 0 && s < L && x < width ? tap(s) * by.x : 0;
+#pragma unroll
+        for (int term = 0; term < TERMS<T>; term++) {
+            T *const to = taps + term * COPIES<T> * pitch;
+            const T v = hb_store<T>(left);
+            left -= hb_load(v);
+            if (x < width) to[x] = v;
+            if (COPIES<T> == 2 && x > 0) to[pitch + x - 1] = v;
+        }
+    }
+    return by;
+}
+
+} // namespace toeplitz
+
+#endif
