@@ -126,6 +126,26 @@ Test(oper, refused_by_what_is_inside)
     cr_expect_eq(impl->plan(hb_host(), &pt.p, &st), HB_ERR_REFUSED);
 }
 
+// B L is a row of the projections' products, which BLAS counts in int: refused, not run into.
+Test(oper, rows_too_long_for_blas)
+{
+    start();
+    static const char *const names[] = {"hyena:longconv_fftw" HEAD "D:2/N:2/L:16" TAIL,
+                                        "mha:attention_naive" HEAD "D:2/H:1/L:16" TAIL};
+    for (int i = 0; i < 2; i++) {
+        struct hb_point pt = named(names[i]);
+        const struct hb_impl *impl = hb_registry_find(pt.impl);
+        void *st = NULL;
+        pt.p.B = 1 << 16, pt.p.L = (1 << 15) - 1;
+        cr_expect_null(impl->refuses(&pt.p), "%s: B L = 2^31 - 2^16 fits", names[i]);
+        pt.p.L = 1 << 15;
+        const char *why = impl->refuses(&pt.p);
+        cr_expect(why && strstr(why, "2^31"), "%s: %s", names[i], why ? why : "not refused");
+        cr_expect_eq(impl->plan(hb_host(), &pt.p, &st), HB_ERR_REFUSED, "%s", names[i]);
+        hb_error_clear();
+    }
+}
+
 static struct hb_problem asked;
 static int plan_of_the_inner(const struct hb_host *host, const struct hb_problem *p, void **st)
 {
