@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "proc.h"
 
 #ifdef __SANITIZE_ADDRESS__
 // Without this the sanitizer ends the process where malloc returns NULL: out of memory is a result
@@ -173,34 +174,16 @@ static int folder_quota(const char *dir)
     return n == 1 && period > 0 ? (int)((quota + period - 1) / period) : 0;
 }
 
-// The least quota of this process's cgroup and its parents; 0 if there is none.
-static int cgroup_threads(void)
+static void least_quota(const char *dir, void *least)
 {
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    if (!f) return 0;
-    char line[4096];
-    int least = 0;
-    while (fgets(line, sizeof line, f)) {
-        char *path = strrchr(line, ':');
-        if (!path || !(strncmp(line, "0::", 3) == 0 || strstr(line, ":cpu"))) continue;
-        path[strcspn(path, "\n")] = '\0';
-        char dir[4160];
-        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s%s", strncmp(line, "0::", 3) ? "/cpu" : "",
-                 path + 1);
-        for (char *end = dir + strlen(dir); end > dir + strlen("/sys/fs/cgroup") - 1;) {
-            *end = '\0';
-            int q = folder_quota(dir);
-            if (q > 0 && (least == 0 || q < least)) least = q;
-            while (end > dir && *--end != '/') continue;
-        }
-    }
-    fclose(f);
-    return least;
+    int *to = least, q = folder_quota(dir);
+    if (q > 0 && (*to == 0 || q < *to)) *to = q;
 }
 
 int hb_available_threads(void)
 {
-    int n = affinity_threads(), q = cgroup_threads(), most = omp_get_thread_limit();
+    int n = affinity_threads(), q = 0, most = omp_get_thread_limit();
+    hb_each_cgroup("cpu", least_quota, &q);      // of this process's groups; 0: there is none
     if (q > 0 && q < n) n = q;
     if (n > most) n = most;          // OMP_THREAD_LIMIT
     if (n > MAX_THREADS) n = MAX_THREADS;

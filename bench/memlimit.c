@@ -20,7 +20,7 @@ static size_t number_in(const char *path, size_t none)
 // File cache in a group's usage that the kernel gives back first; 0 if it does not say.
 static size_t idle_cache(const char *dir)
 {
-    char path[4400], line[256];
+    char path[4700], line[256];
     unsigned long long v, most = 0;
     snprintf(path, sizeof path, "%s/memory.stat", dir);
     FILE *f = fopen(path, "re");
@@ -34,7 +34,7 @@ static size_t idle_cache(const char *dir)
 
 static size_t room(const char *dir, const char *max, const char *now)
 {
-    char path[4400];
+    char path[4700];
     snprintf(path, sizeof path, "%s/%s", dir, max);
     size_t limit = number_in(path, SIZE_MAX);
     snprintf(path, sizeof path, "%s/%s", dir, now);
@@ -43,30 +43,19 @@ static size_t room(const char *dir, const char *max, const char *now)
     return limit == SIZE_MAX ? SIZE_MAX : limit > used ? limit - used : 0;
 }
 
-// What the control groups leave: version 2, this group and every one above it; version 1, the
-// memory controller.
-static size_t cgroup_room(void)
+// What a control group leaves; its files have other names in version 1.
+static void least_room(const char *dir, void *least)
 {
-    char line[4200], dir[4300];
-    size_t least = room("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes");
-    FILE *f = fopen("/proc/self/cgroup", "re");
-    while (f && fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\n")] = 0;
-        if (strncmp(line, "0::/", 4)) continue;
-        snprintf(dir, sizeof dir, "/sys/fs/cgroup%s", line + 3);
-        for (char *cut; strlen(dir) >= strlen("/sys/fs/cgroup"); *cut = 0) {
-            size_t r = room(dir, "memory.max", "memory.current");
-            if (r < least) least = r;
-            cut = strrchr(dir, '/');
-        }
-    }
-    if (f) fclose(f);
-    return least;
+    size_t *to = least, v2 = room(dir, "memory.max", "memory.current"),
+           v1 = room(dir, "memory.limit_in_bytes", "memory.usage_in_bytes");
+    if (v2 < *to) *to = v2;
+    if (v1 < *to) *to = v1;
 }
 
 size_t hb_default_mem_limit(void)
 {
-    size_t a = hb_proc_bytes("/proc/meminfo", "MemAvailable"), c = cgroup_room();
-    size_t least = a && a < c ? a : c;           // 0: the kernel does not say
+    size_t a = hb_proc_bytes("/proc/meminfo", "MemAvailable"), least = SIZE_MAX;
+    hb_each_cgroup("memory", least_room, &least);
+    if (a && a < least) least = a;               // 0: the kernel does not say
     return least == SIZE_MAX ? (size_t)1 << 30 : least / 10 * 7;     // unknown: a cautious 1 GiB
 }

@@ -324,7 +324,7 @@ static struct hb_taken taken_of(const struct side *s, struct state a, struct sta
         .plan_text = s->plan_text,
         .plan_ns = s->plan_ns, .wall_ns = b.t_ns - a.t_ns, .t_start_ns = a.t_ns,
         .alloc_peak_bytes = hb_host_mem().peak,
-        .rss_peak_bytes = rss_restarted ? hb_proc_bytes("/proc/self/status", "VmHWM") : 0,
+        .rss_peak_bytes = rss_restarted ? hb_rss_peak() : 0,
         .io_bytes = s->in.bytes,
         .setup_s = setup_s,
         .steal_frac = all > 0 ? (b.all.steal - a.all.steal) / all : -1,

@@ -143,7 +143,6 @@ static int put_quality(json_t *e, const struct hb_taken *t)
     int rc = put_int(e, "hb_alloc_peak_bytes", (int64_t)t->alloc_peak_bytes)
           || put_int(e, "hb_io_bytes", (int64_t)t->io_bytes)
           || put_int(e, "max_bytes_used", (int64_t)t->alloc_peak_bytes)
-          || put_int(e, "hb_rss_peak_bytes", (int64_t)t->rss_peak_bytes)
           || put_real(e, "hb_err_rel_l2", t->check->worst_rel_l2)
           || put_real(e, "hb_err_tol", t->check->tol)
           || put_str(e, "hb_ref", t->check->sampled ? "float64 judge, sampled rows"

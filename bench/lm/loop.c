@@ -184,7 +184,7 @@ static int results(struct run *x)
     r->held_tokens = r->test[0].tokens;
     r->alloc_peak_bytes = hb_host_mem().peak;
     r->device_peak_bytes = strcmp(d->name, "cpu") ? d->peak_bytes(d) : 0;
-    r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
+    r->rss_peak_bytes = hb_rss_peak();
     if (x->data.is_recall) {
         r->chance_uniform = x->data.recall.chance_uniform;
         r->chance_frequent = x->data.recall.chance_frequent;
@@ -252,7 +252,7 @@ static int counts(struct run *x)
     }
     r->train_tokens = s[HB_SPLIT_TRAIN].n;
     r->ngram_m = g.m;
-    r->rss_peak_bytes = hb_proc_bytes("/proc/self/status", "VmHWM");
+    r->rss_peak_bytes = hb_rss_peak();
     hb_ngram_free(&g);
     return 0;
 }
