@@ -212,7 +212,8 @@ f32_dot(float *dd, struct f32_signal u, struct f32_signal dy, int batch, int L)
     const int64_t c = blockIdx.x;
     double sum = 0;
     for (int b = 0; b < batch; b++) {
-        const float *const p = u.x + c * u.s.c + b * u.s.b, *const q = dy.x + c * dy.s.c + b * dy.s.b;
+        const float *const p = u.x + c * u.s.c + b * u.s.b;
+        const float *const q = dy.x + c * dy.s.c + b * dy.s.b;
 #pragma unroll 4
         for (int t = threadIdx.x; t < L; t += 256)
             sum += (double)p[t] * (double)q[t];

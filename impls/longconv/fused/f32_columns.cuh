@@ -1,8 +1,8 @@
 // f32_columns.cuh: the outer digits of long rows in float32: N = Q1 Q2 N2, N2 points in one block
 // (f32_rows.cuh), CUDA.
-// Method    f32_fft.cuh with a column of Q1 (or 3 Q1 / 3) points in a thread's registers, from and to
-//           device memory (the L2 cache, for chunks of rows that fit): real in, complex `mid`, and
-//           back. Rows beyond 32 N2 take a second step of Q2 = 16 in place. Going there the
+// Method    f32_fft.cuh with a column of Q1 points in a thread's registers, from and to device
+//           memory (the L2 cache, for chunks of rows that fit): real in, complex `mid`, and back.
+//           Rows beyond 32 N2 take a second step of Q2 = 16 in place. Going there the
 //           twiddles are constants (or one set for a block), coming back they belong to positions:
 //           sincospif of fractions that are exact, or nearly.
 //           Three times a power of two: the first step, z^3m - w^3, is into three.

@@ -4,9 +4,9 @@
 //     z^2m - w^2 = (z^m - w)(z^m + w):   (a, b) -> (a + w b, a - w b),   a + z^m b in front
 // down to single points (f32_split). One w serves a whole block, whatever the position in it, so
 // the first levels have constants and nothing is twisted. What comes out is in bit-reversed order;
-// the way back (f32_merge) starts from there and is a plain transform with decimation in time, whose
-// twiddles depend on the position and not on the block; at its end y_n takes its share of the right
-// angle, e^{-i pi n / 2N}. All butterflies are 6 FMA: (a + w b, 2 a - (a + w b)).
+// the way back (f32_merge) starts from there and is a plain transform, decimated in time, whose
+// twiddles depend on the position and not on the block; at its end y_n takes its share of the
+// right angle, e^{-i pi n / 2N}. All butterflies are 6 FMA: (a + w b, 2 a - (a + w b)).
 // On the way back everything is conjugated (from the product of the spectra on), so that one set of
 // constants, all of them e^{+i ..}, serves both.
 //

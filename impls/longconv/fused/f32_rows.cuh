@@ -1,13 +1,13 @@
 // f32_rows.cuh: rows of N = R1 R2 R3 points in the shared memory of one block, float32, CUDA.
 //     short rows: x real, N >= L      out = x * h (or its adjoint), or one half of that
 //     one block of a long row: complex, mod z^N - e^{i angle}, in place     (f32_columns.cuh)
-// Method    f32_fft.cuh in three passes there (radix R1, R2, R3) and three back; the last one there,
-//           the product and the first one back are one. A pass takes its points from shared memory
-//           and puts them back in the same place, so there is one barrier a pass. Row r of R3 points
-//           lies at r R3 with its columns exchanged by r (XOR): no bank conflicts in any pass.
+// Method    f32_fft.cuh in three passes there (radix R1, R2, R3) and three back; the last one
+//           there, the product and the first one back are one. A pass takes its points from shared
+//           memory and puts them back in the same place, so there is one barrier a pass. Row r of
+//           R3 points lies at r R3 with its columns exchanged by r (XOR): no bank conflicts.
 //           Short rows come by 4-byte asynchronous copies of the next row, whatever the alignment,
 //           each thread those that it will need itself. Blocks are persistent.
-// Spectra   float2, [column of a thread][pair of points][thread] float4: whole lines. 1/N is in them.
+// Spectra   float2, [column of a thread][pair of points][thread] float4: whole lines; with 1/N.
 // Cost      instructions a sample at N = 16384 (32 32 16), predicted: 16 + 20 + 31 + 20 + 25 = 112
 //           (80 of them FMA), shared memory 72 bytes, L2 20 to 28 bytes (u, y, spectrum, twiddles).
 //           132 SMs at 1.7 GHz: 3.9 ps of issue, 2.4 ps of shared memory, 2.4 ps of device memory:
@@ -59,16 +59,18 @@ struct f32_job {
     struct f32_tables k;
 };
 
-__device__ __forceinline__ uint32_t f32_address(const void *p)
+// Shared memory by bytes from its start.
+template <class X> __device__ __forceinline__ X &f32_shared_at(int at)
 {
-    return (uint32_t)__cvta_generic_to_shared(p);
+    extern __shared__ float4 f32_shared[];
+    return *(X *)((char *)f32_shared + at);
 }
 
-// One float to shared memory while others compute; 0 where not `there`, and src is not read.
-__device__ __forceinline__ void f32_copy(float *dst, const float *src, bool there)
+// One float to shared memory while others compute, both addresses plus BYTES.
+template <int BYTES> __device__ __forceinline__ void f32_copy(uint32_t dst, const float *src)
 {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
-                 :: "r"(f32_address(dst)), "l"(src), "r"(there ? 4 : 0) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0 + %2], [%1 + %2], 4;"
+                 :: "r"(dst), "l"(src), "n"(BYTES) : "memory");
 }
 
 __device__ __forceinline__ void f32_arrived(void)
@@ -83,10 +85,41 @@ template <class S> __device__ __forceinline__ void f32_wait(void)
     else __syncwarp();
 }
 
-// Where point `col` of row `row` of R3 points lies.
-template <class S> __device__ __forceinline__ int f32_at(int row, int col)
+// Where the points of a row in shared memory lie: in bytes, from z on. Point `col` of row `row` of R3
+// points is at f32_at(z, row, col); k rows or columns further (no carry in their low bits, k a
+// constant) it is that, f32_step(.., k) and what k rows or columns take: one XOR at most.
+template <class S> constexpr int F32_MASK = S::R3 < 16 ? S::R3 - 1 : 15;
+
+template <class S> __device__ __forceinline__ int f32_at(int z, int row, int col)
 {
-    return row * S::R3 + (col ^ (row & (S::R3 < 16 ? S::R3 - 1 : 15)));
+    return z + 8 * (row * S::R3 + (col ^ (row & F32_MASK<S>)));
+}
+
+template <class S> __device__ __forceinline__ float2 &f32_step(int at, int k, int points)
+{
+    return f32_shared_at<float2>((at ^ (8 * (k & F32_MASK<S>))) + 8 * points);
+}
+
+// Point a of column r of the first and last passes, of column p of block b of the second, and of
+// row c of the third. `at`: of point 0.
+template <class S> __device__ __forceinline__ int f32_outer(int z, int r)
+{
+    return f32_at<S>(z, r / S::R3, r % S::R3);
+}
+
+template <class S> __device__ __forceinline__ float2 &f32_outer_point(int at, int a)
+{
+    return f32_step<S>(at, a * S::R2, a * S::R2 * S::R3);
+}
+
+template <class S> __device__ __forceinline__ float2 &f32_second_point(int at, int a)
+{
+    return f32_step<S>(at, a, a * S::R3);
+}
+
+template <class S> __device__ __forceinline__ float2 &f32_third_point(int at, int a)
+{
+    return f32_step<S>(at, a, a & ~F32_MASK<S>);
 }
 
 // Twiddles of a point; of blocks of long rows turned by those of the row, whose levels above are
@@ -104,17 +137,39 @@ __device__ __forceinline__ f32_powers<LOG> f32_twiddles(const float4 *at, const 
     return w;
 }
 
-// Copies that fetch this thread's samples of a short row.
-template <class S> __device__ __forceinline__ void f32_fetch(float *x, const float *row, int L)
+// How many of the samples r, r + N / R1, .. lie before L.
+template <class S> __device__ __forceinline__ int f32_inside(int L, int r)
 {
-    const int t = threadIdx.x % S::T;
+    constexpr int stride = S::N / S::R1;
+    return L > r ? (L - r + stride - 1) / stride : 0;
+}
+
+// Fetches the first n of a column's samples.
+template <class S, int a = 0>
+__device__ __forceinline__ void f32_fetch_column(uint32_t dst, const float *src, int n)
+{
+    if constexpr (a < S::R1) {
+        if (a < n) f32_copy<a * (S::N / S::R1) * 4>(dst, src);
+        f32_fetch_column<S, a + 1>(dst, src, n);
+    }
+}
+
+// Copies that fetch this thread's samples of a short row.
+template <class S> __device__ __forceinline__ void f32_fetch(int x, const float *row, int L)
+{
 #pragma unroll
-    for (int k = 0; k < S::K1; k++)
-#pragma unroll
-        for (int a = 0; a < S::R1; a++) {
-            const int n = a * (S::N / S::R1) + t + S::T * k;
-            f32_copy(x + n, n < L ? row + n : row, n < L);
-        }
+    for (int k = 0; k < S::K1; k++) {
+        const int r = threadIdx.x % S::T + S::T * k;
+        f32_fetch_column<S>(hb_shared_address(&f32_shared_at<float>(x + 4 * r)), row + r,
+                            f32_inside<S>(L, r));
+    }
+}
+
+// What no row reaches is zero, once and for all.
+template <class S> __device__ __forceinline__ void f32_clear(int x, int L)
+{
+    for (int n = threadIdx.x % S::T; n < S::N; n += S::T)
+        if (n >= L) f32_shared_at<float>(x + 4 * n) = 0;
 }
 
 template <class S> __device__ __forceinline__ const float *f32_row(const f32_job &j, int i)
@@ -125,8 +180,7 @@ template <class S> __device__ __forceinline__ const float *f32_row(const f32_job
 // --- passes ------------------------------------------------------------------------------------
 // First: from x, or from a long row's `mid`, to z.
 template <class S, bool LONG>
-__device__ __forceinline__ void f32_first(float2 *z, const float *x, const float2 *mid,
-                                          const float2 *root)
+__device__ __forceinline__ void f32_first(int z, int x, const float2 *mid, const float2 *root)
 {
     constexpr int stride = S::N / S::R1;
     const int t = threadIdx.x % S::T;
@@ -147,18 +201,18 @@ __device__ __forceinline__ void f32_first(float2 *z, const float *x, const float
             float v[S::R1];
 #pragma unroll
             for (int a = 0; a < S::R1; a++)
-                v[a] = x[a * stride + r];
+                v[a] = f32_shared_at<float>(x + 4 * (a * stride + r));
             f32_split_real<S::R1>(c, v);
         }
 #pragma unroll
         for (int a = 0; a < S::R1; a++)
-            z[f32_at<S>(a * S::R2 + r / S::R3, r % S::R3)] = c[a];
+            f32_outer_point<S>(f32_outer<S>(z, r), a) = c[a];
     }
 }
 
 // Second, and the last but one, in place.
 template <class S, bool LONG, bool BACK>
-__device__ __forceinline__ void f32_second(float2 *z, const f32_tables &tables, const float2 *root)
+__device__ __forceinline__ void f32_second(int z, const f32_tables &tables, const float2 *root)
 {
     constexpr int LOG = f32_log(S::R2), QUADS = f32_quads(LOG);
     const int t = threadIdx.x % S::T;
@@ -173,15 +227,16 @@ __device__ __forceinline__ void f32_second(float2 *z, const f32_tables &tables, 
 #pragma unroll
     for (int k = 0; k < S::K2; k++) {
         const int b = (t + S::T * k) / S::R3, p = (t + S::T * k) % S::R3;
+        const int at = z + 8 * (b * S::R2 * S::R3 + p);
         float2 c[S::R2];
 #pragma unroll
         for (int a = 0; a < S::R2; a++)
-            c[a] = z[f32_at<S>(b * S::R2 + a, p)];
+            c[a] = f32_second_point<S>(at, a);
         if constexpr (BACK) f32_merge<S::R2, 1, 0>(c, w[k]);
         else f32_split<S::R2, 1, 0>(c, w[k]);
 #pragma unroll
         for (int a = 0; a < S::R2; a++)
-            z[f32_at<S>(b * S::R2 + a, p)] = c[a];
+            f32_second_point<S>(at, a) = c[a];
     }
 }
 
@@ -208,7 +263,7 @@ __device__ __forceinline__ void f32_product(float2 (&c)[S::R3], const f32_job &j
 
 // Third and its way back, in place; or to the spectrum.
 template <class S, bool LONG>
-__device__ __forceinline__ void f32_third(float2 *z, const f32_job &j, const float2 *root,
+__device__ __forceinline__ void f32_third(int z, const f32_job &j, const float2 *root,
                                           float4 *spectrum, float d, bool there)
 {
     constexpr int LOG = f32_log(S::R3), QUADS = f32_quads(LOG);
@@ -221,13 +276,13 @@ __device__ __forceinline__ void f32_third(float2 *z, const f32_job &j, const flo
     f32_wait<S>();
 #pragma unroll
     for (int k = 0; k < S::K3; k++) {
-        const int row = t + S::T * k;
+        const int from = f32_at<S>(z, t + S::T * k, 0);
         float2 c[S::R3];
         float4 *const at = spectrum + k * (S::R3 / 2) * S::T + t;
         if (j.mode != F32_INVERT) {
 #pragma unroll
             for (int a = 0; a < S::R3; a++)
-                c[a] = z[f32_at<S>(row, a)];
+                c[a] = f32_third_point<S>(from, a);
             f32_split<S::R3, 1, 0>(c, w[k]);
         }
         if (j.mode == F32_TRANSFORM) {
@@ -242,13 +297,13 @@ __device__ __forceinline__ void f32_third(float2 *z, const f32_job &j, const flo
         f32_merge<S::R3, 1, 0>(c, f32_root<0>());
 #pragma unroll
         for (int a = 0; a < S::R3; a++)
-            z[f32_at<S>(row, a)] = c[a];
+            f32_third_point<S>(from, a) = c[a];
     }
 }
 
 // Last: to `out`, or to a long row's `mid`.
 template <class S, bool LONG>
-__device__ __forceinline__ void f32_last(const float2 *z, const f32_job &j, float *out, int L,
+__device__ __forceinline__ void f32_last(int z, const f32_job &j, float *out, int L,
                                          float2 *mid)
 {
     constexpr int stride = S::N / S::R1, LOG = f32_log(S::R1) + 1, QUADS = f32_quads(LOG);
@@ -264,20 +319,22 @@ __device__ __forceinline__ void f32_last(const float2 *z, const f32_job &j, floa
         float2 c[S::R1];
 #pragma unroll
         for (int a = 0; a < S::R1; a++)
-            c[a] = z[f32_at<S>(a * S::R2 + r / S::R3, r % S::R3)];
+            c[a] = f32_outer_point<S>(f32_outer<S>(z, r), a);
         f32_merge<S::R1, 1, 0>(c, w[k]);
         if constexpr (LONG) {
 #pragma unroll
             for (int a = 0; a < S::R1; a++)
                 mid[a * stride + r] = c[a];
         } else {
+            const int n = f32_inside<S>(L, r);
             float y[S::R1];
             f32_untwist(y, c, w[k].t[LOG - 1]);
 #pragma unroll
-            for (int a = 0; a < S::R1; a++) {
-                const int n = a * stride + r;
-                if (n < L) out[n] = j.add ? out[n] + y[a] : y[a];
-            }
+            for (int a = 0; a < S::R1; a++)
+                if (j.add && a < n) y[a] += out[a * stride + r];
+#pragma unroll
+            for (int a = 0; a < S::R1; a++)
+                if (a < n) out[a * stride + r] = y[a];
         }
     }
 }
@@ -286,13 +343,12 @@ __device__ __forceinline__ void f32_last(const float2 *z, const f32_job &j, floa
 template <class S, bool LONG>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) f32_rows(struct f32_job j)
 {
-    extern __shared__ float4 f32_shared[];
     const int slot = threadIdx.x / S::T, all = j.rows * j.parts, step = (int)gridDim.x * S::SLOTS;
-    float2 *const z = (float2 *)f32_shared + slot * S::PITCH;
-    float *const x = (float *)((float2 *)f32_shared + S::SLOTS * S::PITCH) + slot * S::X_PITCH;
+    const int z = slot * S::PITCH * 8, x = S::SLOTS * S::PITCH * 8 + slot * S::X_PITCH * 4;
     int i = (int)blockIdx.x * S::SLOTS + slot;
     const bool reads = !LONG && j.mode != F32_INVERT;
-    if (reads) f32_fetch<S>(x, f32_row<S>(j, i < all ? i : 0), i < all ? j.L : 0);
+    if (reads) f32_clear<S>(x, j.L);
+    if (reads && i < all) f32_fetch<S>(x, f32_row<S>(j, i), j.L);
     for (int at = (int)blockIdx.x * S::SLOTS; at < all; at += step, i += step) {
         const bool there = i < all;
         const int me = there ? i : 0, row = me / j.parts, part = me % j.parts, c = row / j.batch;
@@ -304,9 +360,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) f32_rows(struct f32_job
             f32_first<S, LONG>(z, x, mid, root);
             if constexpr (S::R2 > 1) f32_second<S, LONG, false>(z, j.k, root);
         }
-        if (reads)
-            f32_fetch<S>(x, f32_row<S>(j, i + step < all ? i + step : 0),
-                         i + step < all ? j.L : 0);
+        if (reads && i + step < all) f32_fetch<S>(x, f32_row<S>(j, i + step), j.L);
         f32_third<S, LONG>(z, j, root, j.spectrum + which * (S::N / 2),
                            j.d ? j.d[c] * j.d_gain : 0, there);
         if (j.mode != F32_TRANSFORM) {
@@ -323,7 +377,8 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) f32_rows(struct f32_job
 // --- host --------------------------------------------------------------------------------------
 static inline int64_t f32_table_quads(int R1, int R2, int R3)
 {
-    const int a = f32_quads(f32_log(R1) + 1), b = f32_quads(f32_log(R2)), c = f32_quads(f32_log(R3));
+    const int a = f32_quads(f32_log(R1) + 1), b = f32_quads(f32_log(R2));
+    const int c = f32_quads(f32_log(R3));
     return R1 * b + R1 * R2 * c + R3 * b + R2 * R3 * a;
 }
 
