@@ -45,6 +45,8 @@ const struct hb_plugin *hb_registry_at(int i);                // sorted by opera
 const struct hb_impl *hb_registry_find(const char *name);     // NULL with the message set
 const struct hb_plugin *hb_registry_plugin(const char *name);
 bool hb_registry_has(const char *device);                     // an implementation for "cuda", say
+// One hash of all that would run: this program, every plug-in, the device's. Loads the registry.
+int hb_code_sha256(char hex[65]);
 // What NAME runs on: "cpu", "cuda"; "any": an operator without something inside. NULL with the
 // message set.
 const char *hb_impl_device(const char *name);

@@ -10,8 +10,8 @@
 //           which the next hb_run_open removes.
 // Lock      start.json is flock'ed for as long as the run is open: a run in use is never resumed by
 //           another process.
-// Resume    takes the newest folder of this machine, this build and this plan (its config_sha256,
-//           if it has one).
+// Resume    takes the newest folder of this machine, this build (what git and the compiler say, and
+//           the hash of program and plug-ins) and this plan (its config_sha256, if it has one).
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -74,7 +74,9 @@ static bool same_circumstances(const json_t *was, const json_t *now)
     const json_t *wsoft = json_object_get(wenv, "software"),
                  *nsoft = json_object_get(nenv, "software");
     const json_t *wplan = json_object_get(was, "hb_plan"), *nplan = json_object_get(now, "hb_plan");
-    if (!json_equal(json_object_get(was, "hb_fingerprint"), json_object_get(now, "hb_fingerprint")))
+    if (!json_equal(json_object_get(was, "hb_fingerprint"), json_object_get(now, "hb_fingerprint"))
+        || !json_equal(json_object_get(was, "hb_code_sha256"),
+                       json_object_get(now, "hb_code_sha256")))
         return false;
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!json_equal(json_object_get(wsoft, keys[i]), json_object_get(nsoft, keys[i])))
@@ -245,7 +247,11 @@ static int start_context(struct hb_run *r, json_t *plan)
 {
     r->context = hb_context_json();
     r->index = json_object();
-    if (!r->context || !r->index || (plan && json_object_set(r->context, "hb_plan", plan) != 0))
+    char code[65];
+    int rc = hb_code_sha256(code);
+    if (rc != 0) return rc;
+    if (!r->context || !r->index || (plan && json_object_set(r->context, "hb_plan", plan) != 0)
+        || json_object_set_new(r->context, "hb_code_sha256", json_string(code)) != 0)
         return hb_fail(HB_ERR_OOM, "run: no memory for its context");
     snprintf(r->home, sizeof r->home, "%.4000s/results/%.100s", hb_build_dir(), hb_machine_id());
     return hb_mkdirs(r->home);

@@ -3,7 +3,7 @@
 //
 // File: build/results/<machine_id>/<run_id>.json (published: results/<machine_id>/<run_id>.json)
 //   context      Google Benchmark's fields + hb_schema "1.0", hb_run_id, hb_fingerprint, hb_env,
-//                hb_plan
+//                hb_plan, hb_code_sha256 (of program and plug-ins)
 //   benchmarks[] one entry per (point, repetition): name = run_name = point name, run_type
 //                "iteration", repetitions, repetition_index, iterations, real_time, cpu_time,
 //                time_unit "ns", hb_* fields. hb_median_ns, hb_ci95_ns ... are of the whole point

@@ -336,3 +336,37 @@ const struct hb_plugin *hb_registry_plugin(const char *name)
 {
     return find_plain(name, strcspn(name, ":"));
 }
+
+// --- what would run ------------------------------------------------------------------------------
+
+// hex becomes the hash of itself, a name and the hash of what has that name.
+static void chain(char hex[65], const char *name, const char *sha256)
+{
+    char line[65 + 256 + 65 + 2];
+    int n = snprintf(line, sizeof line, "%s %.255s %s", hex, name, sha256);
+    hb_sha256(line, (size_t)n, hex);
+}
+
+// A file that cannot be read counts as one without contents: it does not run either.
+static void chain_file(char hex[65], const char *name, const char *path)
+{
+    char sha256[65];
+    if (hb_sha256_file(path, sha256)) hb_error_clear();
+    chain(hex, name, sha256);
+}
+
+int hb_code_sha256(char hex[65])
+{
+    char path[4300], stem[256];
+    int rc = hb_registry_load();
+    hex[0] = '\0';
+    if (rc) return rc;
+    chain_file(hex, "program", "/proc/self/exe");
+    snprintf(path, sizeof path, "%s/cuda.so", hb_devices_dir());
+    chain_file(hex, "device", path);
+    for (int i = 0; i < reg.n; i++) {
+        stem_of(reg.rows[i].path, stem, sizeof stem);
+        chain(hex, stem, reg.rows[i].sha256);
+    }
+    return 0;
+}

@@ -30,7 +30,8 @@ JSON
 [ -s "$tmp/want" ]; say $? "the plan has $(wc -l < "$tmp/want") points"
 [ $failed = 0 ] || exit 1
 
-folder() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null | head -n 1; }
+folders() { find "$HYENA_BENCH_BUILD/results" -type d -name '*.partial' 2>/dev/null; }
+folder() { folders | head -n 1; }
 json_files() { find "$HYENA_BENCH_BUILD/results" -name '*.json' 2>/dev/null; }
 # Keys of the points that are on the disk: in the unfinished run, or in the file if the signal came after its writing.
 names() { json_files | xargs -r cat | grep -o '"name": *"[^"]*/dev:[^"]*"' | sort -u; }
@@ -95,5 +96,13 @@ for ms in 1000 2000 4000 8000; do hit INT 100 $ms; grep -q -- --resume "$tmp/out
 [ $code = 130 ] && grep -q -- --resume "$tmp/out" && [ -n "$(folder)" ]
 say $? "SIGINT: exit code $code, says how to resume, the run stays open"
 [ $survivors = 0 ]; say $? "SIGINT: no child is left running"
+# Another plug-in is another run, whatever git says of the build: a byte behind its end changes its hash alone.
+open=$(folder)
+cp "$tmp/bin/impls/longconv_direct.so" "$tmp/was.so"
+echo >> "$tmp/bin/impls/longconv_direct.so"
+for ms in 1000 2000 4000 8000; do hit INT 100 $ms; new=$(folders | grep -vxF "$open"); [ -n "$new" ] && break; done
+[ -n "$new" ] && [ -d "$open" ]; say $? "changed plug-in: --resume begins another run and leaves the one there"
+[ -n "$new" ] && rm -rf "$new" "${new%.partial}.json"
+cp "$tmp/was.so" "$tmp/bin/impls/longconv_direct.so"
 complete SIGINT
 exit $failed
