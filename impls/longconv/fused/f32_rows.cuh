@@ -5,8 +5,8 @@
 //           there, the product and the first one back are one. A pass takes its points from shared
 //           memory and puts them back in the same place, so there is one barrier a pass. Row r of
 //           R3 points lies at r R3 with its columns exchanged by r (XOR): no bank conflicts.
-//           Short rows come by 4-byte asynchronous copies of the next row, whatever the alignment,
-//           each thread those that it will need itself. Blocks are persistent.
+//           Blocks are persistent, and the next short row comes meanwhile by one bulk copy, from
+//           the 16-byte boundary before it to the one behind it: `shift` samples too early.
 // Spectra   float2, [column of a thread][pair of points][thread] float4: whole lines; with 1/N.
 // Cost      instructions a sample at N = 16384 (32 32 16), predicted: 16 + 20 + 31 + 20 + 25 = 112
 //           (80 of them FMA), shared memory 72 bytes, L2 20 to 28 bytes (u, y, spectrum, twiddles).
@@ -28,8 +28,9 @@ template <int R1_, int R2_, int R3_, int T_> struct f32_shape {
     static constexpr int K1 = N / R1 / T, K2 = N / R2 / T, K3 = N / R3 / T;   // columns of a thread
     static constexpr int BLOCKS = 512 / THREADS;              // of an SM: 128 registers a thread
     static constexpr int PITCH = N + (T < 16 ? 8 : 0);        // float2 from row to row of a block
-    static constexpr int X_PITCH = N + (T < 32 ? T : 0);      // floats, the same
-    static constexpr int SHARED = SLOTS * (PITCH * 8 + X_PITCH * 4);
+    static constexpr int X_PITCH = N + (T < 32 ? T : 4);      // floats, the same: 3 and a shift
+    static constexpr int X = SLOTS * PITCH * 8, BARS = X + SLOTS * X_PITCH * 4;      // in bytes
+    static constexpr int SHARED = BARS + SLOTS * 8;
     static constexpr int LONG_SHARED = SLOTS * PITCH * 8;
     static_assert(R2 == 1 || R2 % 16 == 0 || R3 < 16, "else there are bank conflicts");
     static_assert(T <= 32 || SLOTS == 1, "rows of a block wait for themselves only");
@@ -66,16 +67,32 @@ template <class X> __device__ __forceinline__ X &f32_shared_at(int at)
     return *(X *)((char *)f32_shared + at);
 }
 
-// One float to shared memory while others compute, both addresses plus BYTES.
-template <int BYTES> __device__ __forceinline__ void f32_copy(uint32_t dst, const float *src)
+// A barrier in shared memory on which one thread announces a bulk copy, and on which others wait.
+__device__ __forceinline__ void f32_bar_init(uint32_t bar)
 {
-    asm volatile("cp.async.ca.shared.global [%0 + %2], [%1 + %2], 4;"
-                 :: "r"(dst), "l"(src), "n"(BYTES) : "memory");
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(bar) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-__device__ __forceinline__ void f32_arrived(void)
+// Starts the copy of `bytes` from src to dst, all multiples of 16, after what has been written there.
+__device__ __forceinline__ void f32_bulk(uint32_t dst, const void *src, uint32_t bytes, uint32_t bar)
 {
-    asm volatile("cp.async.wait_all;" ::: "memory");
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :: "r"(bar), "r"(bytes) : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 " [%0], [%1], %2, [%3];"
+                 :: "r"(dst), "l"(src), "r"(bytes), "r"(bar) : "memory");
+}
+
+// Has the copy of this parity arrived (0 for the first, 1, 0, ..)?
+__device__ __forceinline__ bool f32_bar_done(uint32_t bar, uint32_t parity)
+{
+    uint32_t done;
+    asm volatile("{.reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;"
+                 " selp.u32 %0, 1, 0, p;}"
+                 : "=r"(done) : "r"(bar), "r"(parity) : "memory");
+    return done;
 }
 
 // Waits for the other threads of a row.
@@ -144,37 +161,44 @@ template <class S> __device__ __forceinline__ int f32_inside(int L, int r)
     return L > r ? (L - r + stride - 1) / stride : 0;
 }
 
-// Fetches the first n of a column's samples.
-template <class S, int a = 0>
-__device__ __forceinline__ void f32_fetch_column(uint32_t dst, const float *src, int n)
+// Where a thread is: its row in the block, that row's points, samples and barrier in shared memory,
+// and the row of the problem: channel c, batch entry b.
+struct f32_place { int slot, t, z, x, c, b; uint32_t bar; };
+
+__device__ __forceinline__ const float *f32_row(const f32_job &j, int c, int b)
 {
-    if constexpr (a < S::R1) {
-        if (a < n) f32_copy<a * (S::N / S::R1) * 4>(dst, src);
-        f32_fetch_column<S, a + 1>(dst, src, n);
-    }
+    return j.in + c * j.si.c + b * j.si.b;
 }
 
-// Copies that fetch this thread's samples of a short row.
-template <class S> __device__ __forceinline__ void f32_fetch(int x, const float *row, int L)
+// Samples by which a row lies behind a 16-byte boundary.
+__device__ __forceinline__ int f32_shift(const float *row) { return (int)((uintptr_t)row / 4 % 4); }
+
+__device__ __forceinline__ void f32_fetch(const f32_place &me, const float *row, int L)
 {
+    const int shift = f32_shift(row);
+    if (me.t == 0)
+        f32_bulk(hb_shared_address(&f32_shared_at<float>(me.x)), row - shift,
+                 (uint32_t)(shift + L + 3) / 4 * 16, me.bar);
+}
+
+// Waits for it; zero behind it, where another row may have been (each thread does its own).
+template <class S>
+__device__ __forceinline__ void f32_arrived(const f32_place &me, int shift, int L, uint32_t parity)
+{
+    while (!f32_bar_done(me.bar, parity)) { }
 #pragma unroll
-    for (int k = 0; k < S::K1; k++) {
-        const int r = threadIdx.x % S::T + S::T * k;
-        f32_fetch_column<S>(hb_shared_address(&f32_shared_at<float>(x + 4 * r)), row + r,
-                            f32_inside<S>(L, r));
+    for (int i = 0; i < 4; i++) {
+        const int n = L + i;
+        if (n < S::N && n % (S::N / S::R1) % S::T == me.t)
+            f32_shared_at<float>(me.x + 4 * (n + shift)) = 0;
     }
 }
 
-// What no row reaches is zero, once and for all.
-template <class S> __device__ __forceinline__ void f32_clear(int x, int L)
+// All that is behind any row.
+template <class S> __device__ __forceinline__ void f32_clear(const f32_place &me, int L)
 {
-    for (int n = threadIdx.x % S::T; n < S::N; n += S::T)
-        if (n >= L) f32_shared_at<float>(x + 4 * n) = 0;
-}
-
-template <class S> __device__ __forceinline__ const float *f32_row(const f32_job &j, int i)
-{
-    return j.in + i / j.batch * j.si.c + i % j.batch * j.si.b;
+    for (int n = L + me.t; n < S::X_PITCH; n += S::T)
+        f32_shared_at<float>(me.x + 4 * n) = 0;
 }
 
 // --- passes ------------------------------------------------------------------------------------
@@ -343,29 +367,55 @@ __device__ __forceinline__ void f32_last(int z, const f32_job &j, float *out, in
 template <class S, bool LONG>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) f32_rows(struct f32_job j)
 {
-    const int slot = threadIdx.x / S::T, all = j.rows * j.parts, step = (int)gridDim.x * S::SLOTS;
-    const int z = slot * S::PITCH * 8, x = S::SLOTS * S::PITCH * 8 + slot * S::X_PITCH * 4;
-    int i = (int)blockIdx.x * S::SLOTS + slot;
+    const unsigned all = (unsigned)(j.rows * j.parts), step = gridDim.x * S::SLOTS;
+    const unsigned batch = (unsigned)j.batch;
     const bool reads = !LONG && j.mode != F32_INVERT;
-    if (reads) f32_clear<S>(x, j.L);
-    if (reads && i < all) f32_fetch<S>(x, f32_row<S>(j, i), j.L);
-    for (int at = (int)blockIdx.x * S::SLOTS; at < all; at += step, i += step) {
+    f32_place me;
+    me.slot = threadIdx.x / S::T;
+    me.t = threadIdx.x % S::T;
+    me.z = me.slot * S::PITCH * 8;
+    me.x = S::X + me.slot * S::X_PITCH * 4;
+    me.bar = hb_shared_address(&f32_shared_at<char>(S::BARS + me.slot * 8));
+    unsigned i = blockIdx.x * S::SLOTS + me.slot;
+    me.c = (int)(i / batch);
+    me.b = (int)(i % batch);
+    if (reads) {
+        f32_clear<S>(me, j.L);
+        if (me.t == 0) f32_bar_init(me.bar);
+        f32_wait<S>();
+        if (i < all) f32_fetch(me, f32_row(j, me.c, me.b), j.L);
+    }
+    uint32_t parity = 0;
+    for (unsigned at = blockIdx.x * S::SLOTS; at < all; at += step, i += step, parity ^= 1) {
         const bool there = i < all;
-        const int me = there ? i : 0, row = me / j.parts, part = me % j.parts, c = row / j.batch;
+        const unsigned part = LONG ? i % (unsigned)j.parts : 0;
+        const int64_t here = there ? i : 0;
+        if constexpr (LONG) me.c = (int)(i / (unsigned)j.parts / batch);
+        const int c = there ? me.c : 0, b = there ? me.b : 0;
         const float2 *const root = LONG ? j.k.roots + part * 16 : NULL;
-        float2 *const mid = LONG ? j.mid + (int64_t)me * S::N : NULL;
-        const int64_t which = j.mode == F32_CONVOLVE ? (int64_t)c * j.parts + part : me;
-        if (j.mode != F32_INVERT) {
-            if (reads) f32_arrived();
-            f32_first<S, LONG>(z, x, mid, root);
-            if constexpr (S::R2 > 1) f32_second<S, LONG, false>(z, j.k, root);
+        float2 *const mid = LONG ? j.mid + here * S::N : NULL;
+        const int64_t which = j.mode == F32_CONVOLVE ? (int64_t)c * j.parts + part : here;
+        const float *const row = reads ? f32_row(j, c, b) : NULL;
+        // The next row's place.
+        me.c += (int)(step / batch);
+        me.b += (int)(step % batch);
+        if (me.b >= (int)batch) {
+            me.b -= (int)batch;
+            me.c++;
         }
-        if (reads && i + step < all) f32_fetch<S>(x, f32_row<S>(j, i + step), j.L);
-        f32_third<S, LONG>(z, j, root, j.spectrum + which * (S::N / 2),
+        if (j.mode != F32_INVERT) {
+            const int shift = reads ? f32_shift(row) : 0;
+            if (reads && there) f32_arrived<S>(me, shift, j.L, parity);
+            f32_first<S, LONG>(me.z, me.x + 4 * shift, mid, root);
+            if constexpr (S::R2 > 1) f32_second<S, LONG, false>(me.z, j.k, root);
+        }
+        f32_third<S, LONG>(me.z, j, root, j.spectrum + which * (S::N / 2),
                            j.d ? j.d[c] * j.d_gain : 0, there);
+        // All threads of the row have their samples of this one.
+        if (reads && i + step < all) f32_fetch(me, f32_row(j, me.c, me.b), j.L);
         if (j.mode != F32_TRANSFORM) {
-            if constexpr (S::R2 > 1) f32_second<S, LONG, true>(z, j.k, root);
-            f32_last<S, LONG>(z, j, LONG ? NULL : j.out + c * j.so.c + row % j.batch * j.so.b,
+            if constexpr (S::R2 > 1) f32_second<S, LONG, true>(me.z, j.k, root);
+            f32_last<S, LONG>(me.z, j, LONG ? NULL : j.out + c * j.so.c + b * j.so.b,
                               there ? j.L : 0, mid);
         }
         // The first pass writes where the last one of this thread read; but the third of other
