@@ -45,7 +45,7 @@ Test(verify, an_interval_over_an_edge_decides_nothing)
         cr_expect_str_eq(hb_judge(c, (ci.lo + ci.hi) / 2, ci), cases[i].verdict, "[%g, %g]", ci.lo,
                          ci.hi);
     }
-    cr_expect_str_eq(hb_judge(c, NAN, (struct hb_interval){NAN, NAN}), HB_INCONCLUSIVE);
+    cr_expect_str_eq(hb_judge(c, NAN, (struct hb_interval){NAN, NAN}), HB_NOT_MEASURED);
     json_decref(c);
     c = parse("{\"label\":\"x\",\"bands\":[{\"verdict\":\"perhaps\",\"lo\":0}]}");
     cr_expect_null(hb_judge(c, 1, (struct hb_interval){1, 1}));
@@ -56,12 +56,20 @@ Test(verify, an_interval_over_an_edge_decides_nothing)
 Test(verify, parts_join)
 {
     const char *good[] = {HB_REPRODUCED, HB_REDUCED}, *half[] = {HB_REPRODUCED, HB_INCONCLUSIVE},
-               *bad[] = {HB_REPRODUCED, HB_CONTRADICTED, HB_INCONCLUSIVE};
-    cr_expect_str_eq(hb_verdict_join(good, 2, true), HB_REDUCED);
-    cr_expect_str_eq(hb_verdict_join(good, 2, false), HB_REPRODUCED);
-    cr_expect_str_eq(hb_verdict_join(half, 2, true), HB_INCONCLUSIVE);
-    cr_expect_str_eq(hb_verdict_join(bad, 3, true), HB_CONTRADICTED);
-    cr_expect_str_eq(hb_verdict_join(bad, 0, true), HB_INCONCLUSIVE);
+               *bad[] = {HB_REPRODUCED, HB_CONTRADICTED, HB_INCONCLUSIVE},
+               *none[] = {HB_CONTRADICTED, HB_NOT_MEASURED};
+    static const struct { enum hb_join how; const char *good, *half, *bad, *none; } cases[] = {
+        {HB_JOIN_ALL, HB_REDUCED, HB_INCONCLUSIVE, HB_CONTRADICTED, HB_CONTRADICTED},
+        {HB_JOIN_ANY, HB_REPRODUCED, HB_REPRODUCED, HB_REPRODUCED, HB_NOT_MEASURED},
+        {HB_JOIN_AGREE, HB_REDUCED, HB_INCONCLUSIVE, HB_INCONCLUSIVE, HB_NOT_MEASURED}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cr_expect_str_eq(hb_verdict_join(good, 2, cases[i].how), cases[i].good, "%zu", i);
+        cr_expect_str_eq(hb_verdict_join(half, 2, cases[i].how), cases[i].half, "%zu", i);
+        cr_expect_str_eq(hb_verdict_join(bad, 3, cases[i].how), cases[i].bad, "%zu", i);
+        cr_expect_str_eq(hb_verdict_join(none, 2, cases[i].how), cases[i].none, "%zu", i);
+        cr_expect_str_eq(hb_verdict_join(bad, 0, cases[i].how), HB_INCONCLUSIVE, "%zu", i);
+        cr_expect_str_eq(hb_verdict_join(bad + 1, 1, cases[i].how), HB_CONTRADICTED, "%zu", i);
+    }
 }
 
 // The published counts (claims page, hyena_spec section 7), and those of models trained here.
@@ -152,7 +160,7 @@ Test(verify, a_ratio_of_records)
 {
     static const struct { double ratio; const char *L, *verdict; } cases[] = {
         {2, "1024", HB_REPRODUCED}, {3, "1024", HB_CONTRADICTED}, {2.5, "1024", HB_INCONCLUSIVE},
-        {2, "4096", HB_INCONCLUSIVE}, {2, "[1024,4096]", HB_INCONCLUSIVE},
+        {2, "4096", HB_NOT_MEASURED}, {2, "[1024,4096]", HB_NOT_MEASURED},
         {3, "[1024,4096]", HB_CONTRADICTED}};
     start_in_tmp();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -217,7 +225,11 @@ Test(verify, the_register, .timeout = 60)
                        *peers = json_string_value(json_object_get(x, "ours"));
             const bool read = !strcmp(rule, "document") || !strcmp(rule, "count") ||
                               !strcmp(rule, "leak") || strstr(peers, "other programs");
-            cr_expect(read || !*v || !strcmp(v, HB_INCONCLUSIVE), "%s: %s without a result", id, v);
+            cr_expect(read || !*v || !strcmp(v, HB_NOT_MEASURED), "%s: %s without a result", id, v);
+            // What could be measured says how, or what is missing.
+            const char *command = json_string_value(json_object_get(x, "command"));
+            if (!strcmp(v, HB_NOT_MEASURED))
+                cr_expect(*command || json_object_get(c, "needs"), "%s: how to measure it?", id);
         }
         const char *where = json_string_value(json_object_get(c, "says"));
         cr_expect(where && *where, "%s", id);

@@ -31,7 +31,8 @@ static void print_claim(const json_t *c)
 {
     const json_t *s = json_object_get(c, "source"), *checks = json_object_get(c, "checks");
     printf("%s  %s\n", text(c, "id"), text(c, "title"));
-    printf("  %-11s %s, %s\n", "source", text(s, "work"), text(s, "where"));
+    printf("  %-11s %s%s%s\n", "source", text(s, "work"), *text(s, "where") ? ", " : "",
+           text(s, "where"));
     static const char *const lines[] = {"says", "published", "conditions", "scope", "baseline",
                                         "measured", "tolerance"};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) print_line(lines[i], text(c,

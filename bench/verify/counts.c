@@ -113,8 +113,8 @@ int hb_rule_count(const struct hb_evidence *e, const json_t *check, struct hb_ou
                                             : worst;
     if (k < cap)
         snprintf(out->ours + k, cap - k, !strcmp(what, "deviation")  ? "; largest deviation %.2f %%"
-                                         : !strcmp(what, "rounding") ? "; %.2f of the last digit's "
-                                                                       "half"
+                                         : !strcmp(what, "rounding") ? "; off by at most %.2f of "
+                                                                       "half the last printed digit"
                                          : !strcmp(what, "reduction") ? "; %.1f %% less"
                                          : !strcmp(what, "ratio")     ? "; ratio %.4g"
                                                                       : "",

@@ -153,7 +153,16 @@ int hb_rule_crossing(const struct hb_evidence *e, const json_t *check, struct hb
         snprintf(out->bound, sizeof out->bound, "%.0f (first length at which the roofline of `%s` "
                                                 "is lower)", roof_at, qb.impl);
     if (x.kind == HB_CROSS_TIE || !x.L_star || !x.b_wins_after) {
-        out->verdict = x.kind == HB_CROSS_TIE ? HB_INCONCLUSIVE : HB_CONTRADICTED;
+        // Without a crossing in range it lies before the first length or behind the last.
+        const bool before = x.kind == HB_CROSS_NONE_B;
+        out->verdict = x.kind == HB_CROSS_TIE ? HB_INCONCLUSIVE
+                       : x.L_star             ? HB_CONTRADICTED
+                                              : NULL;
+        if (!out->verdict) {
+            out->value = before ? p[0].L : p[n - 1].L;
+            out->ci = before ? (struct hb_interval){0, out->value}
+                             : (struct hb_interval){out->value, INFINITY};
+        }
         snprintf(out->ours, sizeof out->ours, "%s from L %.0f to %.0f (`%s`, `%s`)",
                  x.kind == HB_CROSS_TIE ? "undecided" : x.kind == HB_CROSS_NONE_B
                      ? "the second is faster throughout" : "the first is faster at the long end",

@@ -6,7 +6,8 @@
 
 // From the best to the worst.
 static const char *const verdicts[] = {HB_REPRODUCED, HB_FIGURE_ONLY,  HB_REDUCED,
-                                       HB_NOT_HERE,   HB_INCONCLUSIVE, HB_CONTRADICTED};
+                                       HB_NOT_HERE,   HB_INCONCLUSIVE, HB_NOT_MEASURED,
+                                       HB_CONTRADICTED};
 enum { N_VERDICTS = sizeof verdicts / sizeof *verdicts };
 
 static int rank_of(const char *name)
@@ -35,7 +36,7 @@ const char *hb_judge(const json_t *check, double value, struct hb_interval ci)
     const char *outside = otherwise ? hb_verdict_named(json_string_value(otherwise))
                                     : HB_CONTRADICTED;
     bool touches = false;
-    if (json_is_true(json_object_get(check, "shows")) && !bands) return HB_INCONCLUSIVE;
+    if (json_is_true(json_object_get(check, "shows")) && !bands) return HB_NOT_MEASURED;
     if (!outside || !json_array_size(bands)) {
         hb_fail(HB_ERR_INPUT, "check '%.80s': no bands, or an unknown verdict",
                 json_string_value(json_object_get(check, "label")));
@@ -54,21 +55,23 @@ const char *hb_judge(const json_t *check, double value, struct hb_interval ci)
         touches |= ci.hi >= lo && ci.lo <= hi;
     }
     // NaN compares false everywhere above.
-    return isfinite(value) && !touches ? outside : HB_INCONCLUSIVE;
+    return !isfinite(value) ? HB_NOT_MEASURED : touches ? HB_INCONCLUSIVE : outside;
 }
 
-const char *hb_verdict_join(const char *const *v, size_t n, bool all)
+const char *hb_verdict_join(const char *const *v, size_t n, enum hb_join how)
 {
-    int worst = 0, best = N_VERDICTS - 1, undecided = 0;
+    const int holds = rank_of(HB_REDUCED), settled = rank_of(HB_CONTRADICTED);
+    int worst = 0, best = N_VERDICTS - 1, open = -1;
     for (size_t i = 0; i < n; i++) {
         const int k = rank_of(v[i]);
         if (k < 0) return HB_INCONCLUSIVE;
         worst = k > worst ? k : worst;
         best = k < best ? k : best;
-        undecided += !strcmp(v[i], HB_INCONCLUSIVE) || !strcmp(v[i], HB_NOT_HERE);
+        if (k > holds && k < settled && k > open) open = k;
     }
     if (!n) return HB_INCONCLUSIVE;
-    if (all || n == 1) return verdicts[worst];
-    if (best <= rank_of(HB_REDUCED)) return verdicts[best];
-    return undecided ? HB_INCONCLUSIVE : HB_CONTRADICTED;
+    if (how == HB_JOIN_ANY && best > holds) return verdicts[open < 0 ? settled : open];
+    if (how == HB_JOIN_ANY) return verdicts[best];
+    if (how == HB_JOIN_ALL || worst == best || worst != settled) return verdicts[worst];
+    return best > holds ? verdicts[open] : HB_INCONCLUSIVE;
 }

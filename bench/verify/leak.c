@@ -95,8 +95,7 @@ int hb_rule_leak(const struct hb_evidence *e, const json_t *check, struct hb_out
         return hb_fail(HB_ERR_INPUT, "rule leak: \"impls\" and \"device\"");
     snprintf(name, sizeof name, "%.12s0", device);
     if (hb_registry_load() || hb_use_device(name)) {
-        hb_outcome_none(out, "needs a %s: %.300s", strcmp(device, "cpu") ? "GPU" : "CPU",
-                        hb_error());
+        hb_outcome_none(out, "this machine cannot compute it: %.300s", hb_error());
         hb_error_clear();
         return 0;
     }

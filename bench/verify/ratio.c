@@ -1,18 +1,19 @@
-// ratio.c: the rules `ratio` and `status`.
+// ratio.c: the rule `ratio`.
 //
-//     ratio    a, b    points; or {"peer": NAME} of results/peers ("pass": "bwd": its backward);
-//                      or {"training": NAME} of its table of training steps; or {"model": PATTERN,
-//                      "impl", "D"}: a training step of ours, by the token
-//              L       a length or a list of them
-//              over    each (default): every length must lie in the band; max, min: the largest or
-//                      smallest ratio counts
-//              of      time (default), memory, flop_rate: what is divided, a by b
-//     status   of      a point and L, or {"model", "L", "D", "layers"}; value 1: out of memory, 0:
-//                      it ran
+//     a, b    points; or {"peer": NAME} of results/peers ("pass": "bwd": its backward; "B"); or
+//             {"training": NAME} of its table of training steps; or {"model": PATTERN, "impl",
+//             "D"}: a training step of ours, by the token; or {"published_ms", "name"}: a time that
+//             a paper printed, for another machine
+//     L       a length or a list of them
+//     over    each (default): every length must lie in the band; max, min: the largest or smallest
+//             ratio counts; rises: the smallest growth from one length to the next
+//     of      time (default), memory, flop_rate, roof_share (of what the roofline allows): what is
+//             divided, a by b
+// A length that was not measured could decide: without all of them only `each` can, against.
 // Interval  both sides ours: bootstrap of the ratio of medians. Beside a peer, whose interval was
-//           not kept, PEER_REL of its number.
-// Bound     a's time over the time that b would take at its roofline; mha over hyena also the FLOP
-//           bound of claims of that form.
+//           not kept, PEER_REL of its number; a published time has none.
+// Bound     a's time over the time that b would take at its roofline; mha over hyena also the ratio
+//           of FLOPs: what equal FLOP/s would give.
 #include <math.h>
 #include <string.h>
 
@@ -25,7 +26,8 @@ enum { MAX_L = 64 };
 
 struct side {
     struct hb_query q;
-    const char *peer, *training, *model;        // NULL unless it is one
+    const char *peer, *training, *model, *published;    // NULL unless it is one
+    double published_ns;
     bool bwd, circular;
     enum hb_dtype dtype;
 };
@@ -36,7 +38,14 @@ struct number {                      // of one side at one length
     const struct hb_lm_run *run;     // a model's
     int64_t B, D;
 };
-enum what { TIME, MEMORY, FLOP_RATE };
+enum what { TIME, MEMORY, FLOP_RATE, ROOF_SHARE };
+static const struct { const char *key, *words; } whats[] = {
+    [TIME] = {"time", "time"},
+    [MEMORY] = {"memory", "memory"},
+    [FLOP_RATE] = {"flop_rate", "FLOP/s"},
+    [ROOF_SHARE] = {"roof_share", "share of the roofline"},
+};
+
 
 static int read_side(const json_t *check, const char *key, struct side *s)
 {
@@ -46,6 +55,9 @@ static int read_side(const json_t *check, const char *key, struct side *s)
     *s = (struct side){.peer = json_string_value(json_object_get(o, "peer")),
                        .training = json_string_value(json_object_get(o, "training")),
                        .model = json_string_value(json_object_get(o, "model")),
+                       .published = json_string_value(json_object_get(o, "name")),
+                       .published_ns = 1e6 * json_number_value(json_object_get(o, "published_ms")),
+                       .q.B = json_integer_value(json_object_get(o, "B")),
                        .bwd = pass && !strcmp(pass, "bwd"),
                        .circular = json_is_false(json_object_get(o, "causal"))};
     if (s->model) {
@@ -53,23 +65,30 @@ static int read_side(const json_t *check, const char *key, struct side *s)
                                  .D = json_integer_value(json_object_get(o, "D"))};
         return 0;
     }
+    if (s->published)
+        return s->published_ns > 0 ? 0 : hb_fail(HB_ERR_INPUT, "rule ratio: \"published_ms\"");
     if (!s->peer && !s->training) return hb_query_read(check, key, &s->q);
     return dtype ? hb_dtype_parse(dtype, &s->dtype) : 0;
 }
+
+// Its number is not from our results.
+static bool elsewhere(const struct side *s) { return s->peer || s->training || s->published; }
 
 static struct number around(double v)
 {
     return (struct number){.v = v, .ci = {v * (1 - PEER_REL), v * (1 + PEER_REL)}};
 }
 
-static struct number peer_number(const struct hb_evidence *e, const struct side *s, int64_t L,
-                                 enum what of)
+static struct number their_number(const struct hb_evidence *e, const struct side *s, int64_t L,
+                                  enum what of)
 {
+    const double ns = s->published_ns;
     struct number none = {.v = NAN};
+    if (s->published) return (struct number){.v = ns, .ci = {ns, ns}};
     for (size_t i = 0; s->peer && i < e->peers.n; i++) {
         const struct hb_peer *p = &e->peers.p[i];
         if (strcmp(p->what, s->peer) || p->L != L || p->dtype != s->dtype ||
-            (p->M && p->causal == s->circular))
+            (s->q.B && p->B != s->q.B) || (p->M && p->causal == s->circular))
             continue;
         // A wrong result is no measurement. A row without an error column is trusted.
         if (p->error > 0.1 || (isnan(p->error) && !strcmp(p->what, "ffc"))) continue;
@@ -106,6 +125,12 @@ static struct number model_number(const struct hb_evidence *e, const struct side
     return n;
 }
 
+// What its time divides.
+static double work_of(const struct hb_cell *c, enum what of)
+{
+    return of == FLOP_RATE ? c->flop : c->roof_ns;
+}
+
 static struct number own_number(const struct hb_evidence *e, const struct side *s, int64_t L,
                                 enum what of, const char *machine)
 {
@@ -117,9 +142,10 @@ static struct number own_number(const struct hb_evidence *e, const struct side *
     if (!hb_cell_ok(c)) return n;
     n.v = hb_cell_value(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
     n.ci = hb_cell_interval(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
-    if (of != FLOP_RATE) return n;
-    n.v = c->flop / n.v;
-    n.ci = (struct hb_interval){c->flop / n.ci.hi, c->flop / n.ci.lo};
+    if (of == TIME || of == MEMORY) return n;
+    const double work = work_of(c, of);
+    n.v = work / n.v;
+    n.ci = (struct hb_interval){work / n.ci.hi, work / n.ci.lo};
     return n;
 }
 
@@ -130,8 +156,8 @@ static struct hb_ratio divide(const struct number *a, const struct number *b, en
     if (of != MEMORY && a->cell && b->cell) {
         q = hb_cell_ratio(a->cell, b->cell);
         if (of == TIME) return q;
-        const double flop = a->cell->flop / b->cell->flop;     // rate = flop / time: turned over
-        return (struct hb_ratio){flop / q.r, {flop / q.ci95.hi, flop / q.ci95.lo}};
+        const double work = work_of(a->cell, of) / work_of(b->cell, of);   // over time: turned over
+        return (struct hb_ratio){work / q.r, {work / q.ci95.hi, work / q.ci95.lo}};
     }
     const double h = hypot(log(a->ci.hi / a->ci.lo) / 2, log(b->ci.hi / b->ci.lo) / 2);
     q.ci95 = (struct hb_interval){q.r * exp(-h), q.r * exp(h)};
@@ -149,9 +175,9 @@ static size_t rows_on(const struct hb_evidence *e, const struct side *a, const s
     for (size_t i = 0; i < n; i++) {
         struct side sa = *a, sb = *b;
         struct row r = {.L = L[i]};
-        const bool pa = a->peer || a->training, pb = b->peer || b->training;
-        if (pa) r.a = peer_number(e, a, L[i], of);
-        if (pb) r.b = peer_number(e, b, L[i], of);
+        const bool pa = elsewhere(a), pb = elsewhere(b);
+        if (pa) r.a = their_number(e, a, L[i], of);
+        if (pb) r.b = their_number(e, b, L[i], of);
         // Beside a peer our point has the peer's batch and width, unless the check names others.
         if (pa && !pb && !sb.q.B) sb.q.B = r.a.B, sb.q.D = r.a.D;
         if (pb && !pa && !sa.q.B) sa.q.B = r.b.B, sa.q.D = r.b.D;
@@ -175,11 +201,12 @@ static size_t lengths(const json_t *check, int64_t *L)
 
 static const char *side_name(const struct side *s, const struct number *n)
 {
-    return s->peer       ? s->peer
-           : s->training ? s->training
-           : s->model    ? s->model
-           : n->cell     ? n->cell->pt.impl
-                         : s->q.impl;
+    return s->peer        ? s->peer
+           : s->training  ? s->training
+           : s->published ? s->published
+           : s->model     ? s->model
+           : n && n->cell ? n->cell->pt.impl
+                          : s->q.impl;
 }
 
 static void say_bound(const struct row *r, const struct side *a, enum what of,
@@ -187,34 +214,41 @@ static void say_bound(const struct row *r, const struct side *a, enum what of,
 {
     const struct hb_cell *b = r->b.cell;
     size_t n = 0;
-    if (of != TIME || !b) return;
+    if (of != TIME || !b || a->published) return;
     if (!a->peer && r->a.cell && r->a.cell->pt.p.op == HB_MHA && b->pt.p.op == HB_HYENA)
         n = (size_t)snprintf(out->bound, sizeof out->bound,
-                             "%s by FLOPs (full square), %s (causal half); ",
+                             "%s at equal FLOP/s (%s if attention's upper triangle is not counted)"
+                             "; ",
                              hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, false)).s,
                              hb_str_num(hb_flop_bound_ratio(r->L, b->pt.p.D, true)).s);
     if (b->roof_ns > 0)
-        snprintf(out->bound + n, sizeof out->bound - n, "%s with `%s` at its roofline",
+        snprintf(out->bound + n, sizeof out->bound - n, "%s if `%s` ran at its roofline",
                  hb_str_num(r->a.v / b->roof_ns).s, b->pt.impl);
     else if (n) out->bound[n - 2] = 0;
 }
 
+// "0.927 [0.926, 0.928] at L 8192 (time of `a` over `b`), the largest of 6 lengths, L 128 to 4096"
 static void say(const struct row *r, size_t n, const struct row *shown, const struct side *a,
-                const struct side *b, const char *over, struct hb_outcome *out)
+                const struct side *b, const char *over, enum what of, struct hb_outcome *out)
 {
+    const bool rises = !strcmp(over, "rises");
+    const struct hb_ratio q = {out->value, out->ci};
     const size_t cap = sizeof out->ours;
-    int k = snprintf(out->ours, cap, "%s at L %lld (`%s` over `%s`)", hb_str_ratio(shown->q).s,
-                     (long long)shown->L, side_name(a, &shown->a), side_name(b, &shown->b));
-    if (n > 1)
-        snprintf(out->ours + k, cap - (size_t)k, ", %s of %zu lengths, L %lld to %lld",
-                 !strcmp(over, "max")   ? "the largest"
-                 : !strcmp(over, "min") ? "the smallest"
-                                        : "nearest to the other side",
-                 n, (long long)r[0].L, (long long)r[n - 1].L);
-    if (out->peers) {
-        k = (int)strlen(out->ours);
+    int k = rises ? snprintf(out->ours, cap, "from each length to the next at least %s times as "
+                                             "large (L %lld to %lld; ",
+                             hb_str_ratio(q).s, (long long)r[0].L, (long long)r[n - 1].L)
+                  : snprintf(out->ours, cap, "%s at L %lld (", hb_str_ratio(q).s,
+                             (long long)shown->L);
+    k += snprintf(out->ours + k, cap - (size_t)k, "%s of `%s` over `%s`)", whats[of].words,
+                  side_name(a, &shown->a), side_name(b, &shown->b));
+    if (n > 1 && !rises)
+        k += snprintf(out->ours + k, cap - (size_t)k, ", %s of %zu lengths, L %lld to %lld",
+                      !strcmp(over, "max")   ? "the largest"
+                      : !strcmp(over, "min") ? "the smallest"
+                                             : "nearest to the other side",
+                      n, (long long)r[0].L, (long long)r[n - 1].L);
+    if (out->peers)
         snprintf(out->ours + k, cap - (size_t)k, "; other programs' numbers taken +- 5 %%");
-    }
     for (size_t i = 0; i < n; i++) {
         if (r[i].a.cell) hb_outcome_file(out, r[i].a.cell->file);
         if (r[i].b.cell) hb_outcome_file(out, r[i].b.cell->file);
@@ -240,23 +274,71 @@ static void say_command(const struct side *a, const struct side *b, int64_t L,
 }
 
 // Every length has its verdict; together the worst. Shown is the first that has it.
-static int judge_each(const json_t *check, const struct row *r, size_t n, size_t asked,
-                      const struct row **shown, struct hb_outcome *out)
+static int judge_each(const json_t *check, const struct row *r, size_t n, const struct row **shown,
+                      struct hb_outcome *out)
 {
     *shown = &r[0];
     for (size_t i = 0; i < n; i++) {
         const char *v = hb_judge(check, r[i].q.r, r[i].q.ci95), *both[2] = {out->verdict, v};
         if (!v) return HB_ERR_INPUT;
-        const char *worse = i ? hb_verdict_join(both, 2, true) : v;
+        const char *worse = i ? hb_verdict_join(both, 2, HB_JOIN_ALL) : v;
         if (i && worse != out->verdict) *shown = &r[i];
         out->verdict = worse;
     }
-    if (n < asked && strcmp(out->verdict, HB_CONTRADICTED)) {
-        out->verdict = HB_INCONCLUSIVE;
-        snprintf(out->why, sizeof out->why, "%zu of the %zu lengths were not measured", asked - n,
-                 asked);
-    }
     return 0;
+}
+
+// The smallest growth of the ratio from one length to the next.
+static struct hb_ratio growth(const struct row *r, size_t n)
+{
+    struct hb_ratio least = {INFINITY, {INFINITY, INFINITY}};
+    for (size_t i = 0; i + 1 < n; i++) {
+        const struct hb_ratio *q = &r[i].q, *next = &r[i + 1].q;
+        const double g = next->r / q->r, h = hypot(log(q->ci95.hi / q->ci95.lo),
+                                                   log(next->ci95.hi / next->ci95.lo)) / 2;
+        if (g < least.r) least = (struct hb_ratio){g, {g * exp(-h), g * exp(h)}};
+    }
+    return least;
+}
+
+// Value, interval and, of `each`, the verdict.
+static int judge_rows(const json_t *check, const struct row *r, size_t n, const char *over,
+                      const struct row **shown, struct hb_outcome *out)
+{
+    int rc = 0;
+    *shown = &r[0];
+    if (!strcmp(over, "each")) rc = judge_each(check, r, n, shown, out);
+    else if (!strcmp(over, "rises")) *shown = &r[n - 1];
+    else
+        for (size_t i = 1; i < n; i++)
+            if (!strcmp(over, "max") ? r[i].q.r > (*shown)->q.r : r[i].q.r < (*shown)->q.r)
+                *shown = &r[i];
+    const struct hb_ratio q = !strcmp(over, "rises") ? growth(r, n) : (*shown)->q;
+    out->value = q.r;
+    out->ci = q.ci95;
+    return rc;
+}
+
+// Why there is no ratio: a side that did not end well at the longest of the lengths, or nothing.
+static void say_none(const struct hb_evidence *e, const struct side *sides[2], int64_t L, size_t n,
+                     struct hb_outcome *out)
+{
+    for (size_t i = 0; i < 2; i++) {
+        if (elsewhere(sides[i]) && isnan(their_number(e, sides[i], L, TIME).v)) {
+            hb_outcome_none(out, "results/peers has no `%s` at L %lld", side_name(sides[i], NULL),
+                            (long long)L);
+            return;
+        }
+        struct hb_query q = sides[i]->q;
+        q.L = L;
+        const struct hb_cell *c = q.impl && !sides[i]->model ? hb_query_find(e, &q, NULL) : NULL;
+        if (!c || hb_cell_ok(c) || !strcmp(c->status, "dropped")) continue;
+        hb_outcome_none(out, "`%s` at L %lld: %s", c->pt.impl, (long long)L,
+                        !strcmp(c->status, "oom") ? "out of memory" : c->status);
+        return;
+    }
+    hb_outcome_none(out, "no result has both sides at %s",
+                    n > 1 ? "any of these lengths" : "this length");
 }
 
 int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
@@ -266,10 +348,9 @@ int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_ou
     struct row r[MAX_L];
     const char *machine[64], *over = json_string_value(json_object_get(check, "over")),
                              *what = json_string_value(json_object_get(check, "of"));
-    const enum what of = !what                          ? TIME
-                         : !strcmp(what, "memory")      ? MEMORY
-                         : !strcmp(what, "flop_rate")   ? FLOP_RATE
-                                                        : TIME;
+    enum what of = TIME;
+    while (what && of <= ROOF_SHARE && strcmp(what, whats[of].key)) of++;
+    if (of > ROOF_SHARE) return hb_fail(HB_ERR_INPUT, "rule ratio: of '%.40s'", what);
     const size_t n = lengths(check, L), n_machines = hb_machines(e->r, machine, 64);
     int rc = read_side(check, "a", &a);
     if (!rc) rc = read_side(check, "b", &b);
@@ -279,84 +360,32 @@ int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_ou
     out->peers = a.peer || b.peer           ? "results/peers/h100-pytorch.tsv"
                  : a.training || b.training ? "results/peers/h100-pytorch-training.tsv"
                                             : NULL;
-    const bool ours = (!a.peer && !a.training) || (!b.peer && !b.training);
+    const bool ours = !elsewhere(&a) || !elsewhere(&b);
     size_t m = ours ? 0 : rows_on(e, &a, &b, L, n, of, NULL, r);
-    for (size_t i = 0; ours && !m && i < n_machines; i++) {
-        m = rows_on(e, &a, &b, L, n, of, machine[i], r);
-        if (m) out->machine = machine[i];
+    // Of several machines the one that has the most of the lengths, the newest first.
+    for (size_t i = 0; ours && m < n && i < n_machines; i++) {
+        struct row more[MAX_L];
+        const size_t k = rows_on(e, &a, &b, L, n, of, machine[i], more);
+        if (k <= m) continue;
+        memcpy(r, more, k * sizeof *r);
+        m = k;
+        out->machine = machine[i];
     }
     say_command(&a, &b, L[n - 1], NULL, out);
-    if (!m) {
-        hb_outcome_none(out, "no result has both sides at %s",
-                        n > 1 ? "any of these lengths" : "this length");
+    if (!m || (!strcmp(over, "rises") && m < 2)) {
+        const struct side *sides[2] = {&a, &b};
+        out->peers = NULL;
+        say_none(e, sides, L[n - 1], n, out);
         return 0;
     }
-    const struct row *shown = &r[0];
-    if (!strcmp(over, "each") && m > 0) rc = judge_each(check, r, m, n, &shown, out);
-    else
-        for (size_t i = 1; i < m; i++)
-            if (!strcmp(over, "max") ? r[i].q.r > shown->q.r : r[i].q.r < shown->q.r) shown = &r[i];
-    out->value = shown->q.r;
-    out->ci = shown->q.ci95;
-    say(r, m, shown, &a, &b, over, out);
-    say_bound(shown, &a, of, out);
+    const struct row *shown;
+    rc = judge_rows(check, r, m, over, &shown, out);
+    if (m < n && (!out->verdict || strcmp(out->verdict, HB_CONTRADICTED))) {
+        out->verdict = HB_NOT_MEASURED;
+        snprintf(out->why, sizeof out->why, "%zu of the %zu lengths were not measured", n - m, n);
+    }
+    say(r, m, shown, &a, &b, over, of, out);
+    if (strcmp(over, "rises")) say_bound(shown, &a, of, out);
     say_command(&a, &b, shown->L, shown, out);
     return rc;
-}
-
-// A training run of that size that ended well.
-static int model_status(const struct hb_evidence *e, const json_t *of, struct hb_outcome *out)
-{
-    const char *model = json_string_value(json_object_get(of, "model"));
-    const json_int_t L = json_integer_value(json_object_get(of, "L")),
-                     D = json_integer_value(json_object_get(of, "D")),
-                     layers = json_integer_value(json_object_get(of, "layers"));
-    for (size_t i = 0; i < e->lm.n; i++) {
-        const struct hb_lm_run *r = &e->lm.run[i];
-        const json_t *config = json_object_get(r->cell->entry, "hb_config");
-        if (!r->ok || strcmp(r->model, model) || r->L != L || r->D != D || r->steps < 1 ||
-            json_integer_value(json_object_get(config, "layers")) != layers || *r->control)
-            continue;
-        out->value = 0;
-        out->ci = (struct hb_interval){0, 0};
-        out->machine = r->machine;
-        hb_outcome_file(out, r->cell->file);
-        snprintf(out->ours, sizeof out->ours, "%lld steps of %s, L %lld, D %lld, %lld layers; peak "
-                                              "%s",
-                 (long long)r->steps, model, (long long)L, (long long)D, (long long)layers,
-                 hb_str_bytes(r->peak_bytes).s);
-        return 0;
-    }
-    hb_outcome_none(out, "no run of that size");
-    return 0;
-}
-
-int hb_rule_status(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
-{
-    struct hb_query q;
-    const char *machine[64];
-    if (json_object_get(json_object_get(check, "of"), "model"))
-        return model_status(e, json_object_get(check, "of"), out);
-    const int rc = hb_query_read(check, "of", &q);
-    if (rc) return rc;
-    hb_query_command(&q, out->command, sizeof out->command);
-    const size_t n = hb_machines(e->r, machine, 64);
-    const struct hb_cell *c = NULL;
-    for (size_t i = 0; i < n && !c; i++) {
-        c = hb_query_find(e, &q, machine[i]);
-        // Left out for lack of time says nothing about memory.
-        if (c && strcmp(c->status, "ok") && strcmp(c->status, "oom")) c = NULL;
-        if (c) out->machine = machine[i];
-    }
-    if (!c) {
-        hb_outcome_none(out, "L %lld was not measured", (long long)q.L);
-        return 0;
-    }
-    out->value = !strcmp(c->status, "oom");
-    out->ci = (struct hb_interval){out->value, out->value};
-    snprintf(out->ours, sizeof out->ours, "`%s` at L %lld: %s%s%.200s", c->pt.impl,
-             (long long)c->pt.p.L, out->value > 0 ? "out of memory" : "it ran",
-             c->detail ? ": " : "", c->detail ? c->detail : "");
-    hb_outcome_file(out, c->file);
-    return 0;
 }

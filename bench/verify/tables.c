@@ -23,29 +23,51 @@ static void add(struct hb_text *t, const char *s)
     for (; *s; s++) hb_text_add(t, "%s%c", *s == '|' ? "\\" : "", *s == '\n' ? ' ' : *s);
 }
 
+static bool in_table(const json_t *check)
+{
+    return !shows(check) || json_is_true(json_object_get(check, "in_table"));
+}
+
+// How the statement was seen, unless in the document itself.
+static const char *provenance(const json_t *source)
+{
+    const char *p = text(source, "provenance"), *work = text(source, "work");
+    if (strstr(work, "notes") || strstr(work, "encyclopedia")) return "";   // it says so itself
+    return strchr(p, 'M') ? "; from memory" : strchr(p, 'S') ? "; by third-party notes" : "";
+}
+
 static void add_source(struct hb_text *t, const json_t *claim)
 {
     const json_t *s = json_object_get(claim, "source");
     hb_text_add(t, "**%s** ", text(claim, "id"));
     add(t, text(claim, "title"));
-    hb_text_add(t, "<br>*%s%s%s*", text(s, "work"), *text(s, "where") ? ", " : "",
-                text(s, "where"));
+    hb_text_add(t, "<br>*%s%s%s%s*", text(s, "work"), *text(s, "where") ? ", " : "",
+                text(s, "where"), provenance(s));
 }
 
-// The deciding checks' numbers, then those for comparison.
+static void add_label(struct hb_text *t, const char *label)
+{
+    if (!*label) return;
+    add(t, label);
+    hb_text_add(t, ": ");
+}
+
+// The deciding checks' numbers; a comparison that stands in the table has a verdict of its own.
 static void add_ours(struct hb_text *t, const json_t *claim)
 {
     const json_t *checks = json_object_get(claim, "checks");
     const size_t start = t->n;
-    for (int pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < json_array_size(checks); i++) {
-            const json_t *c = json_array_get(checks, i);
-            const char *label = text(c, "label"), *ours = text(c, "ours");
-            if (shows(c) != (pass == 1) || (pass == 1 && !*ours)) continue;
-            if (t->n > start) hb_text_add(t, "<br>");
-            if (*label) hb_text_add(t, "%s%s: ", pass ? "*beside it:* " : "", label);
-            add(t, *ours ? ours : text(c, "why"));
-        }
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *c = json_array_get(checks, i);
+        const char *ours = text(c, "ours");
+        if (!in_table(c)) continue;
+        if (t->n > start) hb_text_add(t, "<br>");
+        if (shows(c)) hb_text_add(t, "*beside it* ");
+        add_label(t, text(c, "label"));
+        add(t, *ours ? ours : HB_NOT_MEASURED);
+        if (shows(c) && *ours && *text(c, "verdict"))
+            hb_text_add(t, ": *%s*", text(c, "verdict"));
+    }
 }
 
 static void add_bound(struct hb_text *t, const json_t *claim)
@@ -53,13 +75,16 @@ static void add_bound(struct hb_text *t, const json_t *claim)
     const json_t *checks = json_object_get(claim, "checks");
     const size_t start = t->n;
     const char *last = "";
-    for (size_t i = 0; i < json_array_size(checks); i++) {
-        const json_t *c = json_array_get(checks, i);
-        if (shows(c) || !*text(c, "bound") || !strcmp(text(c, "bound"), last)) continue;
-        last = text(c, "bound");
-        if (t->n > start) hb_text_add(t, "<br>");
-        add(t, text(c, "bound"));
-    }
+    // Those of the deciding checks; if they have none, the first of those beside them.
+    for (int pass = 0; pass < 2 && t->n == start; pass++)
+        for (size_t i = 0; i < json_array_size(checks); i++) {
+            const json_t *c = json_array_get(checks, i);
+            const bool mine = pass ? in_table(c) && t->n == start : !shows(c);
+            if (!mine || !*text(c, "bound") || !strcmp(text(c, "bound"), last)) continue;
+            last = text(c, "bound");
+            if (t->n > start) hb_text_add(t, "<br>");
+            add(t, last);
+        }
     if (t->n == start) hb_text_add(t, "-");
 }
 
@@ -70,10 +95,59 @@ static void add_verdict(struct hb_text *t, const json_t *claim)
         hb_text_add(t, ": ");
         add(t, text(claim, "why"));
     }
-    if (*text(claim, "note")) {
-        hb_text_add(t, "<br>");
-        add(t, text(claim, "note"));
+}
+
+// --- under the table: what it means, what stands beside it, what would measure it ----------------
+
+static void add_comparisons(struct hb_text *t, const json_t *claim)
+{
+    const json_t *checks = json_object_get(claim, "checks");
+    const char *before = " For comparison: ";
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *c = json_array_get(checks, i);
+        if (in_table(c) || !*text(c, "ours")) continue;
+        hb_text_add(t, "%s", before);
+        add_label(t, text(c, "label"));
+        add(t, text(c, "ours"));
+        before = "; ";
     }
+    if (*before == ';') hb_text_add(t, ".");
+}
+
+// The commands of the deciding checks that have no number, each once.
+static void add_commands(struct hb_text *t, const json_t *claim)
+{
+    const json_t *checks = json_object_get(claim, "checks");
+    json_t *seen = json_object();
+    const char *command;
+    json_t *unused;
+    for (size_t i = 0; i < json_array_size(checks); i++) {
+        const json_t *c = json_array_get(checks, i);
+        if (!shows(c) && !strcmp(text(c, "verdict"), HB_NOT_MEASURED) && *text(c, "command"))
+            json_object_set(seen, text(c, "command"), json_true());
+    }
+    if (json_object_size(seen))
+        hb_text_add(t, " To measure it:");
+    json_object_foreach(seen, command, unused) hb_text_add(t, " `%s`", command);
+    if (json_object_size(seen)) hb_text_add(t, ".");
+    json_decref(seen);
+}
+
+static void add_remarks(struct hb_text *t, const json_t *claim)
+{
+    struct hb_text line = {0};
+    if (*text(claim, "note")) hb_text_add(&line, " %s", text(claim, "note"));
+    add_comparisons(&line, claim);
+    add_commands(&line, claim);
+    if (!is(claim, HB_REPRODUCED) && *text(claim, "needs"))
+        hb_text_add(&line, " It takes %s.", text(claim, "needs"));
+    if (line.n) hb_text_add(t, "- **%s**%s\n", text(claim, "id"), line.s);
+    hb_text_free(&line);
+}
+
+static bool in_group(const json_t *claim, const char *group)
+{
+    return !strcmp(text(claim, "group"), group) && !is(claim, HB_NOT_HERE);
 }
 
 static void group_table(const json_t *all, const char *group, const char *level,
@@ -82,7 +156,7 @@ static void group_table(const json_t *all, const char *group, const char *level,
     bool open = false;
     for (size_t i = 0; i < json_array_size(all); i++) {
         const json_t *c = json_array_get(all, i);
-        if (strcmp(text(c, "group"), group) || is(c, HB_NOT_HERE)) continue;
+        if (!in_group(c, group)) continue;
         if (!open) {
             hb_text_add(out, "%s %s\n\n", level, group);
             hb_text_add(out, "| claim | published | ours | bound | verdict |\n"
@@ -101,7 +175,12 @@ static void group_table(const json_t *all, const char *group, const char *level,
         add_verdict(out, c);
         hb_text_add(out, " |\n");
     }
-    if (open) hb_text_add(out, "\n");
+    if (!open) return;
+    hb_text_add(out, "\n");
+    const size_t start = out->n;
+    for (size_t i = 0; i < json_array_size(all); i++)
+        if (in_group(json_array_get(all, i), group)) add_remarks(out, json_array_get(all, i));
+    if (out->n > start) hb_text_add(out, "\n");
 }
 
 static void absent_table(const json_t *all, const char *level, struct hb_text *out)
@@ -130,7 +209,8 @@ static void absent_table(const json_t *all, const char *level, struct hb_text *o
 static void summary(const json_t *all, struct hb_text *out)
 {
     static const char *const order[] = {HB_REPRODUCED,   HB_FIGURE_ONLY,  HB_REDUCED,
-                                        HB_CONTRADICTED, HB_INCONCLUSIVE, HB_NOT_HERE};
+                                        HB_CONTRADICTED, HB_INCONCLUSIVE, HB_NOT_MEASURED,
+                                        HB_NOT_HERE};
     hb_text_add(out, "%zu claims:", json_array_size(all));
     for (size_t k = 0, said = 0; k < sizeof order / sizeof *order; k++) {
         size_t n = 0;

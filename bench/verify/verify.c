@@ -77,8 +77,8 @@ static int rule_document(const struct hb_evidence *e, const json_t *check, struc
     (void)e;
     out->verdict = hb_verdict_named(text(check, "verdict"));
     if (!out->verdict) return hb_fail(HB_ERR_INPUT, "rule document: a verdict and its evidence");
-    snprintf(!strcmp(out->verdict, HB_NOT_HERE) ? out->why : out->ours, sizeof out->why, "%s",
-             text(check, "evidence"));
+    const bool none = !strcmp(out->verdict, HB_NOT_HERE) || !strcmp(out->verdict, HB_NOT_MEASURED);
+    snprintf(none ? out->why : out->ours, sizeof out->why, "%s", text(check, "evidence"));
     return 0;
 }
 
@@ -103,6 +103,7 @@ static void explain(const json_t *check, struct hb_outcome *o)
     const json_t *bands = json_object_get(check, "bands");
     double lo = INFINITY, hi = -INFINITY;
     if (*o->why || !isfinite(o->value) || !json_array_size(bands)) return;
+    const char *otherwise = text(check, "otherwise");
     for (size_t i = 0; i < json_array_size(bands); i++) {
         const json_t *b = json_array_get(bands, i), *l = json_object_get(b, "lo"),
                      *h = json_object_get(b, "hi");
@@ -110,7 +111,8 @@ static void explain(const json_t *check, struct hb_outcome *o)
         lo = fmin(lo, l ? json_number_value(l) : -INFINITY);
         hi = fmax(hi, h ? json_number_value(h) : INFINITY);
     }
-    if (!strcmp(o->verdict, HB_INCONCLUSIVE))
+    if (*otherwise) snprintf(o->why, sizeof o->why, "%s", otherwise);
+    else if (!strcmp(o->verdict, HB_INCONCLUSIVE))
         snprintf(o->why, sizeof o->why, "the interval reaches over the edge of what counts");
     else if (!strcmp(o->verdict, HB_CONTRADICTED))
         snprintf(o->why, sizeof o->why, o->ci.lo > hi  ? "above the %s that would count"
@@ -121,12 +123,13 @@ static void explain(const json_t *check, struct hb_outcome *o)
 
 // What only another machine could compute (rule leak, on a GPU) may stand in a file that
 // `verify --out results/claims/NAME.verdicts` wrote there: the same claim and label, with a number.
+// Of several the largest, whatever order the folder has them in: a leak is judged by its worst.
 static void look_up(const char *claim, const json_t *check, struct hb_outcome *o)
 {
     char dir[4200];
     snprintf(dir, sizeof dir, "%.4000s/results/claims", hb_root_dir());
     DIR *d = opendir(dir);
-    for (const struct dirent *f; d && isnan(o->value) && (f = readdir(d));) {
+    for (const struct dirent *f; d && (f = readdir(d));) {
         char path[4600];
         const size_t n = strlen(f->d_name);
         if (n < 9 || strcmp(f->d_name + n - 9, ".verdicts")) continue;
@@ -136,7 +139,9 @@ static void look_up(const char *claim, const json_t *check, struct hb_outcome *o
             const json_t *c = json_array_get(all, i), *checks = json_object_get(c, "checks");
             for (size_t k = 0; !strcmp(text(c, "id"), claim) && k < json_array_size(checks); k++) {
                 const json_t *x = json_array_get(checks, k), *v = json_object_get(x, "value");
-                if (strcmp(text(x, "label"), text(check, "label")) || !json_is_number(v)) continue;
+                if (strcmp(text(x, "label"), text(check, "label")) || !json_is_number(v) ||
+                    json_number_value(v) <= o->value)
+                    continue;
                 o->value = json_number_value(v);
                 o->ci = (struct hb_interval){o->value, o->value};
                 o->why[0] = 0;
@@ -202,7 +207,7 @@ static json_t *judge_check(const struct hb_evidence *e, const json_t *claim, con
     if (rule(e, check, &o)) return NULL;
     if (rule == hb_rule_leak && isnan(o.value)) look_up(text(claim, "id"), check, &o);
     if (!o.verdict)
-        o.verdict = isnan(o.value) ? HB_INCONCLUSIVE : hb_judge(check, o.value, o.ci);
+        o.verdict = isnan(o.value) ? HB_NOT_MEASURED : hb_judge(check, o.value, o.ci);
     if (!o.verdict) return NULL;
     explain(check, &o);
     *verdict = o.verdict;
@@ -211,13 +216,15 @@ static json_t *judge_check(const struct hb_evidence *e, const json_t *claim, con
         o.verdict = "";
     const char *command = *text(check, "command") ? text(check, "command")
                           : *text(claim, "command") ? text(claim, "command") : o.command;
-    return json_pack("{s:s,s:s,s:b,s:s,s:o,s:[oo],s:s,s:s,s:s,s:s?,s:s,s:o}", "label",
-                     text(check, "label"), "rule", text(check, "rule"), "shows",
-                     json_is_true(json_object_get(check, "shows")), "verdict", o.verdict, "value",
-                     real(o.value), "ci95", real(o.ci.lo), real(o.ci.hi), "ours", o.ours, "bound",
-                     *text(check, "bound") ? text(check, "bound") : o.bound, "why", o.why,
-                     "machine", o.machine, "command", command, "files",
-                     files_json(e, &o, hashes));
+    const bool shows = json_is_true(json_object_get(check, "shows")),
+               in_table = json_is_true(json_object_get(check, "in_table"));
+    const char *bound = *text(check, "bound") ? text(check, "bound") : o.bound;
+    return json_pack("{s:s,s:s,s:b,s:b,s:s,s:o,s:[oo],s:s,s:s,s:s,s:s?,s:s,s:o}",
+                     "label", text(check, "label"), "rule", text(check, "rule"),
+                     "shows", shows, "in_table", in_table, "verdict", o.verdict,
+                     "value", real(o.value), "ci95", real(o.ci.lo), real(o.ci.hi),
+                     "ours", o.ours, "bound", bound, "why", o.why, "machine", o.machine,
+                     "command", command, "files", files_json(e, &o, hashes));
 }
 
 // --- one claim -----------------------------------------------------------------------------------
@@ -248,13 +255,18 @@ static int judge_claim(const struct hb_evidence *e, const json_t *claim, json_t 
         json_array_append_new(judged, c);
         if (!json_is_true(json_object_get(check, "shows"))) v[n++] = verdict;
     }
-    const char *verdict = hb_verdict_join(v, n, strcmp(text(claim, "combine"), "any"));
+    const char *how = text(claim, "combine");
+    const char *verdict = hb_verdict_join(v, n, !strcmp(how, "any")     ? HB_JOIN_ANY
+                                                : !strcmp(how, "agree") ? HB_JOIN_AGREE
+                                                                        : HB_JOIN_ALL);
     for (size_t i = 0; i < json_array_size(judged); i++) {
         const json_t *c = json_array_get(judged, i);
         if (!*why && !json_is_true(json_object_get(c, "shows")) && !strcmp(text(c, "verdict"),
                                                                           verdict))
             why = text(c, "why");
     }
+    if (!*why && !strcmp(how, "agree") && !strcmp(verdict, HB_INCONCLUSIVE))
+        why = "its parts disagree";
     json_object_set_new(row, "verdict", json_string(verdict));
     json_object_set_new(row, "why", json_string(why));
     char repeat[96];

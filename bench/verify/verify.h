@@ -9,15 +9,17 @@
 //   says, published       the sentence; the numbers
 //   conditions, scope, baseline, measured, tolerance       as prose
 //   testability           D direct, R reduced, C counted, N not here
-//   combine               "all" (default) or "any" of the deciding checks
-//   checks[]              {rule, label, ...}; "shows": true: for comparison, decides nothing
+//   combine               "all" (default), "any" or "agree" of the deciding checks (judge.h)
+//   checks[]              {rule, label, ...}; "shows": true: for comparison, decides nothing, and
+//                         with "in_table" stands in the table all the same; "otherwise": what it
+//                         means that no band holds, in words
 //   command               what would measure it
 //   needs                 what a full test would take
 //   note                  what the verdict does and does not say
-// The rules are functions of rules.c, fits.c, runs.c, counts.c and leak.c; each file's head says
+// The rules are functions of ratio.c, fits.c, runs.c, counts.c and leak.c; each file's head says
 // what its rules read. A rule gives a value with an interval; `bands` of the check turn it into a
 // verdict: inside a band with the whole interval: the band's; touching one: inconclusive; outside
-// of all: "else" (default contradicted).
+// of all: "else" (default contradicted); no value: not measured.
 #ifndef HB_VERIFY_H
 #define HB_VERIFY_H
 
@@ -30,13 +32,14 @@
 #define HB_FIGURE_ONLY "figure reproduced, text refuted"
 #define HB_REDUCED "reproduced (reduced)"
 #define HB_CONTRADICTED "contradicted"
-#define HB_INCONCLUSIVE "inconclusive"
+#define HB_INCONCLUSIVE "inconclusive"      // measured, and it reaches over an edge
+#define HB_NOT_MEASURED "not measured"      // it could be here; the command is in the verdict
 #define HB_NOT_HERE "not testable here"
 
 // Judges the claims of `dir` (NULL: bench/claims), or only the one called `only`. New reference: an
 // array in the claims' order of {id, order, group, title, says, source, published, testability,
-// verdict, why, note, needs, command, checks: [{label, rule, shows, verdict, value, ci95, ours,
-// bound, why, machine, command, files: [{path, sha256}]}]}. NULL with the message set.
+// verdict, why, note, needs, command, checks: [{label, rule, shows, in_table, verdict, value, ci95,
+// ours, bound, why, machine, command, files: [{path, sha256}]}]}. NULL with the message set.
 json_t *hb_verify_all(const struct hb_results *r, const char *dir, const char *only);
 // The tables of a report, by group; no heading of its own. `level`: of the groups' headings, "###".
 void hb_verify_markdown(const json_t *verdicts, const char *level, struct hb_text *out);
