@@ -8,11 +8,14 @@
 //           Blocks are persistent, and the next short row comes meanwhile by one bulk copy, from
 //           the 16-byte boundary before it to the one behind it: `shift` samples too early.
 // Spectra   float2, [column of a thread][pair of points][thread] float4: whole lines; with 1/N.
-// Cost      instructions a sample at N = 16384 (32 32 16), predicted: 16 + 20 + 31 + 20 + 25 = 112
-//           (80 of them FMA), shared memory 72 bytes, L2 20 to 28 bytes (u, y, spectrum, twiddles).
-//           132 SMs at 1.7 GHz: 3.9 ps of issue, 2.4 ps of shared memory, 2.4 ps of device memory:
-//           6 to 7.5 ps if they overlap by half, 32 .. 40 % of the floor (2.39 ps). N = 1024: 75
-//           instructions, 40 bytes: 4 to 5 ps.
+// Cost      counted in the machine code, instructions a sample: N = 16384 (32 32 16) 128, of which
+//           102 FMA, FADD, FMUL; 4096 (16 16 16) 119; 1024 (32 32) 98; 256 (16 16) 92. Shared
+//           memory 76, 76, 44, 44 bytes a sample; L2 20 to 24 (u, y, spectrum, twiddles).
+//           Predicted (132 SMs, 1.7 GHz) for 16384: 4.5 ps of issue, 2.6 of shared memory, 2.4 of
+//           device memory; with two thirds of the issue slots used 6.7 ps, 36 % of the floor (2.39
+//           ps); 4096: 6.2 ps; 1024: 5.1 ps, 47 %. And the filter's transform, half of that / B.
+// Registers (nvcc 13.0, sm_90) 128, 16 warps an SM; 80 where 16 points are most, 24 warps. Spills:
+//           16 bytes at N = 16384, else none.
 // Accuracy  rel. L2, emulated: 3e-7 at N = 16384.
 #ifndef HB_FUSED_F32_ROWS_CUH
 #define HB_FUSED_F32_ROWS_CUH
@@ -26,7 +29,8 @@ template <int R1_, int R2_, int R3_, int T_> struct f32_shape {
     static constexpr int R1 = R1_, R2 = R2_, R3 = R3_, T = T_, N = R1 * R2 * R3;
     static constexpr int THREADS = T < 128 ? 128 : T, SLOTS = THREADS / T;
     static constexpr int K1 = N / R1 / T, K2 = N / R2 / T, K3 = N / R3 / T;   // columns of a thread
-    static constexpr int BLOCKS = 512 / THREADS;              // of an SM: 128 registers a thread
+    // Of an SM: so many that a thread has 128 registers, or 80 where 16 points are most.
+    static constexpr int BLOCKS = (R1 > 16 || R2 > 16 || R3 > 16 ? 512 : 768) / THREADS;
     static constexpr int PITCH = N + (T < 16 ? 8 : 0);        // float2 from row to row of a block
     static constexpr int X_PITCH = N + (T < 32 ? T : 4);      // floats, the same: 3 and a shift
     static constexpr int X = SLOTS * PITCH * 8, BARS = X + SLOTS * X_PITCH * 4;      // in bytes
@@ -74,8 +78,9 @@ __device__ __forceinline__ void f32_bar_init(uint32_t bar)
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
-// Starts the copy of `bytes` from src to dst, all multiples of 16, after what has been written there.
-__device__ __forceinline__ void f32_bulk(uint32_t dst, const void *src, uint32_t bytes, uint32_t bar)
+// Starts the copy of `bytes` from src to dst, all multiples of 16; what was written there is over.
+__device__ __forceinline__ void f32_bulk(uint32_t dst, const void *src, uint32_t bytes,
+                                         uint32_t bar)
 {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
@@ -102,9 +107,9 @@ template <class S> __device__ __forceinline__ void f32_wait(void)
     else __syncwarp();
 }
 
-// Where the points of a row in shared memory lie: in bytes, from z on. Point `col` of row `row` of R3
-// points is at f32_at(z, row, col); k rows or columns further (no carry in their low bits, k a
-// constant) it is that, f32_step(.., k) and what k rows or columns take: one XOR at most.
+// Where the points of a row lie in shared memory: in bytes, from z on. Point `col` of row `row` of
+// R3 points is at f32_at(z, row, col). What is k rows or columns further (k a constant, no carry
+// in the low bits) takes one XOR at most, f32_step.
 template <class S> constexpr int F32_MASK = S::R3 < 16 ? S::R3 - 1 : 15;
 
 template <class S> __device__ __forceinline__ int f32_at(int z, int row, int col)
