@@ -157,7 +157,7 @@ json_t *hb_context_json(void)
     // nothing.
     json_object_set_new(o, "library_build_type", json_string("release"));
     json_object_set_new(o, "json_schema_version", json_integer(1));
-    json_object_set_new(o, "hb_schema", json_string("1.0"));
+    json_object_set_new(o, "hb_schema", json_string("1.1"));
     json_object_set_new(o, "hb_fingerprint", json_string(hb_fingerprint()));
     json_object_set_new(o, "hb_env", env);
     json_t *roof = hb_roofline_json();           // the peaks travel with the results

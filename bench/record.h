@@ -2,12 +2,12 @@
 // inside.
 //
 // File: build/results/<machine_id>/<run_id>.json (published: results/<machine_id>/<run_id>.json)
-//   context      Google Benchmark's fields + hb_schema "1.0", hb_run_id, hb_fingerprint, hb_env,
+//   context      Google Benchmark's fields + hb_schema "1.1", hb_run_id, hb_fingerprint, hb_env,
 //                hb_plan, hb_code_sha256 (of program and plug-ins)
 //   benchmarks[] one entry per (point, repetition): name = run_name = point name, run_type
 //                "iteration", repetitions, repetition_index, iterations, real_time, cpu_time,
-//                time_unit "ns", hb_* fields. hb_median_ns, hb_ci95_ns ... are of the whole point
-//                and the same in each of its entries.
+//                time_unit "ns", hb_samples_ns. What is of the whole point, hb_median_ns,
+//                hb_ci95_ns and all other hb_*, stands in its first entry (schema 1.0: in each).
 //   hb_skips[]   points without a time: {name, axes, detail, ...,
 //                status: refused|oom|timeout|wrong|crashed|dropped}
 //   hb_pairs[]   {name, a, b, ratio, ratio_ci95, n, a_median_ns, b_median_ns}: two points

@@ -2,6 +2,8 @@
 #include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "../bench/derive.h"
+#include "../bench/measure.h"
 #include "../bench/outcome.h"
 #include "../bench/record.h"
 #include "tests.h"
@@ -191,4 +193,80 @@ Test(record, words_for_how_it_ended)
     cr_expect_null(hb_outcome(HB_ENDS_POINT, "dropped"));
     cr_expect_null(hb_outcome(HB_ENDS_RECORD, "interrupted"));
     cr_expect_null(hb_outcome(HB_ENDS_PROCESS, "dropped"));
+}
+
+// 25 samples of a point in ten entries. each: with every hb_* field in each, as schema 1.0 has it.
+static json_t *ten_entries(const struct hb_point *pt, bool each)
+{
+    static double ns[25], cpu[25];
+    for (int i = 0; i < 25; i++)
+        ns[i] = 1000 + 3.25 * i, cpu[i] = 2 * ns[i];
+    static const struct hb_check_result check = {.ok = true, .worst_rel_l2 = 1e-7, .tol = 1e-6};
+    struct hb_samples s = {.n = 25, .ns = ns, .cpu_ns = cpu, .iterations = 4, .stop = "ci",
+                           .steady = "steady", .s = hb_summarise(ns, 25, 1)};
+    struct hb_taken t = {.pt = pt, .impl = hb_registry_find(pt->impl), .s = &s, .check = &check,
+                         .plan_text = "M 128", .plan_ns = 77, .timer = "host",
+                         .alloc_peak_bytes = 4096, .rss_peak_bytes = 1 << 20};
+    json_t *all = hb_doc_entries(&t), *e;
+    size_t i;
+    cr_assert(all, "%s", hb_error());
+    json_array_foreach(all, i, e)
+        if (each) json_object_update_missing(e, json_array_get(all, 0));
+    return all;
+}
+
+static struct hb_results entries_read_back(const struct hb_point *pt, bool each, size_t *bytes)
+{
+    char path[4200];
+    struct stat st;
+    struct hb_results r;
+    snprintf(path, sizeof path, "%s/%s.json", folder, each ? "old" : "new");
+    json_t *doc = json_pack("{s:{s:s},s:o,s:[],s:[]}", "context", "host_name", "here",
+                            "benchmarks", ten_entries(pt, each), "hb_skips", "hb_pairs");
+    cr_assert(doc);
+    cr_assert_eq(hb_json_save(path, doc), HB_OK, "%s", hb_error());
+    json_decref(doc);
+    cr_assert_eq(stat(path, &st), 0);
+    *bytes = (size_t)st.st_size;
+    cr_assert_eq(hb_results_load((const char *const[]){path, NULL}, &r), HB_OK, "%s", hb_error());
+    return r;
+}
+
+// What is of the whole point stands once, and no number is lost; older files, which repeat it in
+// each entry, read the same.
+Test(record, said_once)
+{
+    start_in_tmp();
+    cr_assert_eq(hb_registry_load(), HB_OK, "%s", hb_error());
+    struct hb_point pt = point("longconv_direct", 1, 4, 0, 64);
+    static const char *const of_compare[] = {"name", "run_name", "run_type", "repetitions",
+                                             "repetition_index", "threads", "iterations",
+                                             "real_time", "cpu_time", "time_unit"};
+    json_t *all = ten_entries(&pt, false), *e;
+    size_t i;
+    cr_assert_eq(json_array_size(all), 10);
+    json_array_foreach(all, i, e) {
+        for (size_t k = 0; k < sizeof of_compare / sizeof *of_compare; k++)
+            cr_expect(json_object_get(e, of_compare[k]), "entry %zu: no %s", i, of_compare[k]);
+        cr_expect(json_object_get(e, "hb_samples_ns"));
+        cr_expect_eq(json_object_get(e, "hb_median_ns") != NULL, i == 0);
+    }
+    json_decref(all);
+    size_t small, large;
+    struct hb_results r[2] = {entries_read_back(&pt, false, &small),
+                              entries_read_back(&pt, true, &large)};
+    double ns[2][32];
+    for (int k = 0; k < 2; k++) {
+        cr_assert_eq(r[k].n, 1, "%zu cells", r[k].n);
+        cr_expect(r[k].cells[0].has_pt && r[k].cells[0].median_ns == 1039);
+        cr_assert_eq(hb_cell_samples(&r[k].cells[0], ns[k], 32), 25);
+        for (int s = 0; s < 25; s++)
+            cr_expect_eq(ns[k][s], 1000 + 3.25 * s);
+    }
+    cr_expect_eq(r[0].cells[0].ci95.lo, r[1].cells[0].ci95.lo);
+    cr_expect_eq(r[0].cells[0].err_rel_l2, r[1].cells[0].err_rel_l2);
+    cr_expect_eq(r[0].cells[0].rss_peak_bytes, r[1].cells[0].rss_peak_bytes);
+    cr_expect(small * 2 < large, "%zu bytes, %zu of schema 1.0", small, large);
+    hb_results_free(&r[0]), hb_results_free(&r[1]);
+    done();
 }
