@@ -60,9 +60,10 @@ template <class T, bool ADJOINT>
 __global__ void __launch_bounds__(THREADS) prepare(T *taps, float2 *scale, const float *h, int L,
                                                    int64_t width, int64_t origin)
 {
+    __shared__ float tops[THREADS / 32];
     const int64_t c = blockIdx.x;
     const float2 by = make_window<T, ADJOINT>(taps + c * TERMS<T> * COPIES<T> * width, width,
-                                              h + c * L, 0.0f, L, width, origin);
+                                              h + c * L, 0.0f, L, width, origin, tops);
     if (threadIdx.x == 0) scale[c] = by;
 }
 

@@ -2,10 +2,10 @@
 // launches.
 //
 // Kernels   short rows on Hopper: toeplitz_whole.cuh, by the table below; else toeplitz.cuh.
-//           dh: toeplitz_dh.cuh.
+//           dh: short rows, 16 bits: toeplitz_whole_dh.cuh; else toeplitz_dh.cuh.
 // Memory    the windows (4 L bytes a channel; bf16 8 L, f32 4 L) if toeplitz.cuh is needed,
-//           backward 8 L bytes a channel, both at most WORK bytes by taking groups of channels,
-//           except for fixed filters: these keep all windows, or h where rows go whole.
+//           8 L bytes a channel if toeplitz_dh.cuh is, both at most WORK bytes by taking groups
+//           of channels, except for fixed filters: these keep all windows, or h for whole rows.
 #ifndef HB_TOEPLITZ_METHOD_CUH
 #define HB_TOEPLITZ_METHOD_CUH
 
@@ -15,6 +15,7 @@
 #include "toeplitz.cuh"
 #include "toeplitz_dh.cuh"
 #include "toeplitz_whole.cuh"
+#include "toeplitz_whole_dh.cuh"
 
 namespace toeplitz {
 
@@ -36,21 +37,29 @@ static const struct whole_shape WHOLE[] = {
     { HALF,         17, INT32_MAX, 32, true },      // three of 68 KB
 };
 
+// dh of rows of at most so many STEP samples goes whole; 0: none does.
+//     f16, B = 64, D = 768, ms, cold:    L = 128   256     512     1024
+//     outer and gather                   0.029   0.067   0.167   0.461
+//     outer_whole                        not measured yet; predicted in toeplitz_whole_dh.cuh
+enum { WHOLE_DH = 17 };
+
 struct state {
     const struct hb_host *host;
     enum hb_dtype dtype;
     int64_t B, L, D;
     bool fixed, backward;
     bool hopper;               // the device has wgmma (compute capability 9.0)
+    int processors, shared;    // of the device; bytes of shared memory a block may have
     const struct whole_shape *whole[2];   // or NULL: rows at 16-byte boundaries; anywhere
     int64_t width, origin;     // of the windows
     int64_t group;             // channels whose windows are there at a time; D for fixed filters
+    int dh_stages[2];          // dh goes whole with so many; 0: not. As `whole`
     int64_t dh_group;          // channels whose parts are there at a time
     int64_t taps_bytes;        // of one channel's windows
     void *taps[2];             // owned: (group) windows, of y and of du; not fixed: the same memory
     float2 *scale[2];          // owned: (group)
     float *kept;               // owned: (D,L), fixed filters of rows that go whole
-    float *part;               // owned: (dh_group, blocks, LANES_DH); only with a backward pass
+    float *part;               // owned: (dh_group, blocks, LANES_DH) or NULL, if nobody needs it
 };
 
 static int64_t blocks_of(int64_t n, int64_t size) { return (n + size - 1) / size; }
@@ -132,10 +141,15 @@ static int allow_whole(const struct state *s, const struct whole_shape *w)
         using T = decltype(x);
         constexpr int R = decltype(rows)::value;
         constexpr bool DEEP = decltype(deep)::value;
-        const int shared = whole_shared<T, R>(w->blocks);
-        rc = hb_fused_allow(s->host, (const void *)whole<T, false, R, DEEP>, shared);
-        if (!rc && s->backward)
-            rc = hb_fused_allow(s->host, (const void *)whole<T, true, R, DEEP>, shared);
+        const void *const kernels[] = { (const void *)whole<T, false, R, DEEP>,
+                                        (const void *)whole<T, true, R, DEEP> };
+        for (const void *kernel : kernels) {
+            if (!rc) rc = hb_fused_allow(s->host, kernel, whole_shared<T, R>(w->blocks));
+            if (!rc)
+                rc = HB_CUDA(s->host, cudaFuncSetAttribute(     // as many blocks as have room
+                    kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                    cudaSharedmemCarveoutMaxShared));
+        }
     });
     return rc;
 }
@@ -208,6 +222,32 @@ static void convolve(const struct state *s, struct whole_job j, bool adjoint, cu
 }
 
 // --- dh, dd --------------------------------------------------------------------------------------
+// Stages of the ring that there is room for, two at least, or 0.
+static int dh_stages_of(const struct state *s, int64_t reach)
+{
+    const int64_t blocks = blocks_of(reach, STEP);
+    if (!s->backward || s->dtype == HB_F32 || blocks > WHOLE_DH) return 0;
+    const int slices = whole_dh_slices((int)blocks);
+    int stages = 4;
+    while (stages > 1 && whole_dh_shared((int)blocks, slices, stages) > s->shared) stages--;
+    return stages > 1 ? stages : 0;
+}
+
+static void launch_whole_dh(const struct state *s, const struct hb_longconv_io *io, bool alike,
+                            int64_t reach, int stages, cudaStream_t stream)
+{
+    const int blocks = (int)blocks_of(reach, STEP), slices = whole_dh_slices(blocks);
+    const struct whole_dh_job j = { .dy = io->dy, .sdy = io->sdy, .u = io->u, .su = io->su,
+                                    .dh = (float *)io->dh, .dd = io->d ? (float *)io->dd : NULL,
+                                    .B = (int)s->B, .L = (int)s->L, .D = (int)s->D,
+                                    .blocks = blocks, .slices = slices, .stages = stages,
+                                    .shifted = alike };
+    const unsigned grid = (unsigned)(s->D < s->processors ? s->D : s->processors);
+    const size_t shared = (size_t)whole_dh_shared(blocks, slices, stages);
+    if (s->dtype == HB_F16) outer_whole<__half><<<grid, WHOLE_DH_THREADS, shared, stream>>>(j);
+    else outer_whole<__nv_bfloat16><<<grid, WHOLE_DH_THREADS, shared, stream>>>(j);
+}
+
 static void filter_gradient(const struct state *s, const struct hb_longconv_io *io,
                             cudaStream_t stream)
 {
@@ -216,7 +256,13 @@ static void filter_gradient(const struct state *s, const struct hb_longconv_io *
     const bool alike = (uintptr_t)io->u % 16 == (uintptr_t)io->dy % 16
                        && (s->B == 1 || (io->su.b - io->sdy.b) % vec == 0)
                        && (s->D == 1 || (io->su.c - io->sdy.c) % vec == 0);
-    const int64_t blocks = blocks_of(alike ? reach_of(s, io->u, io->su) : s->L, BLOCK);
+    const bool late = alike && anywhere(s, io->u, io->su);
+    const int64_t reach = late ? longest(s) : s->L;
+    if (s->dh_stages[late]) {
+        launch_whole_dh(s, io, alike, reach, s->dh_stages[late], stream);
+        return;
+    }
+    const int64_t blocks = blocks_of(reach, BLOCK);
     float *const dd = io->d ? (float *)io->dd : NULL;
     for (int64_t c = 0; c < s->D; c += s->dh_group) {
         const int64_t n = s->D - c < s->dh_group ? s->D - c : s->dh_group;
@@ -302,23 +348,25 @@ static int take_memory(struct state *s)
         s->kept = (float *)dev->alloc(dev, (size_t)(s->D * s->L) * sizeof(float));
         if (!s->kept) return HB_ERR_OOM;
     }
-    if (!s->backward) return HB_OK;
+    if (!s->backward || (s->dh_stages[0] && s->dh_stages[1])) return HB_OK;
     const int64_t bytes = blocks_of(longest(s), BLOCK) * LANES_DH * (int64_t)sizeof(float);
     s->dh_group = WORK / bytes < 1 ? 1 : WORK / bytes < s->D ? WORK / bytes : s->D;
     s->part = (float *)dev->alloc(dev, (size_t)(s->dh_group * bytes));
     return s->part ? HB_OK : HB_ERR_OOM;
 }
 
-static int find_hopper(struct state *s)
+static int find_device(struct state *s)
 {
-    int dev, major, minor;
+    int dev, major = 0, minor = 0;
     int rc = HB_CUDA(s->host, cudaGetDevice(&dev));
-    if (!rc)
-        rc = HB_CUDA(s->host, cudaDeviceGetAttribute(
-            &major, cudaDevAttrComputeCapabilityMajor, dev));
-    if (!rc)
-        rc = HB_CUDA(s->host, cudaDeviceGetAttribute(
-            &minor, cudaDevAttrComputeCapabilityMinor, dev));
+    const struct { enum cudaDeviceAttr what; int *to; } wanted[] = {
+        { cudaDevAttrComputeCapabilityMajor, &major },
+        { cudaDevAttrComputeCapabilityMinor, &minor },
+        { cudaDevAttrMultiProcessorCount, &s->processors },
+        { cudaDevAttrMaxSharedMemoryPerBlockOptin, &s->shared },
+    };
+    for (const auto &w : wanted)
+        if (!rc) rc = HB_CUDA(s->host, cudaDeviceGetAttribute(w.to, w.what, dev));
     s->hopper = !rc && major == 9 && minor == 0;
     return rc;
 }
@@ -329,10 +377,13 @@ static int allow(const struct state *s)
     int rc = HB_OK;
     for (const struct whole_shape *w : s->whole)
         if (!rc && w) rc = allow_whole(s, w);
-    if (!rc && s->backward)
+    if (!rc && s->part)
         hb_by_type(s->dtype, [&](auto x) {
             rc = hb_fused_allow(s->host, (const void *)outer<decltype(x)>, DH_SHARED);
         });
+    if (!rc && s->dh_stages[0])
+        rc = hb_fused_allow(s->host, s->dtype == HB_F16 ? (const void *)outer_whole<__half>
+                                     : (const void *)outer_whole<__nv_bfloat16>, s->shared);
     return rc;
 }
 
@@ -352,9 +403,12 @@ static int plan(const struct hb_host *host, const struct hb_problem *p,
     });
     const int64_t fits = WORK / s->taps_bytes < 1 ? 1 : WORK / s->taps_bytes;
     s->group = s->fixed || fits > s->D ? s->D : fits;
-    int rc = find_hopper(s);
-    s->whole[0] = whole_of(s, s->L);
-    s->whole[1] = whole_of(s, longest(s));
+    int rc = find_device(s);
+    for (int i = 0; i < 2; i++) {
+        const int64_t reach = i ? longest(s) : s->L;
+        s->whole[i] = whole_of(s, reach);
+        s->dh_stages[i] = dh_stages_of(s, reach);
+    }
     if (!rc) rc = take_memory(s);
     return rc ? rc : allow(s);
 }
@@ -364,14 +418,18 @@ static int describe(const void *st, char *buf, size_t cap)
     const struct state *s = (const struct state *)st;
     const bool f32 = s->dtype == HB_F32;
     const int terms = s->dtype == HB_BF16 ? 2 : 1;
+    char how[80], dh[40] = "";
     if (s->whole[0])
-        return snprintf(buf, cap, "whole rows, %d x %d a block, wgmma, h in %d term%s, dh %d x %d",
-                        s->whole[0]->rows, (int)blocks_of(s->L, STEP) * STEP, terms,
-                        terms > 1 ? "s" : "", BLOCK, BLOCK);
-    const char *by = f32 ? "FMA" : s->hopper ? "wgmma or mma" : "mma";
-    return snprintf(buf, cap, "tile %d rows x %d times, steps of %d, %s, h in %d term%s, "
-                    "dh %d x %d, channels at a time %lld", f32 ? 32 : 64, TIME, STEP, by, terms,
-                    terms > 1 ? "s" : "", BLOCK, BLOCK, (long long)s->group);
+        snprintf(how, sizeof how, "whole rows, %d of %d at a time, wgmma", s->whole[0]->rows,
+                 (int)s->L);
+    else
+        snprintf(how, sizeof how, "tiles of %d rows x %d times, %s", f32 ? 32 : 64, TIME,
+                 f32 ? "FMA" : s->hopper ? "wgmma or mma" : "mma");
+    if (s->backward && s->dh_stages[0])
+        snprintf(dh, sizeof dh, ", dh of whole rows in %d stages", s->dh_stages[0]);
+    else if (s->backward) snprintf(dh, sizeof dh, ", dh %d x %d", BLOCK, BLOCK);
+    return snprintf(buf, cap, "%s, h in %d term%s%s, channels at a time %lld", how, terms,
+                    terms > 1 ? "s" : "", dh, (long long)(s->taps[0] ? s->group : s->D));
 }
 
 } // namespace toeplitz

@@ -210,12 +210,11 @@ __device__ __forceinline__ void put(T *p, int t, int from, int end, const struct
 // and its inverse.
 template <class T, bool ADJOINT>
 __device__ __forceinline__ float2 make_window(T *taps, int64_t pitch, const float *h, float d,
-                                              int L, int64_t width, int64_t origin)
+                                              int L, int64_t width, int64_t origin, float *tops)
 {
     float2 by = { 1, 1 };
     auto tap = [&](int64_t s) { return s == 0 ? h[0] + d : h[s]; };
     if constexpr (IS_HALF<T>) {          // the largest tap gets exponent 14, half's last but one
-        __shared__ float tops[THREADS / 32];
         float top = 0;
         for (int s = threadIdx.x; s < L; s += blockDim.x)
             top = fmaxf(top, fabsf(tap(s)));

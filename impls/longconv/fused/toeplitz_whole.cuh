@@ -48,7 +48,8 @@ template <int ROWS> constexpr int WHOLE_TILE = ROWS * STEP * 2;
 __host__ __device__ constexpr int whole_copy(int blocks) { return 2 * STEP * (blocks + 1) + 64; }
 template <class T, int ROWS> constexpr int whole_shared(int blocks)
 {
-    return blocks * WHOLE_TILE<ROWS> + COPIES<T> * TERMS<T> * whole_copy(blocks);
+    return blocks * WHOLE_TILE<ROWS> + COPIES<T> * TERMS<T> * whole_copy(blocks)
+           + WHOLE_THREADS / 32 * (int)sizeof(float);
 }
 
 // Row b of channel c in the time that starts at a 16-byte boundary: samples [from, end) are its
@@ -134,7 +135,8 @@ __global__ void __launch_bounds__(WHOLE_THREADS, DEEP ? 4 : 6) whole(const struc
     const int copy = whole_copy(j.blocks), origin = ADJOINT ? STEP : STEP * j.blocks;
     const float undo = make_window<T, ADJOINT>((T *)window, copy / 2, j.h + c * j.L,
                                                j.d ? j.d[c] : 0.0f, j.L, STEP * (j.blocks + 1),
-                                               origin).y;
+                                               origin, (float *)(window + COPIES<T> * TERMS<T>
+                                                                          * copy)).y;
     arrived<0>();
     publish();
     __syncthreads();
