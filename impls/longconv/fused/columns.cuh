@@ -102,13 +102,13 @@ __device__ __forceinline__ float column_boost(const struct column_rows &j, int64
 }
 
 // Samples n and n + 1 of a row, scaled, as a pair of halves. PAIRS: n and L are even and pairs lie
-// at multiples of their size. d: added to sample 0 of float rows (the skip term is a tap).
+// at multiples of their size.
 template <class T, bool PAIRS>
-__device__ __forceinline__ uint32_t read_pair(const T *row, int n, int L, float scale, float d)
+__device__ __forceinline__ uint32_t read_pair(const T *row, int n, int L, float scale)
 {
     float x, y;
     if constexpr (sizeof(T) == 4) {
-        x = __uint_as_float(read_word(row + n, n < L)) + (n == 0 ? d : 0);
+        x = __uint_as_float(read_word(row + n, n < L));
         y = __uint_as_float(read_word(row + n + 1, n + 1 < L));
     } else {
         uint32_t w;
@@ -177,9 +177,9 @@ static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int
     }
 }
 
-// Grid (rows pieces). d (channels): added to sample 0, or NULL.
+// Grid (rows pieces).
 template <class T>
-__global__ void __launch_bounds__(256) column_parts(struct column_rows j, const float *d)
+__global__ void __launch_bounds__(256) column_parts(struct column_rows j)
 {
     constexpr int VEC = HB_VEC<T>;
     __shared__ float2 parts[8];
@@ -201,11 +201,11 @@ __global__ void __launch_bounds__(256) column_parts(struct column_rows j, const 
             const struct hb_vec<T> v = *(const struct hb_vec<T> *)(row + n);
 #pragma unroll
             for (int e = 0; e < VEC; e++)
-                take(hb_load(v.x[e]) + (d && n + e == 0 ? d[c] : 0));
+                take(hb_load(v.x[e]));
         }
     }
     for (int n = t + (int)threadIdx.x; n < to; n += 256)
-        take(hb_load(row[n]) + (d && n == 0 ? d[c] : 0));
+        take(hb_load(row[n]));
 #pragma unroll
     for (int w = 16; w; w /= 2) {
         top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
@@ -244,7 +244,7 @@ static __global__ void column_gains(float *gain, float *back, float *length, con
 // b[step][tile]: columns first + 16 p + {0, 1} of tiles 2 p, 2 p + 1; rows 16 step + 2 q ...
 template <class T, int STEPS, bool PAIRS>
 __device__ __forceinline__ void read_columns(uint32_t (&b)[STEPS][IN_TILES<STEPS>][2], const T *row,
-                                             int L, int N2, int first, float scale, float d)
+                                             int L, int N2, int first, float scale)
 {
     const int q = threadIdx.x % 4;
 #pragma unroll
@@ -254,18 +254,17 @@ __device__ __forceinline__ void read_columns(uint32_t (&b)[STEPS][IN_TILES<STEPS
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int n = (16 * s + 8 * h + 2 * q) * N2 + first + 16 * p;
-                const uint32_t x = read_pair<T, PAIRS>(row, n, L, scale, d);
-                const uint32_t y = read_pair<T, PAIRS>(row, n + N2, L, scale, d);
+                const uint32_t x = read_pair<T, PAIRS>(row, n, L, scale);
+                const uint32_t y = read_pair<T, PAIRS>(row, n + N2, L, scale);
                 b[s][2 * p][h] = hb_low(x, y);
                 b[s][2 * p + 1][h] = hb_high(x, y);
             }
 }
 
-// Grid (rows N2 / columns of a block). d (channels): added to sample 0 of float rows, or NULL.
-// mid (rows, R1, 2, N2).
+// Grid (rows N2 / columns of a block). mid (rows, R1, 2, N2).
 template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS)
-columns_in(struct column_rows j, struct column_tables k, const float *d, __half *mid)
+columns_in(struct column_rows j, struct column_tables k, __half *mid)
 {
     constexpr int R1 = 16 * STEPS, PAIRS = IN_TILES<STEPS> / 2, WIDTH = 16 * PAIRS;
     const int N2 = k.N2, blocks = N2 / (COLUMN_WARPS * WIDTH);
@@ -274,7 +273,6 @@ columns_in(struct column_rows j, struct column_tables k, const float *d, __half 
     const int r0 = (int)(blockIdx.x % (unsigned)blocks * COLUMN_WARPS + threadIdx.x / 32) * WIDTH;
     const T *row = (const T *)j.x + c * j.sx.c + i % j.batch * j.sx.b;
     const float scale = column_scale(j, i) * HB_MID_TOP;
-    const float tap = sizeof(T) == 4 && d ? d[c] : 0;
     if (j.boost && r0 == 0) {
         const float boost = column_boost(j, i, j.length[c]);
         if (lane == 0) j.boost[i] = boost;
@@ -282,9 +280,9 @@ columns_in(struct column_rows j, struct column_tables k, const float *d, __half 
 
     uint32_t b[STEPS][IN_TILES<STEPS>][2];
     if (j.L % 2 == 0 && (uintptr_t)row % 4 == 0)
-        read_columns<T, STEPS, true>(b, row, j.L, N2, r0 + 2 * g, scale, tap);
+        read_columns<T, STEPS, true>(b, row, j.L, N2, r0 + 2 * g, scale);
     else
-        read_columns<T, STEPS, false>(b, row, j.L, N2, r0 + 2 * g, scale, tap);
+        read_columns<T, STEPS, false>(b, row, j.L, N2, r0 + 2 * g, scale);
 
     // This lane's results: k1 = 8 m + g, columns r0 + 16 p + 4 q + {0 .. 3}.
     float2 w[PAIRS][4], turn[PAIRS][4];
@@ -373,7 +371,7 @@ __device__ __forceinline__ void add_skip(float (&v)[n], const T *u, int t, int L
 }
 
 // Grid as columns_in. j: the results, but part is that of the rows that went in. back (channels).
-// skip: d (channels) times u is added (where the spectrum knows nothing of d), or d NULL.
+// skip: d (channels) times u is added, exactly; or d NULL.
 template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS)
 columns_out(struct column_rows j, struct column_tables k, const __half *mid, const float *back,
@@ -470,21 +468,19 @@ static inline int column_pieces(int64_t L)
 }
 
 template <class T>
-static inline void launch_parts(struct column_rows j, int64_t rows, const float *d,
-                                cudaStream_t stream)
+static inline void launch_parts(struct column_rows j, int64_t rows, cudaStream_t stream)
 {
-    column_parts<T><<<(unsigned)(rows * j.pieces), 256, 0, stream>>>(j, d);
+    column_parts<T><<<(unsigned)(rows * j.pieces), 256, 0, stream>>>(j);
 }
 
 template <class T>
 static inline void launch_in(struct column_rows j, int64_t rows, const struct column_tables *k,
-                             const float *d, void *mid, cudaStream_t stream)
+                             void *mid, cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
         const int64_t grid = rows * (k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>));
-        columns_in<T, STEPS><<<(unsigned)grid, COLUMN_THREADS, 0, stream>>>(j, *k, d,
-                                                                           (__half *)mid);
+        columns_in<T, STEPS><<<(unsigned)grid, COLUMN_THREADS, 0, stream>>>(j, *k, (__half *)mid);
     });
 }
 

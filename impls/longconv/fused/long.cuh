@@ -5,12 +5,12 @@
 //           product, back), columns_out. What lies between (mid) and a chunk's share of the
 //           spectra are at most LONG_CHUNK bytes, always at the same address, and so stay in the L2
 //           cache: device memory sees u, h and y. Spectra are read once for each row of the batch,
-//           so `ahead` chunks' are made at once: fewer and larger launches. Skip term: d is added
-//           to h[0], for the adjoint too; a fixed filter's to the results.
+//           so `ahead` chunks' are made at once: fewer and larger launches. d u is added to the
+//           results: as a tap, a large d would bring the rounding of the whole spectrum with it.
 // Choice    R1, R. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
 // Cost      4 launches a chunk and 4 more for `ahead` chunks' spectra (none for a fixed filter).
 //           A sample, f16: 2 + 2 + 8 / B bytes of device memory at best; of L2 2 + 2 + 4 (in), 8 +
-//           4 (rows), 4 + 2 (out). Predicted at 4 TB/s of L2: 6.5 ps, and 2 us for each launch.
+//           4 (rows), 4 + 2 + 2 (out). Predicted at 4 TB/s of L2: 6.5 ps, and 2 us for each launch.
 // Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more; with backward
 //           8 N bytes more for each channel of a chunk. The most, N = 2^22: 16 MB mid, 32 MB sums
 //           and the spectrum. A fixed filter keeps 4 N D bytes of spectra; with backward mid twice.
@@ -129,27 +129,26 @@ static inline struct hb_fused_mid long_mid(const struct long_plan *s, int64_t ke
              .matrix = s->matrix, .channels = n, .batch = batch, .R1 = s->columns.R1, .R = s->R };
 }
 
-// Spectra of n channels from c on, stored from `kept` on. h (D,L), d (D) or NULL.
-static inline void long_spectrum(const struct long_plan *s, const float *h, const float *d,
-                                 int64_t c, int64_t n, int64_t kept, cudaStream_t stream)
+// Spectra of n channels from c on, stored from `kept` on. h (D,L).
+static inline void long_spectrum(const struct long_plan *s, const float *h, int64_t c, int64_t n,
+                                 int64_t kept, cudaStream_t stream)
 {
     const struct column_rows j = { (void *)(h + c * s->L), { 0, s->L }, s->part, 1, (int)s->L,
                                    s->pieces, NULL, NULL };
-    const float *const skip = d ? d + c : NULL;
-    launch_parts<float>(j, n, skip, stream);
+    launch_parts<float>(j, n, stream);
     column_gains<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(
         s->gain + kept, s->back + kept, s->length + kept, s->part, s->pieces, (int)n,
         (float)s->N);
-    launch_in<float>(j, n, &s->columns, skip, s->mid, stream);
+    launch_in<float>(j, n, &s->columns, s->mid, stream);
     const struct hb_fused_mid m = long_mid(s, kept, n, 1);
     hb_fused_mid_spectrum(&m, stream);
 }
 
-// A fixed filter's spectra, before the first long_run. d is not in them.
+// A fixed filter's spectra, before the first long_run.
 static inline void long_filter(const struct long_plan *s, const float *h, cudaStream_t stream)
 {
     for (int64_t c = 0; c < s->D; c += s->spectra)
-        long_spectrum(s, h, NULL, c, s->D - c < s->spectra ? s->D - c : s->spectra, c, stream);
+        long_spectrum(s, h, c, s->D - c < s->spectra ? s->D - c : s->spectra, c, stream);
 }
 
 // Rows of m->batch entries from b on, of m->channels channels from c on. d (D): added, or NULL.
@@ -163,8 +162,8 @@ static inline void long_rows(const struct long_plan *s, const struct hb_fused_mi
     struct column_rows j = { (T *)u + c * su.c + b * su.b, su, s->part, (int)m->batch, (int)s->L,
                              s->pieces, s->boost, length };
     const struct column_skip skip = { j.x, su, d ? d + c : NULL };
-    launch_parts<T>(j, rows, NULL, stream);
-    launch_in<T>(j, rows, &s->columns, NULL, s->mid, stream);
+    launch_parts<T>(j, rows, stream);
+    launch_in<T>(j, rows, &s->columns, s->mid, stream);
     hb_fused_mid_convolve(m, adjoint, stream);
     j.x = (T *)y + c * sy.c + b * sy.b;
     j.sx = sy;
@@ -193,12 +192,11 @@ static inline void long_run(const struct long_plan *s, const float *h, const flo
                             const void *u, struct hb_strides su, void *y, struct hb_strides sy,
                             bool adjoint, cudaStream_t stream)
 {
-    const float *const skip = s->fixed ? d : NULL;         // else it is in the spectrum
     for (int64_t c0 = 0; c0 < s->D; c0 += s->spectra) {
         const int64_t end = s->D - c0 < s->spectra ? s->D : c0 + s->spectra;
-        if (!s->fixed) long_spectrum(s, h, d, c0, end - c0, 0, stream);
+        if (!s->fixed) long_spectrum(s, h, c0, end - c0, 0, stream);
         for (int64_t c = c0; c < end; c += s->chunk.channels)
-            long_chunk(s, skip, u, su, y, sy, c,
+            long_chunk(s, d, u, su, y, sy, c,
                        end - c < s->chunk.channels ? end - c : s->chunk.channels,
                        s->fixed ? c : c - c0, adjoint, stream);
     }

@@ -137,8 +137,8 @@ template <class T>
 static inline void long_transform(const struct long_plan *s, struct column_rows j, int64_t rows,
                                   __half *mid, cudaStream_t stream)
 {
-    launch_parts<T>(j, rows, NULL, stream);
-    launch_in<T>(j, rows, &s->columns, NULL, mid, stream);
+    launch_parts<T>(j, rows, stream);
+    launch_in<T>(j, rows, &s->columns, mid, stream);
     const struct hb_fused_mid m = { .mid = mid, .spectrum = mid, .gain = s->keep,
                                     .matrix = s->matrix, .channels = rows, .batch = 1,
                                     .R1 = s->columns.R1, .R = s->R };
@@ -153,7 +153,7 @@ static inline void long_return(const struct long_plan *s, float *dh, int64_t n, 
     // Parts of the sums, as those of rows of 2 N floats.
     const struct column_rows all = { s->sums, { 0, 2 * s->N }, s->part, 1, (int)(2 * s->N),
                                      COLUMN_PIECES, NULL, NULL };
-    launch_parts<float>(all, n, NULL, stream);
+    launch_parts<float>(all, n, stream);
     long_halve<<<grid, 256, 0, stream>>>((uint4 *)s->other, s->sums, s->part, COLUMN_PIECES, quads);
     const float by = 2.0f * s->R * (float)s->N / (16384.0f * 16384.0f);
     long_backs<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(s->back_dh, s->part, COLUMN_PIECES,
