@@ -13,6 +13,9 @@
 //             s (C as A), times the spectrum, contract k3 (C as B of the transpose), turn, contract
 //             k2 (the same again), turn by conj(T), back to where it came from.
 //           3 outer back, groups as in 1.
+//           GATED (hb.h, hb_conv_gates; signals.cuh): before 1 tap(u) tap(pre) is made in the order
+//           of time and waits in the planes' place, as floats, till its largest is known; tap(post)
+//           multiplies the results of 3 as they are stored.
 //           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
 //           (k1 bit 2, bit 0, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
 //           (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks 2 p +
@@ -24,11 +27,13 @@
 //           Predicted, of each sample: mma at 500 TFLOP/s 1.3, 1.5, 2.0, 3.1 ps; instructions at
 //           132 x 4 x 1.7 GHz 2.5 ps; bytes 1.4 - 1.6 ps; shared memory (R 64) 1.1, (128) 1.6 ps.
 //           Hence 3 ps at R = 16, 4 at 64, 5 at 128: 0.6, 0.8, 1.0 ms for 201M samples.
+//           GATED: device memory 8 bytes (u, pre, post, y) for 4, shared memory 8 more, about 25
+//           instructions more, two barriers more a tile. Predicted 1 ps more than without.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
 
-#include "mma.cuh"
+#include "signals.cuh"
 
 struct hb_fused_job {
     const void *in;  struct hb_strides si;   // u (f16, bf16); SPECTRUM: h (D,L) float32
@@ -45,6 +50,8 @@ struct hb_fused_job {
     int tiles;                 // of PACK rows, that one block does
     int chunks;                // blocks for one channel
     bool adjoint;              // conj(spectrum)
+    struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
+    int K;                     // taps
 };
 
 constexpr int HB_GROUPS = 8;                                        // of 32 columns
@@ -55,88 +62,18 @@ template <int R> constexpr int HB_ROWS_THREADS = HB_GROUPS * HB_SPLIT<R> * 32;
 template <int R> constexpr int HB_PLANE = HB_SLOTS<R> * 512;        // bytes
 template <int R> constexpr int HB_MATRIX = HB_SLOTS<R> * HB_SLOTS<R> * 4;
 constexpr int HB_PEAKS = 4 * 16 * 4;
+enum { HB_TAP_U, HB_TAP_PRE, HB_TAP_POST, HB_TAP_NONE, HB_FILTERS };   // of a channel, in shared
 // The rows' constants of each lane, 24 words; R < 32: they stay in registers.
 template <int R> constexpr int HB_CONSTANTS = R < 32 ? 0 : 6 * 32 * 16;
 template <int R> constexpr int HB_ROWS_SHARED =
-    2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS + HB_CONSTANTS<R>;
-template <class T> constexpr bool HB_IS_BF16 = false;
-template <> constexpr bool HB_IS_BF16<__nv_bfloat16> = true;
+    2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS + HB_FILTERS * (int)sizeof(hb_taps)
+    + HB_CONSTANTS<R>;
 
 // Byte of chunk c (8 halves) of slot k in a plane.
 __device__ __forceinline__ int hb_place(int k, int c)
 {
     const int f = (k << 1 & 6) | (k >> 2 & 1);
     return k * 512 + ((c ^ (c >> 3 & 1) ^ f) << 4);
-}
-
-// --- rows in device memory ----------------------------------------------------------------------
-// Four neighbours n .. n+3 of a row as bits; 0 from L on. `vec`: the row is 8-byte aligned.
-template <class T>
-__device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
-{
-    if (vec && n + 4 <= L) return *(const uint2 *)(row + n);
-    uint32_t v[4];
-#pragma unroll
-    for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
-    return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
-}
-
-// The same of h, to halves: times scale, the first one with d.
-__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale,
-                                                 float d)
-{
-    float v[4];
-#pragma unroll
-    for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] * scale : 0.0f;
-    if (n == 0) v[0] = (row[0] + d) * scale;
-    return make_uint2(hb_pack(v[0], v[1]), hb_pack(v[2], v[3]));
-}
-
-template <class T>
-__device__ __forceinline__ void hb_store4(T *row, int n, int L, bool vec, const float (&v)[4])
-{
-    if (vec && n + 4 <= L) {
-        alignas(8) T x[4];
-#pragma unroll
-        for (int t = 0; t < 4; t++) x[t] = hb_store<T>(v[t]);
-        *(uint2 *)(row + n) = *(const uint2 *)x;
-    } else {
-#pragma unroll
-        for (int t = 0; t < 4; t++)
-            if (n + t < L) row[n + t] = hb_store<T>(v[t]);
-    }
-}
-
-// Larger of m and the two magnitudes of a pair, as bits in the upper half.
-__device__ __forceinline__ uint32_t hb_larger(uint32_t m, uint32_t w)
-{
-    return max(m, max(w & 0x7fff0000u, w << 16 & 0x7fff0000u));
-}
-
-// Bits of hb_larger to float.
-template <class T> __device__ __forceinline__ float hb_magnitude(uint32_t m)
-{
-    if constexpr (HB_IS_BF16<T>) return __uint_as_float(m);
-    else return hb_unpack(m).y;
-}
-
-// A pair of T to halves, times scale where T is bf16 (f16 is scaled after the product).
-template <class T> __device__ __forceinline__ uint32_t hb_halves(uint32_t w, float scale)
-{
-    if constexpr (!HB_IS_BF16<T>) return w;
-    else return hb_pack(__uint_as_float(w << 16) * scale, __uint_as_float(w & 0xffff0000u) * scale);
-}
-
-// Products of two pairs of T, added.
-template <class T> __device__ __forceinline__ float hb_product(uint32_t a, uint32_t b)
-{
-    if constexpr (HB_IS_BF16<T>)
-        return __uint_as_float(a << 16) * __uint_as_float(b << 16)
-               + __uint_as_float(a & 0xffff0000u) * __uint_as_float(b & 0xffff0000u);
-    else {
-        const float2 x = hb_unpack(a), y = hb_unpack(b);
-        return x.x * y.x + x.y * y.y;
-    }
 }
 
 // --- fragments ----------------------------------------------------------------------------------
@@ -461,6 +398,7 @@ template <int R> struct hb_block {
     unsigned char *planes;
     uint4 *matrix;                // G
     uint32_t *peaks;              // [warp][4]
+    hb_taps *taps;                // [HB_FILTERS], GATED
     uint4 *constants;             // R >= 32
     hb_lane me;
     hb_inner inner;               // R < 32
@@ -473,13 +411,14 @@ __device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *sha
     k.planes = shared;
     k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
     k.peaks = (uint32_t *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R>);
+    k.taps = (hb_taps *)((unsigned char *)k.peaks + HB_PEAKS);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     k.me = { lane, lane >> 2, lane & 3, warp % HB_GROUPS, warp / HB_GROUPS };
     for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>)
         k.matrix[i] = matrix[i];
     hb_inner inner;
     hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
-    k.constants = (uint4 *)(shared + 2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS);
+    k.constants = (uint4 *)(k.taps + HB_FILTERS);
     if constexpr (HB_CONSTANTS<R> == 0) k.inner = inner;
     else if (warp == 0) hb_inner_store(k.constants, inner, k.me);
 }
@@ -523,27 +462,21 @@ template <int R> __device__ __forceinline__ int hb_row_of(int slot)
     return R < 16 ? slot / R : 0;
 }
 
-// Scale of row i of a tile from the warps' peaks.
-template <class T>
+// Scale of row i of a tile from the warps' peaks: bits of T (hb_larger) or of float.
+template <class T, int WARPS = HB_GROUPS>
 __device__ __forceinline__ float hb_row_scale(const uint32_t *peaks, int i)
 {
     uint32_t m = 0;
 #pragma unroll
-    for (int w = 0; w < HB_GROUPS; w++) m = max(m, peaks[4 * w + i]);
+    for (int w = 0; w < WARPS; w++) m = max(m, peaks[4 * w + i]);
     return hb_fused_scale(hb_magnitude<T>(m), 0);
 }
 
-// Leaves in `peaks` what the group found in its columns; each row of a tile has its own.
+// Leaves in `peaks` what the group found in its columns, from each lane's own (`peak`: in its slots
+// 2q, 2q + 1; in those 8 further); each row of a tile has its own.
 template <int R>
-__device__ __forceinline__ void hb_peaks(uint32_t *peaks, const uint2 (&raw)[HB_SLOTS<R> / 16][4],
-                                         hb_lane me)
+__device__ __forceinline__ void hb_peaks(uint32_t *peaks, uint32_t (&peak)[2], hb_lane me)
 {
-    uint32_t peak[2] = { 0, 0 };
-#pragma unroll
-    for (int kt = 0; kt < HB_SLOTS<R> / 16; kt++)
-#pragma unroll
-        for (int j = 0; j < 4; j++)
-            peak[j / 2] = hb_larger(hb_larger(peak[j / 2], raw[kt][j].x), raw[kt][j].y);
     if (R >= 16) peak[0] = max(peak[0], peak[1]);
 #pragma unroll
     for (int h = 0; h < (R < 16 ? 2 : 1); h++) {
@@ -556,16 +489,40 @@ __device__ __forceinline__ void hb_peaks(uint32_t *peaks, const uint2 (&raw)[HB_
     }
 }
 
+// Outer step of a tile from its halves: slots 2q, 2q+1, 2q+8, 2q+9 of each row tile.
+template <int R>
+__device__ __forceinline__ void hb_enter_halves(const hb_block<R> &k,
+                                                const uint2 (&x)[HB_SLOTS<R> / 16][4],
+                                                const float (&there)[2])
+{
+    constexpr int KT = HB_SLOTS<R> / 16;
+    uint32_t b[KT][4][2];
+    const uint32_t none[1][4][2] = {};
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) hb_columns(b[kt], x[kt]);
+    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, k.me);
+}
+
+// scale[h]: 2^eu of the row that slots g + 8 h belong to. T: what the peaks are of; those of float
+// are of all warps, else the two warps of a group have the same.
+template <class T, int R>
+__device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &k)
+{
+    constexpr int WARPS = sizeof(T) == 4 ? HB_ROWS_THREADS<R> / 32 : HB_GROUPS;
+    scale[0] = hb_row_scale<T, WARPS>(k.peaks, hb_row_of<R>(k.me.g));
+    scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
+}
+
 // Reads the tile of rows b0 .. of channel c (in: f16 or bf16; rows from `end` on are 0) and leaves
-// its outer step in the planes; another barrier, and they may be read. scale[h]: 2^eu of the row
-// that slots g + 8 h belong to.
+// its outer step in the planes; another barrier, and they may be read. scale: hb_scales.
 template <class T, int R>
 __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, struct hb_strides si,
                                          int64_t c, int b0, int end, int L, float (&scale)[2])
 {
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
     const hb_lane me = k.me;
-    uint2 raw[KT][4];             // slots 2q, 2q+1, 2q+8, 2q+9 of each row tile
+    uint2 raw[KT][4];
+    uint32_t peak[2] = { 0, 0 };
 #pragma unroll
     for (int kt = 0; kt < KT; kt++)
 #pragma unroll
@@ -575,15 +532,17 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
             raw[kt][j] = hb_load4(u, slot % R * 256 + hb_column(me), row < end ? L : 0,
                                   ((uintptr_t)u & 7) == 0);
         }
-    hb_peaks<R>(k.peaks, raw, me);
-    __syncthreads();
-    scale[0] = hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g));
-    scale[1] = PACK > 1 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(me.g + 8)) : scale[0];
-    uint32_t b[KT][4][2];
-    const uint32_t none[1][4][2] = {};
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) {
-        if constexpr (HB_IS_BF16<T>) {
+    for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            peak[j / 2] = hb_larger(hb_larger(peak[j / 2], raw[kt][j].x), raw[kt][j].y);
+    hb_peaks<R>(k.peaks, peak, me);
+    __syncthreads();
+    hb_scales<T, R>(scale, k);
+    if constexpr (!HB_IS_HALF<T>) {
+#pragma unroll
+        for (int kt = 0; kt < KT; kt++)
 #pragma unroll
             for (int j = 0; j < 4; j++) {
                 const float s = PACK == 1 ? scale[0]
@@ -591,12 +550,75 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
                 raw[kt][j].x = hb_halves<T>(raw[kt][j].x, s);
                 raw[kt][j].y = hb_halves<T>(raw[kt][j].y, s);
             }
-        }
-        hb_columns(b[kt], raw[kt]);
     }
-    const float there[2] = { HB_IS_BF16<T> ? 1.0f / R : scale[0] / R,
-                             HB_IS_BF16<T> ? 1.0f / R : scale[1] / R };
-    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+    const float there[2] = { HB_IS_HALF<T> ? scale[0] / R : 1.0f / R,
+                             HB_IS_HALF<T> ? scale[1] / R : 1.0f / R };
+    hb_enter_halves<R>(k, raw, there);
+}
+
+// Four neighbours of a slot as floats, in the planes' place: slots of 64 float4, swapped so that
+// eight lanes with slots 2 q or g and g + 1 do not meet in a bank.
+__device__ __forceinline__ int hb_four_at(int slot, int i)
+{
+    return slot * 64 + (i ^ ((slot >> 1 & 3) | (slot & 1) << 2));
+}
+
+// The same of the product of two factors. Both are read in the order of time, the product waits in
+// the planes' place, as floats, till its largest is known. Barrier before.
+template <class T, int R>
+__device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_factor &f,
+                                                 const hb_factor &g, int64_t c, int b0, int end,
+                                                 int L, float (&scale)[2])
+{
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, THREADS = HB_ROWS_THREADS<R>;
+    constexpr int EACH = HB_SLOTS<R> * 64 / THREADS;                   // fours of a thread
+    static_assert(EACH % 4 == 0 && (PACK == 1 || EACH == 4));
+    const hb_lane me = k.me;
+    float4 *const wait = (float4 *)k.planes;
+    float peak[PACK] = {};
+#pragma unroll 4
+    for (int m = 0; m < EACH; m++) {
+        const int i = threadIdx.x + m * THREADS, slot = i / 64, row = b0 + hb_row_of<R>(slot);
+        float v[4];
+        hb_product4<T>(v, f, g, c, row, slot % R * 256 + i % 64 * 4, row < end ? L : 0);
+        wait[hb_four_at(slot, i % 64)] = make_float4(v[0], v[1], v[2], v[3]);
+        float &top = peak[PACK > 1 ? m * PACK / EACH : 0];
+        top = fmaxf(fmaxf(fmaxf(top, fabsf(v[0])), fmaxf(fabsf(v[1]), fabsf(v[2]))), fabsf(v[3]));
+    }
+#pragma unroll
+    for (int i = 0; i < PACK; i++) {
+#pragma unroll
+        for (int x = 1; x < 32; x *= 2)
+            peak[i] = fmaxf(peak[i], __shfl_xor_sync(~0u, peak[i], x));
+        if (me.lane == 0) k.peaks[threadIdx.x / 32 * 4 + i] = __float_as_uint(peak[i]);
+    }
+    __syncthreads();
+    hb_scales<float, R>(scale, k);
+    uint2 x[KT][4];
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
+            const float s = PACK == 1 ? scale[0]
+                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+            const float4 v = wait[hb_four_at(slot, hb_column(me) / 4)];
+            x[kt][j] = make_uint2(hb_pack(v.x * s, v.y * s), hb_pack(v.z * s, v.w * s));
+        }
+    __syncthreads();              // everybody has read
+    const float there[2] = { 1.0f / R, 1.0f / R };
+    hb_enter_halves<R>(k, x, there);
+}
+
+// The filters of channel c; a barrier, and they may be read.
+__device__ __forceinline__ void hb_filters_init(hb_taps *taps, const struct hb_conv_gates &gates,
+                                                int64_t c, int K)
+{
+    const struct hb_conv_tap none = { NULL, NULL, NULL, NULL, NULL, NULL };
+    if (threadIdx.x == HB_TAP_U) hb_taps_init(taps[HB_TAP_U], gates.u, c, K);
+    if (threadIdx.x == HB_TAP_PRE) hb_taps_init(taps[HB_TAP_PRE], gates.pre.tap, c, K);
+    if (threadIdx.x == HB_TAP_POST) hb_taps_init(taps[HB_TAP_POST], gates.post.tap, c, K);
+    if (threadIdx.x == HB_TAP_NONE) hb_taps_init(taps[HB_TAP_NONE], none, c, K);
 }
 
 // Asks for the tile of rows b0 .. to be brought to L2: a thread a line of 128 bytes.
@@ -611,10 +633,11 @@ __device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si
 
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
-// y = h * u. Grid D chunks, block HB_ROWS_THREADS, shared HB_ROWS_SHARED: block (c, chunk) does
-// `tiles` tiles of PACK rows of channel c. Barriers a tile: peaks are there; planes are full;
-// planes hold the rows transformed back. The next tile's first barrier frees the planes.
-template <class T, int R>
+// y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,
+// shared HB_ROWS_SHARED: block (c, chunk) does `tiles` tiles of PACK rows of channel c. Barriers a
+// tile: peaks are there; planes are full; planes hold the rows transformed back. The next tile's
+// first barrier frees the planes.
+template <class T, int R, bool GATED>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows(hb_fused_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
@@ -628,10 +651,21 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     const int end = min(first + job.tiles * PACK, job.B);
     const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
     const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
+    const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
+    const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
+    const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
+    if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.K);
 
     for (int b0 = first; b0 < end; b0 += PACK) {
         float scale[2];
-        hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
+        if constexpr (GATED) {
+            __syncthreads();      // the planes are free; and the filters are there
+            hb_enter_product<T, R>(k, u, pre, c, b0, end, job.L, scale);
+            if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, c, b0 + PACK, end, job.L);
+            if (post.x) hb_prefetch<T, R>(post.x, post.s, c, b0 + PACK, end, job.L);
+        } else {
+            hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
+        }
         hb_prefetch<T, R>(job.in, job.si, c, b0 + PACK, end, job.L);
         __syncthreads();
         hb_slots<R, false>(k, spectrum, job.adjoint);
@@ -648,7 +682,6 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                     const int row = b0 + hb_row_of<R>(slot);
                     if (row >= end) continue;
                     T *const y = (T *)job.out + c * job.so.c + row * job.so.b;
-                    const T *const u = (const T *)job.in + c * job.si.c + row * job.si.b;
                     const float f = undo / scale[h];
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
@@ -656,10 +689,14 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                         float v[4];
 #pragma unroll
                         for (int t = 0; t < 4; t++) v[t] = re[i][t][2 * h + e] * f;
-                        if (job.d)
+                        if constexpr (GATED) {
+                            if (post.x) hb_by_factor<T, false>(v, post, c, row, n, job.L);
+                        } else if (job.d) {
+                            const T *const x = (const T *)job.in + c * job.si.c + row * job.si.b;
 #pragma unroll
                             for (int t = 0; t < 4; t++)
-                                if (n + t < job.L) v[t] += skip * hb_load(u[n + t]);
+                                if (n + t < job.L) v[t] += skip * hb_load(x[n + t]);
+                        }
                         hb_store4(y, n, job.L, ((uintptr_t)y & 7) == 0, v);
                     }
                 }
@@ -857,7 +894,7 @@ struct hb_fused_mid {
     void *mid;
     void *spectrum;
     const float *gain;         // (channels): spectrum only, hb_measure_filter
-    const float *boost;        // (channels, batch): convolve only, rows' products times that; or NULL
+    const float *boost;        // (channels, batch): convolve only, times rows' products; or NULL
     const uint4 *matrix;
     int64_t channels, batch;
     int R1, R;
@@ -868,11 +905,10 @@ static inline int hb_fused_mid_init(const struct hb_host *host, int R)
     int rc = 0;
     hb_by_mid_rows(R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
-        rc = HB_CUDA(host, cudaFuncSetAttribute(hb_rows_mid<ROWS, true>,
-            cudaFuncAttributeMaxDynamicSharedMemorySize, HB_ROWS_SHARED<ROWS>));
+        rc = hb_fused_allow(host, (const void *)hb_rows_mid<ROWS, true>, HB_ROWS_SHARED<ROWS>);
         if (!rc)
-            rc = HB_CUDA(host, cudaFuncSetAttribute(hb_rows_mid<ROWS, false>,
-                cudaFuncAttributeMaxDynamicSharedMemorySize, HB_ROWS_SHARED<ROWS>));
+            rc = hb_fused_allow(host, (const void *)hb_rows_mid<ROWS, false>,
+                                HB_ROWS_SHARED<ROWS>);
     });
     return rc;
 }

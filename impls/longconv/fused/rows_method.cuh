@@ -13,7 +13,8 @@ struct rows_plan {
     enum hb_dtype dtype;
     int64_t B, L, D;
     int R, sms;                    // sms: of this GPU
-    bool fixed;
+    bool fixed, gated;
+    int taps;                      // gated
     int dh_blocks;
     float4 *scratch;               // owned, or NULL: hb_rows_dh
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
@@ -22,12 +23,27 @@ struct rows_plan {
 
 static const char *rows_refuses(const struct hb_problem *p)
 {
-    if (p->gated) return "gates";
+    if (p->gated && p->taps > HB_TAPS) return "short filters of more than 3 taps";
+    if (p->gated && p->filter == HB_FILTER_FIXED) return "gates with a fixed filter";
     if (p->D > INT32_MAX / 16 || p->B > INT32_MAX / 16) return "B or D beyond 2^27";
     return NULL;
 }
 
 // --- launches -----------------------------------------------------------------------------------
+// Calls f(R, T, GATED) with what the plan says, as constants: f(hb_constant<4>(), __half(),
+// hb_constant<1>()) and so on.
+template <class F> static void rows_by(const struct rows_plan *s, F f)
+{
+    hb_by_rows(s->R, [&](auto r) {
+        auto typed = [&](auto gated) {
+            if (s->dtype == HB_F16) f(r, __half(), gated);
+            else f(r, __nv_bfloat16(), gated);
+        };
+        if (s->gated) typed(hb_constant<1>());
+        else typed(hb_constant<0>());
+    });
+}
+
 static void rows_spectrum(const struct rows_plan *s, const float *h, const float *d,
                           cudaStream_t stream)
 {
@@ -59,33 +75,40 @@ static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cuda
     job.B = (int)s->B;
     job.D = (int)s->D;
     job.L = (int)s->L;
-    hb_by_rows(s->R, [&](auto r) {
+    rows_by(s, [&](auto r, auto type, auto gated) {
         constexpr int R = decltype(r)::value;
+        using T = decltype(type);
+        constexpr bool GATED = decltype(gated)::value;
         const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
         int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
         if (chunks > tiles) chunks = tiles;
         job.tiles = (int)((tiles + chunks - 1) / chunks);
         job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
         const unsigned grid = (unsigned)(s->D * job.chunks);
-        if (s->dtype == HB_F16)
-            hb_rows<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
-        else
-            hb_rows<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+        hb_rows<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
     });
 }
 
-// A fresh spectrum has d in it; a fixed one cannot.
+// No gates unless problem.gated.
+static struct hb_conv_gates rows_gates(const struct hb_longconv_io *v)
+{
+    return v->gates ? *v->gates : (struct hb_conv_gates){};
+}
+
+// d u is added to the results, exactly: as a tap, a large d would bring the rounding of the whole
+// spectrum with it. With gates that would mean to multiply them again, and it is a tap.
 static const float *rows_skip(const struct rows_plan *s, const struct hb_longconv_io *v)
 {
-    return s->fixed ? (const float *)v->d : NULL;
+    return s->gated ? NULL : (const float *)v->d;
 }
 
 static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct rows_plan *s = (const struct rows_plan *)st;
-    if (!s->fixed) rows_spectrum(s, (const float *)v->h, (const float *)v->d, stream);
-    rows_launch(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = rows_skip(s, v) },
-                stream);
+    if (!s->fixed)
+        rows_spectrum(s, (const float *)v->h, s->gated ? (const float *)v->d : NULL, stream);
+    rows_launch(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = rows_skip(s, v),
+                     .gates = rows_gates(v), .K = s->taps }, stream);
 }
 
 static void rows_gradient(const struct rows_plan *s, const struct hb_longconv_io *v,
@@ -94,24 +117,26 @@ static void rows_gradient(const struct rows_plan *s, const struct hb_longconv_io
     const struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
                                      .dh = (float *)v->dh, .dd = (float *)v->dd,
                                      .matrix = s->matrix, .scratch = s->scratch,
-                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L };
-    hb_by_rows(s->R, [&](auto r) {
+                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
+                                     .spectrum = s->spectrum, .undo = s->factors + 2 * s->D,
+                                     .du = v->du, .sdu = v->sdu, .gates = rows_gates(v),
+                                     .K = s->taps };
+    rows_by(s, [&](auto r, auto type, auto gated) {
         constexpr int R = decltype(r)::value;
+        using T = decltype(type);
+        constexpr bool GATED = decltype(gated)::value;
         const unsigned grid = (unsigned)s->dh_blocks;
-        if (s->dtype == HB_F16)
-            hb_rows_dh<__half, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
-        else
-            hb_rows_dh<__nv_bfloat16, R><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>,
-                                          stream>>>(job);
+        hb_rows_dh<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
     });
 }
 
-// The forward before it left the spectrum.
+// The forward before it left the spectrum. With gates one kernel has all gradients.
 static void rows_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct rows_plan *s = (const struct rows_plan *)st;
-    rows_launch(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu, .d = rows_skip(s, v),
-                     .adjoint = true }, stream);
+    if (!s->gated)
+        rows_launch(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
+                         .d = rows_skip(s, v), .adjoint = true }, stream);
     rows_gradient(s, v, stream);
 }
 
@@ -130,18 +155,15 @@ static void rows_free(void *st)
 static int rows_allow(const struct rows_plan *s, bool backward)
 {
     int rc = HB_OK;
-    hb_by_rows(s->R, [&](auto r) {
+    rows_by(s, [&](auto r, auto type, auto gated) {
         constexpr int R = decltype(r)::value;
-        const bool half = s->dtype == HB_F16;
-        rc = hb_fused_allow(s->host, half ? (const void *)hb_rows<__half, R>
-                                          : (const void *)hb_rows<__nv_bfloat16, R>,
-                            HB_ROWS_SHARED<R>);
+        using T = decltype(type);
+        constexpr bool GATED = decltype(gated)::value;
+        rc = hb_fused_allow(s->host, (const void *)hb_rows<T, R, GATED>, HB_ROWS_SHARED<R>);
         if (!rc)
             rc = hb_fused_allow(s->host, (const void *)hb_rows_spectrum<R>, HB_ROWS_SHARED<R>);
         if (!rc && backward)
-            rc = hb_fused_allow(s->host, half ? (const void *)hb_rows_dh<__half, R>
-                                              : (const void *)hb_rows_dh<__nv_bfloat16, R>,
-                                HB_DH_SHARED<R>);
+            rc = hb_fused_allow(s->host, (const void *)hb_rows_dh<T, R, GATED>, HB_DH_SHARED<R>);
     });
     return rc;
 }
@@ -171,7 +193,7 @@ static int rows_make(const struct hb_host *host, const struct hb_problem *p,
     *st = s;
     if (!s) return HB_ERR_OOM;
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .R = choice->R,
-           .fixed = p->filter == HB_FILTER_FIXED };
+           .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated, .taps = p->taps };
     const struct hb_device *dev = host->device;
     s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->R * 256 * 4));
     s->factors = (float *)dev->alloc(dev, (size_t)(s->D * 3) * sizeof(float));

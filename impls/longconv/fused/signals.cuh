@@ -1,0 +1,219 @@
+// signals.cuh: signals in device memory, four neighbours a lane: as they are, or as the product of
+// two that each have hyena's short filter (hb.h, hb_conv_gates), and the way back through those.
+//     v[t] = tap(a)[n + t] tap(b)[n + t],   tap(p)[t] = bs + sum_j w[j] (p[t - 2 + j] + bp)
+// Method    All is float32 between load and store. The filter of a channel is eight floats in
+//           shared memory (a broadcast to read); one that is absent is (0, 0, 1). A window of six
+//           samples is 8 + 4 bytes where rows are 8-byte aligned, else read one by one.
+// Cost      a sample and factor: about 8 instructions; device memory 2 bytes (neighbours: L1).
+// Limits    HB_TAPS taps; shorter filters have zeros in front.
+#ifndef HB_FUSED_SIGNALS_CUH
+#define HB_FUSED_SIGNALS_CUH
+
+#include "mma.cuh"
+
+enum { HB_TAPS = 3 };
+template <class T> constexpr bool HB_IS_HALF = false;
+template <> constexpr bool HB_IS_HALF<__half> = true;
+
+// --- rows in device memory ----------------------------------------------------------------------
+// Four neighbours n .. n+3 of a row as bits; 0 from L on. `vec`: the row is 8-byte aligned.
+template <class T>
+__device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
+{
+    if (vec && n + 4 <= L) return *(const uint2 *)(row + n);
+    uint32_t v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
+    return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
+}
+
+// The same of h, to halves: times scale, the first one with d.
+__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale,
+                                                 float d)
+{
+    float v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] * scale : 0.0f;
+    if (n == 0) v[0] = (row[0] + d) * scale;
+    return make_uint2(hb_pack(v[0], v[1]), hb_pack(v[2], v[3]));
+}
+
+template <class T>
+__device__ __forceinline__ void hb_store4(T *row, int n, int L, bool vec, const float (&v)[4])
+{
+    if (vec && n + 4 <= L) {
+        alignas(8) T x[4];
+#pragma unroll
+        for (int t = 0; t < 4; t++) x[t] = hb_store<T>(v[t]);
+        *(uint2 *)(row + n) = *(const uint2 *)x;
+    } else {
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+            if (n + t < L) row[n + t] = hb_store<T>(v[t]);
+    }
+}
+
+// Larger of m and the two magnitudes of a pair, as bits in the upper half.
+__device__ __forceinline__ uint32_t hb_larger(uint32_t m, uint32_t w)
+{
+    return max(m, max(w & 0x7fff0000u, w << 16 & 0x7fff0000u));
+}
+
+// Bits of hb_larger to float; of float: its own.
+template <class T> __device__ __forceinline__ float hb_magnitude(uint32_t m)
+{
+    if constexpr (HB_IS_HALF<T>) return hb_unpack(m).y;
+    else return __uint_as_float(m);
+}
+
+// A pair of T to floats.
+template <class T> __device__ __forceinline__ float2 hb_two(uint32_t w)
+{
+    if constexpr (HB_IS_HALF<T>) return hb_unpack(w);
+    else return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
+}
+
+// A pair of T to halves, times scale where T is bf16 (f16 is scaled after the product).
+template <class T> __device__ __forceinline__ uint32_t hb_halves(uint32_t w, float scale)
+{
+    if constexpr (HB_IS_HALF<T>) return w;
+    const float2 x = hb_two<T>(w);
+    return hb_pack(x.x * scale, x.y * scale);
+}
+
+// Products of two pairs of T, added.
+template <class T> __device__ __forceinline__ float hb_product(uint32_t a, uint32_t b)
+{
+    const float2 x = hb_two<T>(a), y = hb_two<T>(b);
+    return x.x * y.x + x.y * y.y;
+}
+
+// --- short filters and gates --------------------------------------------------------------------
+// One filter of one channel; base: bs and bp through all taps, edge[t]: how much of that is not
+// there at t = 0, 1.
+struct alignas(16) hb_taps { float w[3], base, edge[2], bias, unused; };
+
+// K taps or none at all (f.w NULL).
+__device__ __forceinline__ void hb_taps_init(hb_taps &k, const struct hb_conv_tap &f, int64_t c,
+                                             int K)
+{
+    k = { { 0, 0, 1 }, 0, { 0, 0 }, 0, 0 };
+    if (!f.w) return;
+    k.bias = f.bp ? f.bp[c] : 0;
+#pragma unroll
+    for (int j = 0; j < 3; j++) k.w[2 - j] = j < K ? f.w[c * K + K - 1 - j] : 0;
+    k.edge[0] = (k.w[0] + k.w[1]) * k.bias;
+    k.edge[1] = k.w[0] * k.bias;
+    k.base = f.bs[c] + (k.w[0] + k.w[1] + k.w[2]) * k.bias;
+}
+
+// Of all rows: signal and filter. x NULL: 1 everywhere.
+struct hb_factor { const void *x; struct hb_strides s; const hb_taps *k; };
+
+template <class T>
+__device__ __forceinline__ const T *hb_row_at(const hb_factor &f, int64_t c, int64_t b)
+{
+    return (const T *)f.x + c * f.s.c + b * f.s.b;
+}
+
+// x[i] = row[n - 2 + i], 0 outside of [0, L); N = 6 or 8. n is a multiple of 4.
+template <class T, int N>
+__device__ __forceinline__ void hb_window(float (&x)[N], const T *row, int n, int L)
+{
+    uint32_t w[N / 2];
+    if (((uintptr_t)row & 7) == 0 && n + N - 2 <= L) {
+        const uint2 v = *(const uint2 *)(row + n);
+        w[0] = n ? *(const uint32_t *)(row + n - 2) : 0;
+        w[1] = v.x;
+        w[2] = v.y;
+        if constexpr (N == 8) w[3] = *(const uint32_t *)(row + n + 4);
+    } else {
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            const int t = n - 2 + 2 * i;
+            const unsigned short *const at = (const unsigned short *)row + t;
+            w[i] = t >= 0 && t < L ? at[0] : 0;
+            if (t >= 0 && t + 1 < L) w[i] |= (uint32_t)at[1] << 16;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
+        const float2 v = hb_two<T>(w[i]);
+        x[2 * i] = v.x;
+        x[2 * i + 1] = v.y;
+    }
+}
+
+// v[t] = the filter at n + t of the window x.
+template <int COUNT, int N>
+__device__ __forceinline__ void hb_filter(float (&v)[COUNT], const float (&x)[N], const hb_taps &k,
+                                          int n)
+{
+#pragma unroll
+    for (int t = 0; t < COUNT; t++)
+        v[t] = k.base + k.w[0] * x[t] + k.w[1] * x[t + 1] + k.w[2] * x[t + 2];
+    if (n) return;
+    v[0] -= k.edge[0];
+    v[1] -= k.edge[1];
+}
+
+// v *= tap(f) at n .. n+3, or = where `first`. Anything from L on.
+template <class T, bool FIRST>
+__device__ __forceinline__ void hb_by_factor(float (&v)[4], const hb_factor &f, int64_t c,
+                                             int64_t b, int n, int L)
+{
+    float x[6], y[4];
+    hb_window(x, hb_row_at<T>(f, c, b), n, L);
+    hb_filter(y, x, *f.k, n);
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = FIRST ? y[t] : v[t] * y[t];
+}
+
+// v = tap(f) tap(g) at n .. n+3, 0 from L on.
+template <class T>
+__device__ __forceinline__ void hb_product4(float (&v)[4], const hb_factor &f, const hb_factor &g,
+                                            int64_t c, int64_t b, int n, int L)
+{
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = 0;
+    if (n >= L) return;
+    hb_by_factor<T, true>(v, f, c, b, n, L);
+    if (g.x) hb_by_factor<T, false>(v, g, c, b, n, L);
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        if (n + t >= L) v[t] = 0;
+}
+
+// Sums for the gradients of one filter: dw, dbs, dbp.
+struct hb_tap_sums { float w[3], bs, bp; };
+
+// The way back: e[i] = gradient of tap(p) at n + i, 0 from L on; x: the window of p. dp[n..n+3] =
+// ..., sums += ...
+template <class T, int N>
+__device__ __forceinline__ void hb_filter_back(T *dp, hb_tap_sums &sum, const float (&e)[6],
+                                               const float (&x)[N], const hb_taps &k, int n, int L)
+{
+    float d[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+        d[t] = k.w[2] * e[t] + k.w[1] * e[t + 1] + k.w[0] * e[t + 2];
+#pragma unroll
+        for (int j = 0; j < 3; j++)
+            if (n + t + j >= 2) sum.w[j] += e[t] * (x[t + j] + k.bias);
+        sum.bs += e[t];
+        sum.bp += d[t];
+    }
+    hb_store4(dp, n, L, ((uintptr_t)dp & 7) == 0, d);
+}
+
+// A channel's sums to the filter's gradients. K taps.
+__device__ __forceinline__ void hb_tap_gradients(const struct hb_conv_tap &f, const float *sum,
+                                                 int64_t c, int K)
+{
+    if (!f.w) return;
+    for (int j = 0; j < K; j++) f.dw[c * K + j] += sum[3 - K + j];
+    f.dbs[c] += sum[3];
+    if (f.bp) f.dbp[c] += sum[4];
+}
+
+#endif
