@@ -1,25 +1,27 @@
 // longconv_fused_cuda.cu: causal long convolution that reads u and writes y once, on tensor cores,
 // CUDA. This file chooses the method and is what the suite sees; the methods are in fused/.
-//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  f16 bf16
+//     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  f16 bf16 f32
 //     h (D,L), d (D) float32; with gates and short filters (hb.h) L <= 32768
 // Method    Right-angle transform (fused/mma.cuh): N >= L points and no zero padding.
 //           L <= 32768 (fused/rows.cuh): N = R 256 in the shared memory of one block.
 //           Longer (fused/long.cuh): N = R1 (R 256), three phases over chunks that stay in L2.
+//           f32 (fused/f32.cuh): the same in float32, by FMA.
 // Cost      fused/rows.cuh, fused/long.cuh; README.md. At most 64 MB of workspace beside the
 //           spectra, which are 4 bytes a point and channel. A plan says what it took.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 2; Fu et al. 2023, arXiv:2311.05908
 //           (Monarch order on tensor cores); Nicholson 1971 and Crandall, Fagin 1994 (right angle).
 // Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 8e-4.
-// Refuses   f32, f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; GPUs
-//           older than Hopper, or with less shared memory.
+// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; GPUs older
+//           than Hopper, or with less shared memory.
 // hb-arch: 90
 #include "fused/method.h"
+#include "fused/f32.cuh"
 #include "fused/rows_method.cuh"
 #include "fused/long_dh.cuh"
 
 // The first row whose types, length and method fit does the problem. Measured beside each: forward,
 // cold, f16, 201M samples, ms (README.md: how). "-": not measured yet.
-enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16 };
+enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16, F32 = 1u << HB_F32 };
 static const struct fused_choice CHOICES[] = {
     // types          L  method        R1    R         ms
     { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
@@ -42,6 +44,30 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16, 1 << 21, &fused_long, 256,  32 },  //  -
     { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
+    // f32: R1 columns of R points
+    { F32,             64, &fused_f32,    1,    64 },  //  -
+    { F32,            256, &fused_f32,    1,   256 },  //  -
+    { F32,           1024, &fused_f32,    1,  1024 },  //  -
+    { F32,           2048, &fused_f32,    1,  2048 },  //  -
+    { F32,           4096, &fused_f32,    1,  4096 },  //  -
+    { F32,           8192, &fused_f32,    1,  8192 },  //  -
+    { F32,          16384, &fused_f32,    1, 16384 },  //  -
+    { F32,          24576, &fused_f32,    3,  8192 },  //  -
+    { F32,          32768, &fused_f32,    4,  8192 },  //  -
+    { F32,          49152, &fused_f32,    6,  8192 },  //  -
+    { F32,          65536, &fused_f32,    8,  8192 },  //  -
+    { F32,          98304, &fused_f32,   12,  8192 },  //  -
+    { F32,         131072, &fused_f32,   16,  8192 },  //  -
+    { F32,         196608, &fused_f32,   24,  8192 },  //  -
+    { F32,         262144, &fused_f32,   32,  8192 },  //  -
+    { F32,         393216, &fused_f32,   48,  8192 },  //  -
+    { F32,        1 << 19, &fused_f32,   64,  8192 },  //  -
+    { F32,        3 << 18, &fused_f32,   96,  8192 },  //  -
+    { F32,        1 << 20, &fused_f32,  128,  8192 },  //  -
+    { F32,        3 << 19, &fused_f32,  192,  8192 },  //  -
+    { F32,        1 << 21, &fused_f32,  256,  8192 },  //  -
+    { F32,        3 << 20, &fused_f32,  384,  8192 },  //  -
+    { F32,        1 << 22, &fused_f32,  512,  8192 },  //  -
 };
 
 struct state {
@@ -152,7 +178,7 @@ HB_EXPORT const struct hb_impl hb_impl = {
     .name = "longconv_fused_cuda",
     .op = HB_LONGCONV,
     .device = "cuda",
-    .dtypes = F16 | BF16,
+    .dtypes = F16 | BF16 | F32,
     .source = "Poli et al. 2023, arXiv:2302.10866; right-angle transform on tensor cores",
     .complexity = "O(L log L)",
     .refuses = refuses,
