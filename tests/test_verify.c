@@ -97,35 +97,48 @@ Test(verify, counts_are_exact)
     cr_expect_eq(hb_arch_params(&ours_a), 826112);
 }
 
-// Two implementations at one length: a takes `ratio` times as long as b.
-static void write_results(double ratio)
+static void write_results(json_t *benchmarks, json_t *skips)
 {
-    char path[4200], name[2][256];
-    json_t *all = json_array();
-    static const char *const impl[] = {"longconv_direct", "longconv_fftw"};
-    for (int i = 0; i < 2; i++) {
-        const double ns = i ? 1e6 : 1e6 * ratio;
-        snprintf(name[i], sizeof name[i], "%s/dev:cpu0/dt:f32/B:1/D:4/L:1024/pass:fwd/plan:estimate"
-                                          "/T:2/mode:warm/scope:core/manual_time", impl[i]);
-        json_t *row = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}", "name",
-                                name[i], "run_name", name[i], "hb_impl", impl[i], "run_type",
-                                "iteration", "repetitions", 1, "repetition_index", 0, "iterations",
-                                1, "real_time", ns, "cpu_time", ns, "time_unit", "ns",
-                                "hb_median_ns", ns, "hb_ci95_ns", ns * 0.99, ns * 1.01,
-                                "hb_status", "ok");
-        cr_assert(row);
-        json_array_append_new(all, row);
-    }
-    json_t *doc = json_pack("{s:{s:s,s:s},s:o,s:[],s:[]}", "context", "hb_schema", "1.0",
-                            "host_name", "here", "benchmarks", all, "hb_skips", "hb_pairs");
+    char path[4200];
+    json_t *doc = json_pack("{s:{s:s,s:s},s:o,s:o,s:[]}", "context", "hb_schema", "1.0",
+                            "host_name", "here", "benchmarks", benchmarks, "hb_skips", skips,
+                            "hb_pairs");
     snprintf(path, sizeof path, "%.4000s/results.json", folder);
     cr_assert_eq(hb_json_save(path, doc), HB_OK, "%s", hb_error());
     json_decref(doc);
 }
 
+// What every timed entry has; the interval is 1 % to both sides.
+static json_t *timed(const char *name, const char *impl, double ns)
+{
+    json_t *row = json_pack("{s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:f,s:f,s:s,s:f,s:[ff],s:s}", "name",
+                            name, "run_name", name, "hb_impl", impl, "run_type", "iteration",
+                            "repetitions", 1, "repetition_index", 0, "iterations", 1, "real_time",
+                            ns, "cpu_time", ns, "time_unit", "ns", "hb_median_ns", ns,
+                            "hb_ci95_ns", ns * 0.99, ns * 1.01, "hb_status", "ok");
+    cr_assert(row);
+    return row;
+}
+
+// Two implementations, direct and FFT, at lengths 1024, 2048 ...: the first takes `ratio[i]` times
+// as long as the second, which takes 1 ms.
+static void write_points(const double *ratio, size_t n)
+{
+    static const char *const impl[] = {"longconv_direct", "longconv_fftw"};
+    json_t *all = json_array();
+    for (size_t i = 0; i < 2 * n; i++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s/dev:cpu0/dt:f32/B:1/D:4/L:%d/pass:fwd/plan:estimate"
+                                    "/T:2/mode:warm/scope:core/manual_time", impl[i % 2],
+                 1024 << i / 2);
+        json_array_append_new(all, timed(name, impl[i % 2], i % 2 ? 1e6 : 1e6 * ratio[i / 2]));
+    }
+    write_results(all, json_array());
+}
+
 static void write_claim(const char *check)
 {
-    char path[4200], text[2048];
+    char path[4200], text[4096];
     snprintf(path, sizeof path, "%.4000s/claims", folder);
     mkdir(path, 0700);
     snprintf(path, sizeof path, "%.4000s/claims/X-1.json", folder);
@@ -133,6 +146,7 @@ static void write_claim(const char *check)
                            "{\"id\":\"X-1\",\"order\":1,\"group\":\"G\",\"title\":\"t|t\","
                            "\"source\":{\"work\":\"w\"},\"says\":\"s\",\"published\":\"2x\","
                            "\"testability\":\"D\",\"checks\":[%s]}", check);
+    for (char *s = text; *s; s++) *s = *s == '\'' ? '"' : *s;     // a check may use either
     cr_assert_eq(hb_write_file(path, text, (size_t)n), HB_OK, "%s", hb_error());
 }
 
@@ -165,7 +179,7 @@ Test(verify, a_ratio_of_records)
     start_in_tmp();
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char check[512];
-        write_results(cases[i].ratio);
+        write_points(&cases[i].ratio, 1);
         snprintf(check, sizeof check, RATIO, cases[i].L);
         write_claim(check);
         json_t *all = judge();
@@ -185,6 +199,147 @@ Test(verify, a_ratio_of_records)
     done();
 }
 
+// The verdict of one check on what was written last.
+static void expect(const char *check, const char *verdict, const char *what)
+{
+    write_claim(check);
+    json_t *all = judge();
+    cr_assert(all, "%s", hb_error());
+    cr_expect_str_eq(verdict_of(all), verdict, "%s", what);
+    json_decref(all);
+}
+
+// What a ratio may be made of and how lengths count together.
+Test(verify, ratios_over_lengths)
+{
+    static const char points[] = "'a':{'impl':'longconv_direct'},'b':{'impl':'longconv_fftw'}",
+                      paper[] = "'a':{'name':'the paper','published_ms':3},"
+                                "'b':{'impl':'longconv_fftw'}";
+    static const struct { double ratio[3]; const char *sides, *over, *bands, *verdict; } cases[] = {
+        {{1, 2, 4}, points, "rises", "'lo':1", HB_REPRODUCED},
+        {{1, 2, 1}, points, "rises", "'lo':1", HB_CONTRADICTED},
+        {{1, 2, 2}, points, "rises", "'lo':1", HB_INCONCLUSIVE},
+        {{1, 2, 4}, points, "max", "'lo':3", HB_REPRODUCED},
+        {{1, 2, 4}, points, "min", "'lo':3", HB_CONTRADICTED},
+        {{1, 2, 4}, points, "each", "'lo':3", HB_CONTRADICTED},
+        {{4, 5, 4}, points, "each", "'lo':3", HB_REPRODUCED},
+        {{1, 1, 1}, paper, "each", "'lo':2,'hi':4", HB_REPRODUCED},
+        {{1, 1, 1}, paper, "each", "'lo':4", HB_CONTRADICTED},
+    };
+    start_in_tmp();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char check[1024];
+        write_points(cases[i].ratio, 3);
+        snprintf(check, sizeof check, "{'rule':'ratio','label':'l',%s,'L':[1024,2048,4096],"
+                                      "'over':'%s','bands':[{'verdict':'reproduced',%s}]}",
+                 cases[i].sides, cases[i].over, cases[i].bands);
+        expect(check, cases[i].verdict, check);
+        // A length that was not measured may be the one that decides.
+        write_points(cases[i].ratio, 1);
+        if (strcmp(cases[i].over, "each")) expect(check, HB_NOT_MEASURED, check);
+    }
+    done();
+}
+
+// --- training runs -------------------------------------------------------------------------------
+
+struct run { const char *pattern; int seed, L; double ppl, tokens, accuracy, lr; };
+
+static json_t *training(const struct run *r)
+{
+    char name[256], impl[32];
+    snprintf(impl, sizeof impl, "lm:%s:x", r->pattern);
+    snprintf(name, sizeof name, "%s/dev:cuda0/dt:bf16/B:1/D:64/L:%d/layers:2/seed:%d/data:recall"
+                                "/tokens:%.0f/lr:%g/scope:step/manual_time", impl, r->L, r->seed,
+             r->tokens, r->lr);
+    json_t *row = timed(name, impl, 1e6),
+           *more = json_pack("{s:s,s:s,s:s,s:s,s:s,s:i,s:i,s:i,s:i,s:i,s:i,s:f,s:f,s:f,s:f}",
+                             "hb_pattern", r->pattern, "hb_device", "cuda0", "hb_dtype", "bf16",
+                             "hb_dataset", "recall", "hb_purpose", "main", "hb_seq_len", r->L,
+                             "hb_width", 64, "hb_layers", 2, "hb_seed", r->seed, "hb_params", 1000,
+                             "hb_steps", 10, "hb_ppl", r->ppl, "hb_train_tokens", r->tokens,
+                             "hb_eval_tokens", 500.0, "hb_accuracy", r->accuracy);
+    cr_assert(more && !json_object_update(row, more));
+    json_decref(more);
+    return row;
+}
+
+static void write_runs(const struct run *r, size_t n)
+{
+    json_t *all = json_array();
+    for (size_t i = 0; i < n; i++) json_array_append_new(all, training(&r[i]));
+    write_results(all, json_array());
+}
+
+#define PARITY "{'rule':'parity','label':'l','a':'H','b':'A','L':32,'min_seeds':2," \
+               "'min_budgets':%d,'bands':[{'verdict':'reproduced','lo':0.9,'hi':1.1}]}"
+
+Test(verify, seeds_are_paired_and_count_once)
+{
+    char one[512], two[512];
+    snprintf(one, sizeof one, PARITY, 1);
+    snprintf(two, sizeof two, PARITY, 2);
+    struct run r[] = {{"H", 1, 32, 5.0, 1e4, 0, 1}, {"A", 1, 32, 5.0, 1e4, 0, 1},
+                      {"H", 2, 32, 5.1, 1e4, 0, 1}, {"A", 2, 32, 5.1, 1e4, 0, 1},
+                      {"H", 1, 32, 4.0, 2e4, 0, 1}, {"A", 1, 32, 4.0, 2e4, 0, 1},
+                      {"H", 2, 32, 4.1, 2e4, 0, 1}, {"A", 2, 32, 4.1, 2e4, 0, 1},
+                      {"H", 1, 32, 5.0, 1e4, 0, 2}, {"A", 1, 64, 5.0, 1e4, 0, 1}};
+    start_in_tmp();
+    write_runs(r, 4);
+    expect(one, HB_REPRODUCED, "two seeds");
+    expect(two, HB_NOT_MEASURED, "one budget of two");
+    write_runs(r, 8);
+    expect(two, HB_REPRODUCED, "two budgets");
+    r[4].ppl *= 2;
+    r[6].ppl *= 2;
+    write_runs(r, 8);
+    expect(two, HB_CONTRADICTED, "apart at one budget");
+    r[2] = r[8];                                   // the first seed again, at another rate
+    write_runs(r, 4);
+    expect(one, HB_NOT_MEASURED, "one seed twice");
+    r[1] = r[9];
+    write_runs(r, 2);
+    expect(one, HB_NOT_MEASURED, "other lengths");
+    done();
+}
+
+Test(verify, accuracy_of_the_worst_seed)
+{
+    static const char check[] = "{'rule':'accuracy','label':'l','pattern':'H',"
+                                "'data':'recall','L':32,'min_tokens':1e4,'min_seeds':2,"
+                                "'bands':[{'verdict':'reproduced','lo':0.9}]}";
+    struct run r[] = {{"H", 1, 32, 2, 1e4, 0.99, 1}, {"H", 2, 32, 2, 1e4, 0.98, 1}};
+    start_in_tmp();
+    static const struct { double accuracy; int seed, tokens; const char *verdict; } cases[] = {
+        {0.98, 2, 10000, HB_REPRODUCED}, {0.5, 2, 10000, HB_CONTRADICTED},
+        {0.91, 2, 10000, HB_INCONCLUSIVE}, {0.98, 1, 10000, HB_NOT_MEASURED},
+        {0.98, 2, 5000, HB_NOT_MEASURED}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        r[1] = (struct run){"H", cases[i].seed, 32, 2, cases[i].tokens, cases[i].accuracy, 2};
+        write_runs(r, 2);
+        expect(check, cases[i].verdict, cases[i].verdict);
+    }
+    done();
+}
+
+Test(verify, a_model_that_fits_or_does_not)
+{
+    static const char check[] = "{'rule':'status','label':'l','else':'inconclusive',"
+                                "'of':{'model':'H','device':'cuda','L':32,'D':64,'layers':2},"
+                                "'bands':[{'verdict':'reproduced','lo':0,'hi':0}]}";
+    const struct run fits = {"H", 1, 32, 5, 1e4, 0, 1}, other = {"H", 1, 64, 5, 1e4, 0, 1};
+    json_t *skip = training(&fits);
+    start_in_tmp();
+    write_runs(&fits, 1);
+    expect(check, HB_REPRODUCED, "it ran");
+    write_runs(&other, 1);
+    expect(check, HB_NOT_MEASURED, "another length");
+    json_object_set_new(skip, "status", json_string("oom"));
+    write_results(json_array(), json_pack("[o]", skip));
+    expect(check, HB_INCONCLUSIVE, "out of memory");
+    done();
+}
+
 Test(verify, bad_claims_are_named)
 {
     static const char *const checks[] = {
@@ -192,7 +347,7 @@ Test(verify, bad_claims_are_named)
         "{\"rule\":\"count\",\"value\":\"ratio\",\"rows\":[{\"count\":\"sheep\"}]}",
         "{\"rule\":\"document\",\"verdict\":\"perhaps\"}", "{\"rule\":\"parity\"}"};
     start_in_tmp();
-    write_results(2);
+    write_points((const double[]){2}, 1);
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         write_claim(checks[i]);
         json_t *all = judge();

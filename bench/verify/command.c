@@ -42,6 +42,7 @@ static void print_claim(const json_t *c)
         printf("\n  %s%s\n", text(k, "label"),
                json_is_true(json_object_get(k, "shows")) ? " (for comparison)" : "");
         print_line("ours", text(k, "ours"));
+        print_line("of", text(k, "of"));
         print_line("bound", text(k, "bound"));
         print_line("verdict", text(k, "verdict"));
         print_line("why", text(k, "why"));

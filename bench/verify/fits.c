@@ -147,6 +147,8 @@ int hb_rule_crossing(const struct hb_evidence *e, const json_t *check, struct hb
     }
     struct hb_crossing x;
     hb_cross(p, n, 1, &x);
+    snprintf(out->of, sizeof out->of, "from where on `%.100s` is faster than `%.100s`", qb.impl,
+             qa.impl);
     for (size_t i = 0; i < na; i++) hb_outcome_file(out, a[i]->file);
     for (size_t i = 0; i < nb; i++) hb_outcome_file(out, b[i]->file);
     if (isfinite(roof_at))
@@ -163,15 +165,15 @@ int hb_rule_crossing(const struct hb_evidence *e, const json_t *check, struct hb
             out->ci = before ? (struct hb_interval){0, out->value}
                              : (struct hb_interval){out->value, INFINITY};
         }
-        snprintf(out->ours, sizeof out->ours, "%s from L %.0f to %.0f (`%s`, `%s`)",
+        snprintf(out->ours, sizeof out->ours, "%s from L %.0f to %.0f",
                  x.kind == HB_CROSS_TIE ? "undecided" : x.kind == HB_CROSS_NONE_B
                      ? "the second is faster throughout" : "the first is faster at the long end",
-                 p[0].L, p[n - 1].L, qa.impl, qb.impl);
+                 p[0].L, p[n - 1].L);
         return 0;
     }
     out->value = x.L_star;
     out->ci = x.ci95;
-    snprintf(out->ours, sizeof out->ours, "L* = %s %s (`%s`, `%s`)", hb_str_len(x.L_star).s,
-             hb_str_lens(x.ci95).s, qa.impl, qb.impl);
+    snprintf(out->ours, sizeof out->ours, "from L = %s %s on", hb_str_len(x.L_star).s,
+             hb_str_lens(x.ci95).s);
     return 0;
 }

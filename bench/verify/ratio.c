@@ -227,7 +227,8 @@ static void say_bound(const struct row *r, const struct side *a, enum what of,
     else if (n) out->bound[n - 2] = 0;
 }
 
-// "0.927 [0.926, 0.928] at L 8192 (time of `a` over `b`), the largest of 6 lengths, L 128 to 4096"
+// "0.927 [0.926, 0.928] at L 8192, the largest of 6 lengths, L 128 to 4096", of "time of `a` over
+// `b`".
 static void say(const struct row *r, size_t n, const struct row *shown, const struct side *a,
                 const struct side *b, const char *over, enum what of, struct hb_outcome *out)
 {
@@ -235,18 +236,26 @@ static void say(const struct row *r, size_t n, const struct row *shown, const st
     const struct hb_ratio q = {out->value, out->ci};
     const size_t cap = sizeof out->ours;
     int k = rises ? snprintf(out->ours, cap, "from each length to the next at least %s times as "
-                                             "large (L %lld to %lld; ",
-                             hb_str_ratio(q).s, (long long)r[0].L, (long long)r[n - 1].L)
-                  : snprintf(out->ours, cap, "%s at L %lld (", hb_str_ratio(q).s,
+                                             "large, L %lld to %lld", hb_str_ratio(q).s,
+                             (long long)r[0].L, (long long)r[n - 1].L)
+                  : snprintf(out->ours, cap, "%s at L %lld", hb_str_ratio(q).s,
                              (long long)shown->L);
-    k += snprintf(out->ours + k, cap - (size_t)k, "%s of `%s` over `%s`)", whats[of].words,
-                  side_name(a, &shown->a), side_name(b, &shown->b));
+    snprintf(out->of, sizeof out->of, "%s of `%.100s` over `%.100s`", whats[of].words,
+             side_name(a, &shown->a), side_name(b, &shown->b));
+    double lo = INFINITY, hi = -INFINITY;
+    for (size_t i = 0; i < n; i++) {
+        lo = fmin(lo, r[i].q.r);
+        hi = fmax(hi, r[i].q.r);
+    }
+    if (n > 1 && !strcmp(over, "each"))
+        k += snprintf(out->ours + k, cap - (size_t)k, "; %s to %s over", hb_str_num(lo).s,
+                      hb_str_num(hi).s);
+    else if (n > 1 && !rises)
+        k += snprintf(out->ours + k, cap - (size_t)k, ", the %s of",
+                      !strcmp(over, "max") ? "largest" : "smallest");
     if (n > 1 && !rises)
-        k += snprintf(out->ours + k, cap - (size_t)k, ", %s of %zu lengths, L %lld to %lld",
-                      !strcmp(over, "max")   ? "the largest"
-                      : !strcmp(over, "min") ? "the smallest"
-                                             : "nearest to the other side",
-                      n, (long long)r[0].L, (long long)r[n - 1].L);
+        k += snprintf(out->ours + k, cap - (size_t)k, " %zu lengths, L %lld to %lld", n,
+                      (long long)r[0].L, (long long)r[n - 1].L);
     if (out->peers)
         snprintf(out->ours + k, cap - (size_t)k, "; other programs' numbers taken +- 5 %%");
     for (size_t i = 0; i < n; i++) {

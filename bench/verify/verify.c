@@ -219,11 +219,11 @@ static json_t *judge_check(const struct hb_evidence *e, const json_t *claim, con
     const bool shows = json_is_true(json_object_get(check, "shows")),
                in_table = json_is_true(json_object_get(check, "in_table"));
     const char *bound = *text(check, "bound") ? text(check, "bound") : o.bound;
-    return json_pack("{s:s,s:s,s:b,s:b,s:s,s:o,s:[oo],s:s,s:s,s:s,s:s?,s:s,s:o}",
+    return json_pack("{s:s,s:s,s:b,s:b,s:s,s:o,s:[oo],s:s,s:s,s:s,s:s,s:s?,s:s,s:o}",
                      "label", text(check, "label"), "rule", text(check, "rule"),
                      "shows", shows, "in_table", in_table, "verdict", o.verdict,
                      "value", real(o.value), "ci95", real(o.ci.lo), real(o.ci.hi),
-                     "ours", o.ours, "bound", bound, "why", o.why, "machine", o.machine,
+                     "ours", o.ours, "of", o.of, "bound", bound, "why", o.why, "machine", o.machine,
                      "command", command, "files", files_json(e, &o, hashes));
 }
 

@@ -39,7 +39,7 @@
 // Judges the claims of `dir` (NULL: bench/claims), or only the one called `only`. New reference: an
 // array in the claims' order of {id, order, group, title, says, source, published, testability,
 // verdict, why, note, needs, command, checks: [{label, rule, shows, in_table, verdict, value, ci95,
-// ours, bound, why, machine, command, files: [{path, sha256}]}]}. NULL with the message set.
+// ours, of, bound, why, machine, command, files: [{path, sha256}]}]}. NULL with the message set.
 json_t *hb_verify_all(const struct hb_results *r, const char *dir, const char *only);
 // The tables of a report, by group; no heading of its own. `level`: of the groups' headings, "###".
 void hb_verify_markdown(const json_t *verdicts, const char *level, struct hb_text *out);
@@ -60,7 +60,8 @@ struct hb_outcome {                  // what a rule found
     struct hb_interval ci;
     const char *verdict;             // NULL: the check's bands decide
     const char *machine;             // borrowed; NULL: no measurement
-    char ours[640], bound[256], why[512], command[640];
+    char ours[640], of[256];         // the number in words; what was divided, for --claim
+    char bound[256], why[512], command[640];
     const json_t *file[HB_OUTCOME_FILES];       // borrowed result files
     size_t n_files;
     char stored[256];                // a file of results/claims that it was taken from, or ""
