@@ -1,7 +1,7 @@
 #!/bin/bash
 # The report's sentences follow from the data: result files with a known answer (one crossover, none with undecided
 # lengths, a tie, one operator missing, a seed missing, a control that beats Hyena) go in, and the text must say so.
-# gnuplot is a stub here: pictures are looked at in tests/newcomer.sh. Usage: tests/report.sh BUILD_DIR
+# gnuplot is a stub here: pictures are looked at in tests/readme.sh. Usage: tests/report.sh BUILD_DIR
 set -u
 hb=$(realpath "${1:-build}")/hyena-bench
 tmp=$(mktemp -d) || exit 1

@@ -47,7 +47,7 @@ for build in "$@"; do
     mkdir -p "$logs"
     echo "--- $build"
     for t in "$build"/tests/test_*; do [ -x "$t" ] && [[ $t != *.* ]] && run_criterion "$t"; done
-    if [[ $build == *asan* ]]; then scripts=bad_input; else scripts="layers bad_input report kill_resume install guard newcomer"; fi
+    if [[ $build == *asan* ]]; then scripts=bad_input; else scripts="layers bad_input report kill_resume install guard readme"; fi
     for s in $scripts; do run_script "$here/$s.sh"; done
 done
 compgen -G "$1/impls/*_cuda.so" >/dev/null || echo "cuda: no CUDA implementations in this build, nothing of them was tested"
