@@ -256,8 +256,9 @@ void hb_report_paper(struct hb_report *r)
                        "Both are shown. A statement about speed on the paper's GPU is *not "
                        "testable here* on a CPU; our ratio stands beside it for orientation. On a "
                        "GPU it is judged, with cuDNN's fused attention in FlashAttention's place: "
-                       "*contradicted* means not so on this GPU against today's attention. The "
-                       "mechanism behind it is testable anywhere. Ids are the suite's own; RT: "
+                       "*contradicted* means not so on this GPU against today's attention; against "
+                       "that of its own time it is judged under *Published claims, one by one*. "
+                       "The mechanism behind it is testable anywhere. Ids are the suite's own; RT: "
                        "running time, CX: complexity.\n\n");
     figure_data(r);
     for (size_t m = 0; m < r->st->n_machines; m++) {

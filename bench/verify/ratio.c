@@ -1,17 +1,13 @@
 // ratio.c: the rule `ratio`.
 //
-//     a, b    points; or {"peer": NAME} of results/peers ("pass": "bwd": its backward; "B"); or
-//             {"training": NAME} of its table of training steps; or {"model": PATTERN, "impl",
-//             "D"}: a training step of ours, by the token; or {"published_ms", "name"}: a time that
-//             a paper printed, for another machine
+//     a, b    sides (side.h)
 //     L       a length or a list of them
 //     over    each (default): every length must lie in the band; max, min: the largest or smallest
 //             ratio counts; rises: the smallest growth from one length to the next
 //     of      time (default), memory, flop_rate, roof_share (of what the roofline allows): what is
 //             divided, a by b
 // A length that was not measured could decide: without all of them only `each` can, against.
-// Interval  both sides ours: bootstrap of the ratio of medians. Beside a peer, whose interval was
-//           not kept, PEER_REL of its number; a published time has none.
+// Interval  both sides ours: bootstrap of the ratio of medians; else of the two sides' (side.h).
 // Bound     a's time over the time that b would take at its roofline; mha over hyena also the ratio
 //           of FLOPs: what equal FLOP/s would give.
 #include <math.h>
@@ -19,144 +15,26 @@
 
 #include "../work.h"
 #include "judge.h"
+#include "side.h"
 
-#define PEER_REL 0.05     // of a peer's number on each side: repeated runs of such programs differ
-                          // by some per cent, and no interval was kept
 enum { MAX_L = 64 };
-
-struct side {
-    struct hb_query q;
-    const char *peer, *training, *model, *published;    // NULL unless it is one
-    double published_ns;
-    bool bwd, circular;
-    enum hb_dtype dtype;
-};
-struct number {                      // of one side at one length
-    double v;
-    struct hb_interval ci;
-    const struct hb_cell *cell;      // NULL: a peer's, or of
-    const struct hb_lm_run *run;     // a model's
-    int64_t B, D;
-};
-enum what { TIME, MEMORY, FLOP_RATE, ROOF_SHARE };
 static const struct { const char *key, *words; } whats[] = {
-    [TIME] = {"time", "time"},
-    [MEMORY] = {"memory", "memory"},
-    [FLOP_RATE] = {"flop_rate", "FLOP/s"},
-    [ROOF_SHARE] = {"roof_share", "share of the roofline"},
+    [HB_OF_TIME] = {"time", "time"},
+    [HB_OF_MEMORY] = {"memory", "memory"},
+    [HB_OF_FLOP_RATE] = {"flop_rate", "FLOP/s"},
+    [HB_OF_ROOF_SHARE] = {"roof_share", "share of the roofline"},
 };
 
-
-static int read_side(const json_t *check, const char *key, struct side *s)
-{
-    const json_t *o = json_object_get(check, key);
-    const char *pass = json_string_value(json_object_get(o, "pass")),
-               *dtype = json_string_value(json_object_get(o, "dtype"));
-    *s = (struct side){.peer = json_string_value(json_object_get(o, "peer")),
-                       .training = json_string_value(json_object_get(o, "training")),
-                       .model = json_string_value(json_object_get(o, "model")),
-                       .published = json_string_value(json_object_get(o, "name")),
-                       .published_ns = 1e6 * json_number_value(json_object_get(o, "published_ms")),
-                       .q.B = json_integer_value(json_object_get(o, "B")),
-                       .bwd = pass && !strcmp(pass, "bwd"),
-                       .circular = json_is_false(json_object_get(o, "causal"))};
-    if (s->model) {
-        s->q = (struct hb_query){.impl = json_string_value(json_object_get(o, "impl")),
-                                 .D = json_integer_value(json_object_get(o, "D"))};
-        return 0;
-    }
-    if (s->published)
-        return s->published_ns > 0 ? 0 : hb_fail(HB_ERR_INPUT, "rule ratio: \"published_ms\"");
-    if (!s->peer && !s->training) return hb_query_read(check, key, &s->q);
-    return dtype ? hb_dtype_parse(dtype, &s->dtype) : 0;
-}
-
-// Its number is not from our results.
-static bool elsewhere(const struct side *s) { return s->peer || s->training || s->published; }
-
-static struct number around(double v)
-{
-    return (struct number){.v = v, .ci = {v * (1 - PEER_REL), v * (1 + PEER_REL)}};
-}
-
-static struct number their_number(const struct hb_evidence *e, const struct side *s, int64_t L,
-                                  enum what of)
-{
-    const double ns = s->published_ns;
-    struct number none = {.v = NAN};
-    if (s->published) return (struct number){.v = ns, .ci = {ns, ns}};
-    for (size_t i = 0; s->peer && i < e->peers.n; i++) {
-        const struct hb_peer *p = &e->peers.p[i];
-        if (strcmp(p->what, s->peer) || p->L != L || p->dtype != s->dtype ||
-            (s->q.B && p->B != s->q.B) || (p->M && p->causal == s->circular))
-            continue;
-        // A wrong result is no measurement. A row without an error column is trusted.
-        if (p->error > 0.1 || (isnan(p->error) && !strcmp(p->what, "ffc"))) continue;
-        struct number n = around(of == MEMORY ? p->mem_bytes : s->bwd ? p->bwd_ms * 1e6
-                                                                      : p->fwd_ms * 1e6);
-        n.B = p->B;
-        n.D = p->D;
-        if (isfinite(n.v)) return n;
-    }
-    const struct hb_peer_training *t = s->training
-                                           ? hb_peer_training_find(&e->peers, s->training, L)
-                                           : NULL;
-    if (!t) return none;
-    return around(of == MEMORY ? t->mem_bytes : 1e9 / t->tokens_per_s);
-}
-
-// The fastest step of that model on a GPU.
-static struct number model_number(const struct hb_evidence *e, const struct side *s, int64_t L,
-                                  const char *machine)
-{
-    struct number n = {.v = NAN};
-    double fastest = INFINITY;
-    for (size_t i = 0; i < e->lm.n; i++) {
-        const struct hb_lm_run *r = &e->lm.run[i];
-        if (strcmp(r->model, s->model) || *r->control || r->L != L || !hb_on_gpu(r->device) ||
-            (s->q.D && r->D != s->q.D) || (s->q.impl && strcmp(s->q.impl, r->impl)) ||
-            strcmp(r->machine, machine) || !(r->token_s > 0) || r->token_s >= fastest)
-            continue;
-        fastest = r->token_s;
-        const struct hb_interval ci = hb_cell_interval(r->cell, HB_METRIC_TIME);
-        const double scale = r->token_s / r->cell->median_ns;
-        n = (struct number){.v = r->token_s, .ci = {ci.lo * scale, ci.hi * scale}, .run = r};
-    }
-    return n;
-}
-
-// What its time divides.
-static double work_of(const struct hb_cell *c, enum what of)
-{
-    return of == FLOP_RATE ? c->flop : c->roof_ns;
-}
-
-static struct number own_number(const struct hb_evidence *e, const struct side *s, int64_t L,
-                                enum what of, const char *machine)
-{
-    struct hb_query q = s->q;
-    q.L = L;
-    if (s->model) return model_number(e, s, L, machine);
-    const struct hb_cell *c = hb_query_find(e, &q, machine);
-    struct number n = {.v = NAN, .cell = c};
-    if (!hb_cell_ok(c)) return n;
-    n.v = hb_cell_value(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
-    n.ci = hb_cell_interval(c, of == MEMORY ? HB_METRIC_MEMORY : HB_METRIC_TIME);
-    if (of == TIME || of == MEMORY) return n;
-    const double work = work_of(c, of);
-    n.v = work / n.v;
-    n.ci = (struct hb_interval){work / n.ci.hi, work / n.ci.lo};
-    return n;
-}
-
-static struct hb_ratio divide(const struct number *a, const struct number *b, enum what of)
+static struct hb_ratio divide(const struct hb_side_number *a, const struct hb_side_number *b,
+                              enum hb_of of)
 {
     struct hb_ratio q = {a->v / b->v, {NAN, NAN}};
     if (!isfinite(q.r)) return q;
-    if (of != MEMORY && a->cell && b->cell) {
+    if (of != HB_OF_MEMORY && a->cell && b->cell) {
         q = hb_cell_ratio(a->cell, b->cell);
-        if (of == TIME) return q;
-        const double work = work_of(a->cell, of) / work_of(b->cell, of);   // over time: turned over
+        if (of == HB_OF_TIME) return q;
+        // Work over time: the ratio of times is turned over.
+        const double work = hb_side_work(a->cell, of) / hb_side_work(b->cell, of);
         return (struct hb_ratio){work / q.r, {work / q.ci95.hi, work / q.ci95.lo}};
     }
     const double h = hypot(log(a->ci.hi / a->ci.lo) / 2, log(b->ci.hi / b->ci.lo) / 2);
@@ -164,25 +42,25 @@ static struct hb_ratio divide(const struct number *a, const struct number *b, en
     return q;
 }
 
-struct row { int64_t L; struct hb_ratio q; struct number a, b; };
+struct row { int64_t L; struct hb_ratio q; struct hb_side_number a, b; };
 
 // The ratio at every length of the list that has both sides on this machine.
-static size_t rows_on(const struct hb_evidence *e, const struct side *a, const struct side *b,
-                      const int64_t *L, size_t n, enum what of, const char *machine,
+static size_t rows_on(const struct hb_evidence *e, const struct hb_side *a, const struct hb_side *b,
+                      const int64_t *L, size_t n, enum hb_of of, const char *machine,
                       struct row *out)
 {
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
-        struct side sa = *a, sb = *b;
+        struct hb_side sa = *a, sb = *b;
         struct row r = {.L = L[i]};
-        const bool pa = elsewhere(a), pb = elsewhere(b);
-        if (pa) r.a = their_number(e, a, L[i], of);
-        if (pb) r.b = their_number(e, b, L[i], of);
+        const bool pa = hb_side_elsewhere(a), pb = hb_side_elsewhere(b);
+        if (pa) r.a = hb_side_theirs(e, a, L[i], of);
+        if (pb) r.b = hb_side_theirs(e, b, L[i], of);
         // Beside a peer our point has the peer's batch and width, unless the check names others.
         if (pa && !pb && !sb.q.B) sb.q.B = r.a.B, sb.q.D = r.a.D;
         if (pb && !pa && !sa.q.B) sa.q.B = r.b.B, sa.q.D = r.b.D;
-        if (!pa) r.a = own_number(e, &sa, L[i], of, machine);
-        if (!pb) r.b = own_number(e, &sb, L[i], of, machine);
+        if (!pa) r.a = hb_side_own(e, &sa, L[i], of, machine);
+        if (!pb) r.b = hb_side_own(e, &sb, L[i], of, machine);
         r.q = divide(&r.a, &r.b, of);
         if (isfinite(r.q.r)) out[m++] = r;
     }
@@ -199,22 +77,12 @@ static size_t lengths(const json_t *check, int64_t *L)
     return n;
 }
 
-static const char *side_name(const struct side *s, const struct number *n)
-{
-    return s->peer        ? s->peer
-           : s->training  ? s->training
-           : s->published ? s->published
-           : s->model     ? s->model
-           : n && n->cell ? n->cell->pt.impl
-                          : s->q.impl;
-}
-
-static void say_bound(const struct row *r, const struct side *a, enum what of,
+static void say_bound(const struct row *r, const struct hb_side *a, enum hb_of of,
                       struct hb_outcome *out)
 {
     const struct hb_cell *b = r->b.cell;
     size_t n = 0;
-    if (of != TIME || !b || a->published) return;
+    if (of != HB_OF_TIME || !b || a->published) return;
     if (!a->peer && r->a.cell && r->a.cell->pt.p.op == HB_MHA && b->pt.p.op == HB_HYENA)
         n = (size_t)snprintf(out->bound, sizeof out->bound,
                              "%s at equal FLOP/s (%s if attention's upper triangle is not counted)"
@@ -229,8 +97,8 @@ static void say_bound(const struct row *r, const struct side *a, enum what of,
 
 // "0.927 [0.926, 0.928] at L 8192, the largest of 6 lengths, L 128 to 4096", of "time of `a` over
 // `b`".
-static void say(const struct row *r, size_t n, const struct row *shown, const struct side *a,
-                const struct side *b, const char *over, enum what of, struct hb_outcome *out)
+static void say(const struct row *r, size_t n, const struct row *shown, const struct hb_side *a,
+                const struct hb_side *b, const char *over, enum hb_of of, struct hb_outcome *out)
 {
     const bool rises = !strcmp(over, "rises");
     const struct hb_ratio q = {out->value, out->ci};
@@ -241,7 +109,7 @@ static void say(const struct row *r, size_t n, const struct row *shown, const st
                   : snprintf(out->ours, cap, "%s at L %lld", hb_str_ratio(q).s,
                              (long long)shown->L);
     snprintf(out->of, sizeof out->of, "%s of `%.100s` over `%.100s`", whats[of].words,
-             side_name(a, &shown->a), side_name(b, &shown->b));
+             hb_side_name(a, &shown->a), hb_side_name(b, &shown->b));
     double lo = INFINITY, hi = -INFINITY;
     for (size_t i = 0; i < n; i++) {
         lo = fmin(lo, r[i].q.r);
@@ -267,12 +135,14 @@ static void say(const struct row *r, size_t n, const struct row *shown, const st
 }
 
 // What measures both sides again; with a row, the implementations that it has.
-static void say_command(const struct side *a, const struct side *b, int64_t L,
+static void say_command(const struct hb_side *a, const struct hb_side *b, int64_t L,
                         const struct row *r, struct hb_outcome *out)
 {
     struct hb_query q = a->q.impl ? a->q : b->q;
-    const struct number *first = r ? a->q.impl ? &r->a : &r->b : NULL;
+    const struct hb_side_number *first = r ? a->q.impl ? &r->a : &r->b : NULL;
     if (!q.impl || a->model || b->model) return;
+    // Without a result a wildcard stands for no name that `run` would take.
+    if (!r && (strchr(q.impl, '*') || (b->q.impl && strchr(b->q.impl, '*')))) return;
     q.L = L;
     if (first && first->cell) q.impl = first->cell->pt.impl;
     hb_query_command(&q, out->command, sizeof out->command);
@@ -329,13 +199,13 @@ static int judge_rows(const json_t *check, const struct row *r, size_t n, const 
 }
 
 // Why there is no ratio: a side that did not end well at the longest of the lengths, or nothing.
-static void say_none(const struct hb_evidence *e, const struct side *sides[2], int64_t L, size_t n,
-                     struct hb_outcome *out)
+static void say_none(const struct hb_evidence *e, const struct hb_side *sides[2], int64_t L,
+                     size_t n, struct hb_outcome *out)
 {
     for (size_t i = 0; i < 2; i++) {
-        if (elsewhere(sides[i]) && isnan(their_number(e, sides[i], L, TIME).v)) {
-            hb_outcome_none(out, "results/peers has no `%s` at L %lld", side_name(sides[i], NULL),
-                            (long long)L);
+        if (hb_side_elsewhere(sides[i]) && isnan(hb_side_theirs(e, sides[i], L, HB_OF_TIME).v)) {
+            hb_outcome_none(out, "results/peers has no `%s` at L %lld",
+                            hb_side_name(sides[i], NULL), (long long)L);
             return;
         }
         struct hb_query q = sides[i]->q;
@@ -352,24 +222,24 @@ static void say_none(const struct hb_evidence *e, const struct side *sides[2], i
 
 int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_outcome *out)
 {
-    struct side a, b;
+    struct hb_side a, b;
     int64_t L[MAX_L];
     struct row r[MAX_L];
     const char *machine[64], *over = json_string_value(json_object_get(check, "over")),
                              *what = json_string_value(json_object_get(check, "of"));
-    enum what of = TIME;
-    while (what && of <= ROOF_SHARE && strcmp(what, whats[of].key)) of++;
-    if (of > ROOF_SHARE) return hb_fail(HB_ERR_INPUT, "rule ratio: of '%.40s'", what);
+    enum hb_of of = HB_OF_TIME;
+    while (what && of <= HB_OF_ROOF_SHARE && strcmp(what, whats[of].key)) of++;
+    if (of > HB_OF_ROOF_SHARE) return hb_fail(HB_ERR_INPUT, "rule ratio: of '%.40s'", what);
     const size_t n = lengths(check, L), n_machines = hb_machines(e->r, machine, 64);
-    int rc = read_side(check, "a", &a);
-    if (!rc) rc = read_side(check, "b", &b);
+    int rc = hb_side_read(check, "a", &a);
+    if (!rc) rc = hb_side_read(check, "b", &b);
     if (!rc && !n) rc = hb_fail(HB_ERR_INPUT, "rule ratio: no lengths \"L\"");
     if (rc) return rc;
     if (!over) over = "each";
     out->peers = a.peer || b.peer           ? "results/peers/h100-pytorch.tsv"
                  : a.training || b.training ? "results/peers/h100-pytorch-training.tsv"
                                             : NULL;
-    const bool ours = !elsewhere(&a) || !elsewhere(&b);
+    const bool ours = !hb_side_elsewhere(&a) || !hb_side_elsewhere(&b);
     size_t m = ours ? 0 : rows_on(e, &a, &b, L, n, of, NULL, r);
     // Of several machines the one that has the most of the lengths, the newest first.
     for (size_t i = 0; ours && m < n && i < n_machines; i++) {
@@ -382,7 +252,7 @@ int hb_rule_ratio(const struct hb_evidence *e, const json_t *check, struct hb_ou
     }
     say_command(&a, &b, L[n - 1], NULL, out);
     if (!m || (!strcmp(over, "rises") && m < 2)) {
-        const struct side *sides[2] = {&a, &b};
+        const struct hb_side *sides[2] = {&a, &b};
         out->peers = NULL;
         say_none(e, sides, L[n - 1], n, out);
         return 0;

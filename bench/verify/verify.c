@@ -111,6 +111,7 @@ static void explain(const json_t *check, struct hb_outcome *o)
         lo = fmin(lo, l ? json_number_value(l) : -INFINITY);
         hi = fmax(hi, h ? json_number_value(h) : INFINITY);
     }
+    if (o->ci.lo > hi && *text(check, "above")) otherwise = text(check, "above");
     if (*otherwise) snprintf(o->why, sizeof o->why, "%s", otherwise);
     else if (!strcmp(o->verdict, HB_INCONCLUSIVE))
         snprintf(o->why, sizeof o->why, "the interval reaches over the edge of what counts");

@@ -12,7 +12,8 @@
 //   combine               "all" (default), "any" or "agree" of the deciding checks (judge.h)
 //   checks[]              {rule, label, ...}; "shows": true: for comparison, decides nothing, and
 //                         with "in_table" stands in the table all the same; "otherwise": what it
-//                         means that no band holds, in words
+//                         means that no band holds, in words; "above": the same of a number that is
+//                         too large
 //   command               what would measure it
 //   needs                 what a full test would take
 //   note                  what the verdict does and does not say
