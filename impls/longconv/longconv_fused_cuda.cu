@@ -2,7 +2,8 @@
 // CUDA. This file chooses the method and is what the suite sees; the methods are in fused/.
 //     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  f16 bf16 f32
 //     h (D,L), d (D) float32; with gates and short filters (hb.h) L <= 32768
-// Method    Right-angle transform (fused/mma.cuh): N >= L points and no zero padding.
+// Method    Short rows (fused/toeplitz_method.cuh): by definition, as Toeplitz products.
+//           Right-angle transform (fused/mma.cuh): N >= L points and no zero padding.
 //           L <= 32768 (fused/rows.cuh): N = R 256 in the shared memory of one block.
 //           Longer (fused/long.cuh): N = R1 (R 256), three phases over chunks that stay in L2.
 //           f32 (fused/f32.cuh): the same in float32, by FMA.
@@ -11,10 +12,11 @@
 // Source    Poli et al. 2023, arXiv:2302.10866, section 2; Fu et al. 2023, arXiv:2311.05908
 //           (Monarch order on tensor cores); Nicholson 1971 and Crandall, Fagin 1994 (right angle).
 // Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 8e-4.
-// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; GPUs older
-//           than Hopper, or with less shared memory.
-// hb-arch: 90
+// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; GPUs other
+//           than Hopper (compute capability 9.0), or with less shared memory.
+// hb-arch: 90a
 #include "fused/method.h"
+#include "fused/toeplitz_method.cuh"
 #include "fused/f32.cuh"
 #include "fused/rows_method.cuh"
 #include "fused/long_dh.cuh"
@@ -24,6 +26,8 @@
 enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16, F32 = 1u << HB_F32 };
 static const struct fused_choice CHOICES[] = {
     // types          L  method        R1    R         ms
+    { F16,          2048, &fused_toeplitz, 0, 0 },  //  as tiles: 128 .026, 512 .066, 2048 .48
+    { BF16,         1024, &fused_toeplitz, 0, 0 },  //  -, two terms: twice the work
     { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
     { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  -
     { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  -
@@ -130,7 +134,7 @@ static void destroy(void *st)
     s->host->free(s->host, s);
 }
 
-// The kernels are there for Hopper and what came after it.
+// The kernels use what Hopper alone has (wgmma).
 static int check_gpu(const struct hb_host *host)
 {
     int dev, major = 0, minor = 0;
@@ -139,7 +143,7 @@ static int check_gpu(const struct hb_host *host)
                                                        dev));
     if (!rc) rc = HB_CUDA(host, cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor,
                                                        dev));
-    return rc || major >= 9 ? rc
+    return rc || (major == 9 && minor == 0) ? rc
          : host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: needs a GPU of compute capability"
                       " 9.0 (Hopper), this one has %d.%d", major, minor);
 }

@@ -693,9 +693,12 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                             if (post.x) hb_by_factor<T, false>(v, post, c, row, n, job.L);
                         } else if (job.d) {
                             const T *const x = (const T *)job.in + c * job.si.c + row * job.si.b;
-#pragma unroll
-                            for (int t = 0; t < 4; t++)
-                                if (n + t < job.L) v[t] += skip * hb_load(x[n + t]);
+                            const uint2 w = hb_load4(x, n, job.L, ((uintptr_t)x & 7) == 0);
+                            const float2 lo = hb_two<T>(w.x), hi = hb_two<T>(w.y);
+                            v[0] += skip * lo.x;
+                            v[1] += skip * lo.y;
+                            v[2] += skip * hi.x;
+                            v[3] += skip * hi.y;
                         }
                         hb_store4(y, n, job.L, ((uintptr_t)y & 7) == 0, v);
                     }
