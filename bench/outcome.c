@@ -8,7 +8,7 @@
 enum { ROOM = 9 };                       // the longest set and the NULL behind it
 static const char *const words[][ROOM] = {
     [HB_ENDS_POINT] = { OF_POINT },
-    [HB_ENDS_RECORD] = { OF_POINT, "dropped" },
+    [HB_ENDS_RECORD] = { OF_POINT, "dropped", "interrupted" },
     [HB_ENDS_PROCESS] = { OF_POINT, "interrupted", "missing" },
 };
 

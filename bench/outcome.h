@@ -4,7 +4,8 @@
 
 enum hb_ends {
     HB_ENDS_POINT,       // it says something of the point: ok refused oom timeout wrong crashed
-    HB_ENDS_RECORD,      // what a result file holds: those, and dropped (no time was left for it)
+    HB_ENDS_RECORD,      // what a result file holds: those, dropped (no time was left for it) and
+                         // interrupted (a training; with what it measured until then)
     HB_ENDS_PROCESS,     // what a process comes to: those of a point, interrupted, and missing (the
                          // machine lacks the device)
 };

@@ -8,8 +8,8 @@
 //                "iteration", repetitions, repetition_index, iterations, real_time, cpu_time,
 //                time_unit "ns", hb_samples_ns. What is of the whole point, hb_median_ns,
 //                hb_ci95_ns and all other hb_*, stands in its first entry (schema 1.0: in each).
-//   hb_skips[]   points without a time: {name, axes, detail, ...,
-//                status: refused|oom|timeout|wrong|crashed|dropped}
+//   hb_skips[]   points without a time: {name, axes, status: of HB_ENDS_RECORD (outcome.h), detail,
+//                ...}; a training that was interrupted has what it measured until then
 //   hb_pairs[]   {name, a, b, ratio, ratio_ci95, n, a_median_ns, b_median_ns}: two points
 //                alternated in one process; ratio = time(a)/time(b)
 // Training runs are entries too: name lm:PATTERN[:IMPL]/..., scope step, with hb_nll_nats, hb_ppl,

@@ -2,7 +2,7 @@
 //
 // Order     the paths as given, files of a folder by name (run ids begin with the time). Of one
 //           name on one machine the later cell stays, except that `dropped` (there was no time
-//           left) never replaces anything.
+//           left) and `interrupted` never replace anything.
 // Checked   context, names, times, intervals and the fields of hb_cell; a wrong one is an error
 //           that names file, entry and field. Unknown fields are left alone. Files of plain Google
 //           Benchmark pass, too.
@@ -130,7 +130,8 @@ static int keep(struct loader *l, const struct hb_cell *c, const char *machine)
     json_t *known = json_object_get(l->seen, key);
     int rc = 0;
     if (known) {
-        if (strcmp(c->status, "dropped") != 0) l->r->cells[json_integer_value(known)] = *c;
+        if (strcmp(c->status, "dropped") && strcmp(c->status, "interrupted"))
+            l->r->cells[json_integer_value(known)] = *c;
     } else {
         if (l->r->n == l->cap) {
             size_t cap = 2 * l->cap + 64;

@@ -1,6 +1,9 @@
 // test_lm.c: the language model: parameter counts, gradients, repeatability, exchange of parts.
+#include <signal.h>
+#include <sys/time.h>
 #include <unistd.h>
 
+#include "../bench/cli.h"
 #include "../bench/lm/checkpoint.h"
 #include "../bench/lm/data.h"
 #include "../bench/lm/model.h"
@@ -384,6 +387,39 @@ Test(lm, out_of_time)
     cr_expect(r.steps == 1 && r.planned_steps == 50 && r.n_eval == 2 && r.eval[1].step == 1);
     cr_expect(isfinite(r.test_nats) && r.train_tokens == 480);
     hb_lm_result_free(&r);
+}
+
+// SIGINT as soon as a step was made.
+static struct hb_lm_result half;
+static void on_alarm(int sig)
+{
+    (void)sig;
+    if (half.train_s > 0 && !hb_interrupted())
+        raise(SIGINT);
+}
+
+// An interrupted run keeps its losses and times, and is no whole one.
+Test(lm, interrupted)
+{
+    start();
+    struct hb_lm_config c = RUN("pattern=N", "evals=3", "tokens=480000000");
+    const struct itimerval often = {{0, 20000}, {0, 20000}}, never = {{0, 0}, {0, 0}};
+    hb_signals_install();
+    signal(SIGALRM, on_alarm);
+    cr_assert_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+    train(&c, &(struct hb_lm_opts){.quiet = true}, &half);
+    setitimer(ITIMER_REAL, &never, NULL);
+    cr_assert(half.interrupted && half.steps >= 1 && half.steps < half.planned_steps);
+    cr_expect(half.n_test == 0 && half.train_tokens == 480 * half.steps);
+    json_t *e = hb_lm_cut(&c, &half, "so far");
+    cr_assert(e, "%s", hb_error());
+    cr_expect_str_eq(json_string_value(json_object_get(e, "status")), "interrupted");
+    cr_expect_eq(json_integer_value(json_object_get(e, "hb_steps")), half.steps);
+    const json_t *curve = json_object_get(e, "hb_curve");
+    cr_expect(json_array_size(json_object_get(curve, "loss_nats")) >= 1);
+    cr_expect_null(json_object_get(e, "hb_nll_nats"));
+    json_decref(e);
+    hb_lm_result_free(&half);
 }
 
 Test(lm, the_device_follows_the_implementations)

@@ -139,6 +139,31 @@ Test(record, strict_reading)
     done();
 }
 
+// What was interrupted is read, and takes the place of nothing that was finished.
+Test(record, an_interrupted_run_replaces_nothing)
+{
+    start_in_tmp();
+    static const char entry[] = "{\"name\": \"lm:H/x\", \"real_time\": 5, \"hb_median_ns\": 5}",
+                      cut[] = "{\"name\": \"lm:H/x\", \"status\": \"interrupted\"},"
+                              "{\"name\": \"lm:A/x\", \"status\": \"interrupted\"}";
+    char path[2][4200], text[1000];
+    for (int k = 0; k < 2; k++) {
+        snprintf(path[k], sizeof path[k], "%s/%d.json", folder, k);
+        int n = snprintf(text, sizeof text, "{\"context\": {\"host_name\": \"here\"}, "
+                         "\"benchmarks\": [%s], \"hb_skips\": [%s]}", k ? "" : entry,
+                         k ? cut : "");
+        cr_assert_eq(hb_write_file(path[k], text, (size_t)n), HB_OK);
+    }
+    struct hb_results r;
+    cr_assert_eq(hb_results_load((const char *const[]){path[0], path[1], NULL}, &r), HB_OK, "%s",
+                 hb_error());
+    cr_assert_eq(r.n, 2);
+    cr_expect_str_eq(r.cells[0].status, "ok");
+    cr_expect_str_eq(r.cells[1].status, "interrupted");
+    hb_results_free(&r);
+    done();
+}
+
 // A full disk (or any failed write) leaves the old file as it was and no temporary behind.
 Test(record, failed_write_leaves_nothing)
 {
@@ -180,7 +205,7 @@ Test(record, a_link_stays_a_link)
 // Each word is found in its own set, and what is in no file is not read from one.
 Test(record, words_for_how_it_ended)
 {
-    static const int sizes[] = {[HB_ENDS_POINT] = 6, [HB_ENDS_RECORD] = 7, [HB_ENDS_PROCESS] = 8};
+    static const int sizes[] = {[HB_ENDS_POINT] = 6, [HB_ENDS_RECORD] = 8, [HB_ENDS_PROCESS] = 8};
     for (int set = 0; set < 3; set++) {
         const char *w;
         int n = 0;
@@ -191,7 +216,7 @@ Test(record, words_for_how_it_ended)
         cr_expect_null(hb_outcome((enum hb_ends)set, NULL));
     }
     cr_expect_null(hb_outcome(HB_ENDS_POINT, "dropped"));
-    cr_expect_null(hb_outcome(HB_ENDS_RECORD, "interrupted"));
+    cr_expect_null(hb_outcome(HB_ENDS_RECORD, "missing"));
     cr_expect_null(hb_outcome(HB_ENDS_PROCESS, "dropped"));
 }
 

@@ -219,17 +219,9 @@ static void test_sets(struct obj *e, const struct hb_lm_result *r)
     put(e, "hb_test_sets", list);
 }
 
-json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
+// What there is of a training whether it came to its end or not.
+static void training(struct obj *e, const struct hb_lm_config *c, const struct hb_lm_result *r)
 {
-    struct obj o = {json_object(), false}, *e = &o;
-    axes(e, c);
-    put_text(e, "run_type", "iteration");
-    put_text(e, "time_unit", "ns");
-    put_int(e, "repetitions", 1);
-    put_int(e, "repetition_index", 0);
-    put_int(e, "threads", 1);
-    put_int(e, "family_index", 0);
-    put_int(e, "per_family_instance_index", 0);
     if (r->steps)
         times(e, c, r);
     else
@@ -243,14 +235,28 @@ json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
     put_real(e, "hb_lr", c->lr);
     put_int(e, "hb_batch_tokens", c->batch_tokens);
     put_int(e, "hb_train_tokens", r->train_tokens);
-    put_int(e, "hb_eval_tokens", r->held_tokens);
     put_real(e, "hb_train_s", r->train_s);
+    put_real(e, "hb_valid_nats", r->valid_nats);
+}
+
+json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r)
+{
+    struct obj o = {json_object(), false}, *e = &o;
+    axes(e, c);
+    put_text(e, "run_type", "iteration");
+    put_text(e, "time_unit", "ns");
+    put_int(e, "repetitions", 1);
+    put_int(e, "repetition_index", 0);
+    put_int(e, "threads", 1);
+    put_int(e, "family_index", 0);
+    put_int(e, "per_family_instance_index", 0);
+    training(e, c, r);
+    put_int(e, "hb_eval_tokens", r->held_tokens);
     put_real(e, "hb_eval_s", r->eval_s);
     put_real(e, "hb_eval_ns_per_token", r->eval_ns_per_token);
     put_real(e, "hb_nll_nats", r->test_nats);
     put_real(e, "hb_ppl", exp(r->test_nats));
     test_sets(e, r);
-    put_real(e, "hb_valid_nats", r->valid_nats);
     put_real(e, "hb_floor_nats", r->floor_nats);
     put_real(e, "hb_excess", r->test_nats / r->floor_nats - 1.0);
     put_real(e, "hb_entropy_prev_nats", r->entropy_prev);
@@ -268,4 +274,12 @@ json_t *hb_lm_skip(const struct hb_lm_config *c, const char *status, const char 
     put_text(e, "status", status);
     put_text(e, "detail", detail);
     return finish(e);
+}
+
+json_t *hb_lm_cut(const struct hb_lm_config *c, const struct hb_lm_result *r, const char *detail)
+{
+    struct obj o = {hb_lm_skip(c, "interrupted", detail), false};
+    if (o.j)
+        training(&o, c, r);
+    return finish(&o);
 }

@@ -109,16 +109,6 @@ static int save(const struct run *x, int64_t done)
          ? hb_lm_checkpoint_write(x->o->checkpoint, x->c, x->model, x->r, done) : 0;
 }
 
-static int interrupted(const struct run *x, int64_t done)
-{
-    int rc = save(x, done);
-    return rc ? rc
-              : hb_fail(HB_ERR_RUN, "interrupted after %lld of %lld steps%s%s", (long long)done,
-                        (long long)x->r->steps,
-                        x->o->checkpoint ? "; the same command goes on with --resume-from " : "",
-                        x->o->checkpoint ? x->o->checkpoint : "");
-}
-
 // The time budget is this process's; at least one step is made.
 static bool out_of_time(const struct run *x, int64_t done)
 {
@@ -147,29 +137,37 @@ static int steps(struct run *x)
     const double cpu0 = cpu_ns();
     double cpu_apart = 0.0;
     int64_t s = x->first;
-    for (; !rc && s < r->steps && !out_of_time(x, s); s++) {
-        if (hb_interrupted())
-            return interrupted(x, s);
+    for (; !rc && s < r->steps && !out_of_time(x, s) && !hb_interrupted(); s++) {
         rc = one_step(x, s);
         if (!rc)
             rc = between_steps(x, s + 1, &cpu_apart);
     }
     if (s > x->first)
         r->cpu_ns_per_step = (cpu_ns() - cpu0 - cpu_apart) / (double)(s - x->first);
+    if (!rc && s < r->steps && s == x->first)
+        rc = hb_fail(HB_ERR_RUN, "interrupted before the first step");
     if (!rc && s < r->steps) {
+        r->interrupted = hb_interrupted();
         r->steps = s;
         r->train_tokens = s * x->c->batch_tokens;
-        if (x->c->evals > 0 && r->eval[r->n_eval - 1].step != s)
+        if (!r->interrupted && x->c->evals > 0 && r->eval[r->n_eval - 1].step != s)
             rc = evaluate(x, s);
     }
     hb_progress_end();
     return rc ? rc : save(x, s);
 }
 
+static void peaks(struct hb_lm_result *r)
+{
+    const struct hb_device *d = hb_host()->device;
+    r->alloc_peak_bytes = hb_host_mem().peak;
+    r->device_peak_bytes = strcmp(d->name, "cpu") ? d->peak_bytes(d) : 0;
+    r->rss_peak_bytes = hb_rss_peak();
+}
+
 static int results(struct run *x)
 {
     struct hb_lm_result *r = x->r;
-    const struct hb_device *d = hb_host()->device;
     int rc = 0;
     if (!(r->test = calloc(HB_LM_SETS, sizeof *r->test)))
         return hb_fail(HB_ERR_OOM, "no memory for the results");
@@ -182,9 +180,6 @@ static int results(struct run *x)
     }
     r->test_nats = r->test[0].nats;
     r->held_tokens = r->test[0].tokens;
-    r->alloc_peak_bytes = hb_host_mem().peak;
-    r->device_peak_bytes = strcmp(d->name, "cpu") ? d->peak_bytes(d) : 0;
-    r->rss_peak_bytes = hb_rss_peak();
     if (x->data.is_recall) {
         r->chance_uniform = x->data.recall.chance_uniform;
         r->chance_frequent = x->data.recall.chance_frequent;
@@ -219,7 +214,10 @@ static int network(struct run *x)
     r->resumed_at = x->first;
     r->params = hb_lm_table_of(x->model)->params;
     rc = steps(x);
-    return rc ? rc : results(x);
+    if (!rc && !r->interrupted)
+        rc = results(x);
+    peaks(r);
+    return rc;
 }
 
 // bigram, trigram: counted on the training split, smoothed for the validation split, scored on the

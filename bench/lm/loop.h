@@ -6,6 +6,7 @@
 
 struct hb_lm_result {
     int64_t planned_steps;       // steps < planned_steps: the time budget ended the training
+    bool interrupted;            // by a signal after `steps`: times and losses, nothing of results
     int64_t resumed_at;          // the step it went on from; 0: it began at the beginning
     int64_t steps, params, vocab, held_tokens;
     int64_t train_tokens;        // read in all steps; counts: of the whole training split
@@ -39,12 +40,15 @@ struct hb_lm_opts {
     const char *resume_from;     // a checkpoint to go on from, or NULL
 };
 
-// Trains, evaluates and fills *out. SIGINT ends it with HB_ERR_RUN.
+// Trains, evaluates and fills *out. SIGINT ends it: out->interrupted; before a step was made here
+// with HB_ERR_RUN.
 int hb_lm_train(const struct hb_lm_config *c, const struct hb_lm_opts *o, struct hb_lm_result *out);
 void hb_lm_result_free(struct hb_lm_result *r);
 
-// entry.c: the run as a record entry (bench/record.h), and one that did not finish. New references.
+// entry.c: the run as a record entry (bench/record.h); one that did not finish, without numbers and,
+// interrupted, with what it measured until then. New references.
 json_t *hb_lm_entry(const struct hb_lm_config *c, const struct hb_lm_result *r);
 json_t *hb_lm_skip(const struct hb_lm_config *c, const char *status, const char *detail);
+json_t *hb_lm_cut(const struct hb_lm_config *c, const struct hb_lm_result *r, const char *detail);
 
 #endif

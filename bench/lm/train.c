@@ -107,6 +107,10 @@ static int child(void)
         rc = hb_lm_config_finish(&c);
     if (!rc)
         rc = hb_lm_train(&c, &(struct hb_lm_opts){.quiet = true}, &r);
+    if (!rc && r.interrupted) {                              // the suite makes it again
+        hb_lm_result_free(&r);
+        rc = hb_fail(HB_ERR_RUN, "interrupted");
+    }
     if (rc == HB_ERR_OOM || rc == HB_ERR_REFUSED)
         return reply(rc == HB_ERR_OOM ? "oom" : "refused", NULL);
     if (rc)
@@ -198,6 +202,21 @@ static int describe(const struct hb_lm_config *c, const struct hb_lm_data *d)
     return 0;
 }
 
+// What was measured until the signal came: among the runs that did not finish, so that nobody takes
+// it for a whole one.
+static int keep_cut(const struct args *a, const struct hb_lm_config *c, struct hb_lm_result *r)
+{
+    char detail[256];
+    snprintf(detail, sizeof detail, "after %lld of %lld steps", (long long)r->steps,
+             (long long)r->planned_steps);
+    printf("interrupted %s%s%s\n", detail,
+           a->checkpoint ? "; the same command goes on with --resume-from " : "",
+           a->checkpoint ? a->checkpoint : "");
+    json_t *entry = hb_lm_cut(c, r, detail);
+    hb_lm_result_free(r);
+    return record(c, a->out, "hb_skips", entry);
+}
+
 static int train_one(const struct args *a, const struct hb_lm_config *c)
 {
     struct hb_lm_result r;
@@ -213,6 +232,8 @@ static int train_one(const struct args *a, const struct hb_lm_config *c)
     }
     if (rc)
         return rc;
+    if (r.interrupted)
+        return keep_cut(a, c, &r);
     json_t *entry = hb_lm_entry(c, &r);
     hb_lm_result_free(&r);
     if (!entry)
