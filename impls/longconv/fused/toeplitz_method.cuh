@@ -32,9 +32,10 @@ enum { HALF = 1u << HB_F16, BRAIN = 1u << HB_BF16 };
 struct whole_shape { unsigned dtypes; int blocks; int64_t batch; int rows; bool deep; };
 static const struct whole_shape WHOLE[] = {
     { HALF | BRAIN, 17, 16,        16, false },
+    { HALF | BRAIN, 17, 32,        32, true },
     { HALF | BRAIN, 4,  INT32_MAX, 64, false },     // six blocks of 33 KB on an SM
     { HALF | BRAIN, 9,  INT32_MAX, 64, true },      // three of 66 KB
-    { HALF,         17, INT32_MAX, 32, true },      // three of 68 KB
+    { HALF | BRAIN, 17, INT32_MAX, 32, true },      // three of 68 KB, bf16 73 KB
 };
 
 // dh of rows of at most so many STEP samples goes whole; 0: none does.
@@ -420,10 +421,10 @@ static int describe(const void *st, char *buf, size_t cap)
     const int terms = s->dtype == HB_BF16 ? 2 : 1;
     char how[80], dh[40] = "";
     if (s->whole[0])
-        snprintf(how, sizeof how, "whole rows, %d of %d at a time, wgmma", s->whole[0]->rows,
-                 (int)s->L);
+        snprintf(how, sizeof how, "%d whole rows a block, wgmma%s", s->whole[0]->rows,
+                 s->whole[0]->deep ? ", two products under way" : "");
     else
-        snprintf(how, sizeof how, "tiles of %d rows x %d times, %s", f32 ? 32 : 64, TIME,
+        snprintf(how, sizeof how, "tiles of %d rows x %d samples, %s", f32 ? 32 : 64, TIME,
                  f32 ? "FMA" : s->hopper ? "wgmma or mma" : "mma");
     if (s->backward && s->dh_stages[0])
         snprintf(dh, sizeof dh, ", dh of whole rows in %d stages", s->dh_stages[0]);
