@@ -30,7 +30,7 @@ struct long_plan {
     const struct hb_host *host;          // borrowed until free
     enum hb_dtype dtype;
     int64_t B, L, D, N;
-    int R;
+    int R, sms;                          // sms: of this GPU
     bool fixed;
     int pieces;                          // of a row, column_parts
     struct long_group chunk, dh;         // dh: of the gradient
@@ -126,7 +126,8 @@ static inline struct hb_fused_mid long_mid(const struct long_plan *s, int64_t ke
                                            int64_t batch)
 {
     return { .mid = s->mid, .spectrum = s->spectrum + kept * s->N, .gain = s->gain + kept,
-             .matrix = s->matrix, .channels = n, .batch = batch, .R1 = s->columns.R1, .R = s->R };
+             .matrix = s->matrix, .channels = n, .batch = batch, .R1 = s->columns.R1, .R = s->R,
+             .blocks = 8 * s->sms };
 }
 
 // Spectra of n channels from c on, stored from `kept` on. h (D,L).

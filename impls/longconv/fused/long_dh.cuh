@@ -229,6 +229,7 @@ static int long_plan_make(const struct hb_host *host, const struct hb_problem *p
         s->tables = dev->alloc(dev, column_tables_bytes(R1, N2));
         if (!s->tables) rc = HB_ERR_OOM;
     }
+    if (!rc) rc = hb_fused_sms(host, &s->sms);
     if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0);
     if (!rc) rc = hb_fused_mid_init(host, s->R);
     if (rc) return rc;

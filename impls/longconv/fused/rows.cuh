@@ -749,8 +749,9 @@ hb_rows_spectrum(hb_fused_job job)
     }
 }
 
-// Complex rows: grid D R1 (k1 fastest); block (c, k1) does this row of the whole batch. SPECTRUM:
-// it is the filter's and goes to job.spectrum; else in place, turned by conj(T) R1 of the columns.
+// Complex rows: grid D chunks R1 (k1 fastest); block (c, chunk, k1) does this row of `tiles` entries
+// of the batch. SPECTRUM: it is the filter's and goes to job.spectrum; else in place, turned by
+// conj(T) R1 of the columns.
 template <int R, bool SPECTRUM>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_job job)
 {
@@ -759,10 +760,11 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
     hb_block<R> k;
     hb_block_init<R>(k, shared, job.matrix);
     const hb_lane me = k.me;
-    const int64_t c = blockIdx.x / job.R1;
-    const int k1 = (int)(blockIdx.x % job.R1);
-    uint4 *const spectrum = job.spectrum + blockIdx.x * (int64_t)R * 64 + me.lane;
-    for (int row = 0; row < (SPECTRUM ? 1 : job.B); row++) {
+    const int k1 = (int)(blockIdx.x % job.R1), chunk = blockIdx.x / job.R1 % job.chunks;
+    const int64_t c = blockIdx.x / job.R1 / job.chunks;
+    uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + me.lane;
+    const int first = chunk * job.tiles, end = SPECTRUM ? 1 : min(first + job.tiles, job.B);
+    for (int row = first; row < end; row++) {
         unsigned short *const mid = (unsigned short *)job.mid
                                     + ((c * job.B + row) * job.R1 + k1) * 2 * N2;
         uint32_t b[KT][4][2], bi[KT][4][2];
@@ -901,6 +903,7 @@ struct hb_fused_mid {
     const uint4 *matrix;
     int64_t channels, batch;
     int R1, R;
+    int blocks;                // convolve: so many or more, if there are rows for them
 };
 
 static inline int hb_fused_mid_init(const struct hb_host *host, int R)
@@ -927,7 +930,7 @@ static inline struct hb_fused_job hb_fused_mid_job(const struct hb_fused_mid *m)
 static inline void hb_fused_mid_spectrum(const struct hb_fused_mid *m, cudaStream_t stream)
 {
     struct hb_fused_job job = hb_fused_mid_job(m);
-    job.B = 1;
+    job.B = job.chunks = 1;
     hb_by_mid_rows(m->R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
         hb_rows_mid<ROWS, true><<<(unsigned)(m->channels * m->R1), HB_ROWS_THREADS<ROWS>,
@@ -940,10 +943,13 @@ static inline void hb_fused_mid_convolve(const struct hb_fused_mid *m, bool adjo
                                          cudaStream_t stream)
 {
     struct hb_fused_job job = hb_fused_mid_job(m);
+    const int64_t blocks = m->channels * m->R1, rows = blocks * m->batch / (m->blocks + 1);
+    job.tiles = rows < 1 ? 1 : rows < m->batch ? (int)rows : (int)m->batch;
+    job.chunks = (job.B + job.tiles - 1) / job.tiles;
     job.adjoint = adjoint;
     hb_by_mid_rows(m->R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
-        hb_rows_mid<ROWS, false><<<(unsigned)(m->channels * m->R1), HB_ROWS_THREADS<ROWS>,
+        hb_rows_mid<ROWS, false><<<(unsigned)(blocks * job.chunks), HB_ROWS_THREADS<ROWS>,
                                    HB_ROWS_SHARED<ROWS>, stream>>>(job);
     });
 }
