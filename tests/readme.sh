@@ -26,6 +26,7 @@ mkdir -p "$copy/build/impls" "$copy/build/datasets"
     { [ ! -d machine ] || cp -a machine "$copy/build/"; }) || exit 1
 cp "$root/build/datasets/bible.txt" "$copy/build/datasets/" || exit 1
 cd "$copy" || exit 1
+make >"$tmp/make.log" 2>&1 || { cat "$tmp/make.log"; exit 1; }     # what changed since BUILD_DIR was built
 npy() {  # $1 file  $2 shape  $3 values: float32 zeros
     printf '\x93NUMPY\x01\x00\x76\x00%-117s\n' "{'descr': '<f4', 'fortran_order': False, 'shape': ($2), }" >"$1"
     head -c $((4 * $3)) /dev/zero >>"$1"
@@ -42,6 +43,8 @@ instead() {   # $1 a line of a block: prints what is run for it
             echo "mkdir -p ../before && cp -a build ../before/" ;;
         "build/hyena-bench compare "*)                          # a minute; tests/guard.sh looks at its answers
             [ "$write" ] && echo "$1" || echo "${1/ compare / compare --rounds 2 --no-history }" ;;
+        "build/hyena-bench train "*)                            # less of the held-out text
+            echo "${1%%#*} eval_tokens=8192 valid_tokens=8192" ;;
         "build/hyena-bench roofline"*)                          # a quarter of a minute of every core
             echo "# $1" ;;
         "tar xzf gpu-bundle"* | ./run.sh*)                      # a GPU machine
