@@ -84,7 +84,7 @@ for block in "$tmp"/block.*.sh; do
     text=${block%.sh}.text
     [ -e "$text" ] || continue
     if [ "$write" ]; then
-        sed "s|$tmp/||g" "$block.out" >"$text"
+        sed "s|$copy/||g; s|$tmp/||g" "$block.out" >"$text"
     else
         [ -s "$text" ] || fail "no output is shown for: $(cat "$block")"
         comm -23 <(keys "$text") <(keys "$block.out") >"$tmp/lost"
