@@ -1,8 +1,12 @@
 // toeplitz_dh.cuh: dh by definition, on tensor cores, f32 with FMA on 8 x 8 sums a thread.
 //     G_q = sum_{b,n} DY_{b,n} U_{b,n-q}'   (BLOCK x BLOCK)
 //     dh[s] += sums of the diagonals i - j = s - q BLOCK of G_q and of G_{q+1}
-// Rows start at 16-byte boundaries as in toeplitz.cuh, if those of dy and u have the same
-// alignment. Registers (nvcc 13.0): 213, two blocks of 128; f32 247, one block of 256.
+// Rows start at 16-byte boundaries as in toeplitz.cuh, if those of dy and u are aligned alike.
+// Registers (nvcc 13.0): 16 bits 213, two blocks of 128 threads an SM; f32 247, one of 256.
+// f16, B = 64, D = 768: 1.5 and 5.1 ms at L = 2048 and 4096 (backward less forward) when every
+// block still summed its diagonals in float64, one read of shared memory after the other. Folded
+// as they are now: predicted 0.2 and 0.7 ms less; then L2 bounds it, which delivers every sample
+// L / 256 times (4096: 13 GB, 2.6 ms). The triangle is not what costs: (L + 128) / L.
 #ifndef HB_TOEPLITZ_DH_CUH
 #define HB_TOEPLITZ_DH_CUH
 
@@ -80,26 +84,14 @@ __device__ __forceinline__ void correlate(struct squares<T> &g, const unsigned c
 }
 
 // G into shared memory, rows of PITCH.
-template <class T> __device__ __forceinline__ void spread(const struct squares<T> &g, float *G)
+__device__ __forceinline__ void spread(const struct squares<float> &g, float *G)
 {
-    if constexpr (IS_16<T>) {
-        const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-        G += (warp / 2 * 64 + lane / 4) * PITCH + warp % 2 * 64 + lane % 4 * 2;
+    G += threadIdx.x / 16 * 4 * PITCH + threadIdx.x % 16 * 4;
 #pragma unroll
-        for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 8; i++)
 #pragma unroll
-            for (int j = 0; j < 8; j++)
-#pragma unroll
-                for (int r = 0; r < 4; r++)
-                    G[(16 * i + r / 2 * 8) * PITCH + 8 * j + r % 2] = g.a[i][j][r];
-    } else {
-        G += threadIdx.x / 16 * 4 * PITCH + threadIdx.x % 16 * 4;
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-#pragma unroll
-            for (int j = 0; j < 8; j++)
-                G[(i / 4 * 64 + i % 4) * PITCH + j / 4 * 64 + j % 4] = g.total[i][j];
-    }
+        for (int j = 0; j < 8; j++)
+            G[(i / 4 * 64 + i % 4) * PITCH + j / 4 * 64 + j % 4] = g.total[i][j];
 }
 
 // Grid (channels x blocks), block DH_THREADS, dynamic shared DH_SHARED. Block (c,q) makes
@@ -160,19 +152,32 @@ __global__ void __launch_bounds__(DH_THREADS<T>, IS_16<T> ? 2 : 1) outer(const s
     }
     arrived<0>();
     __syncthreads();
+    float *const part = j.part + (c * j.blocks + q) * LANES_DH;
     float *const G = (float *)ring;
-    spread<T>(g, G);
-    __syncthreads();
-
-    // Lag x and lag x - BLOCK together have BLOCK elements of G.
-    for (int x = threadIdx.x; x < BLOCK; x += DH_THREADS<T>) {
-        double high = 0, low = 0;
-        for (int i = 0; i < BLOCK; i++)
-            if (i >= x) high += (double)G[i * PITCH + i - x];
-            else low += (double)G[i * PITCH + i - x + BLOCK];
-        float *const part = j.part + (c * j.blocks + q) * LANES_DH;
-        part[BLOCK + x] = (float)high;
-        part[x] = (float)low;
+    if constexpr (IS_16<T>) {
+        static_assert(BLOCK == 128 && DH_THREADS<T> == 128);       // 2 x 2 warps
+        fold_diagonals(G + threadIdx.x / 32 * FOLD, g.a);
+        __syncthreads();
+        for (int x = threadIdx.x; x < LANES_DH; x += DH_THREADS<T>) {
+            float sum = 0;
+            for (int w = 0; w < 4; w++) {
+                const int at = x - BLOCK + 64 - 64 * (w / 2 - w % 2);
+                if (at > 0 && at < 128) sum += G[w * FOLD + at];
+            }
+            part[x] = sum;
+        }
+    } else {
+        spread(g, G);
+        __syncthreads();
+        // Lag x and lag x - BLOCK together have BLOCK elements of G.
+        for (int x = threadIdx.x; x < BLOCK; x += DH_THREADS<T>) {
+            double high = 0, low = 0;
+            for (int i = 0; i < BLOCK; i++)
+                if (i >= x) high += (double)G[i * PITCH + i - x];
+                else low += (double)G[i * PITCH + i - x + BLOCK];
+            part[BLOCK + x] = (float)high;
+            part[x] = (float)low;
+        }
     }
 }
 

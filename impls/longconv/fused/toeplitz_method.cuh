@@ -40,7 +40,7 @@ static const struct whole_shape WHOLE[] = {
 
 // dh of rows of at most so many STEP samples goes whole; 0: none does.
 //     f16, B = 64, D = 768, ms, cold:    L = 128   256     512     1024
-//     outer and gather                   0.029   0.067   0.167   0.461
+//     outer and gather (old diagonals)   0.029   0.067   0.167   0.461
 //     outer_whole                        not measured yet; predicted in toeplitz_whole_dh.cuh
 enum { WHOLE_DH = 17 };
 

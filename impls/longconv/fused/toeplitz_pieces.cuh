@@ -242,6 +242,44 @@ __device__ __forceinline__ float2 make_window(T *taps, int64_t pitch, const floa
     return by;
 }
 
+constexpr int FOLD = 15 * 64;     // floats: [m + 7][row % 8][column % 8], lag 8 m + row - column
+
+// The sums of the 127 diagonals of 64 x 64 in a warp's registers, as mma has them: fold[64 + lag]
+// is that of row - column = lag, fold[0] 0. fold: FOLD of shared memory, the warp's own.
+__device__ __forceinline__ void fold_diagonals(float *fold, const float (&g)[4][8][4])
+{
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int m = -7; m <= 7; m++) {
+        float sum[2] = { 0, 0 };
+#pragma unroll
+        for (int row = 0; row < 8; row++)
+            if (row - m >= 0 && row - m < 8) {
+                sum[0] += g[row / 2][row - m][row % 2 * 2];
+                sum[1] += g[row / 2][row - m][row % 2 * 2 + 1];
+            }
+        float *const to = fold + (m + 7) * 64 + lane / 4 * 8 + lane % 4 * 2;
+        to[0] = sum[0];
+        to[1] = sum[1];
+    }
+    __syncwarp();
+    float sum[4];
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+        const int z = lane + 32 * r, d = z % 8;            // lag z - 64 = 8 (m - 8) + d
+        sum[r] = 0;
+#pragma unroll
+        for (int row = 0; row < 8; row++) {
+            const int m = z / 8 - (row >= d);              // [m]: 8 (m - 7) + row - column
+            if (m >= 0 && m < 15) sum[r] += fold[m * 64 + row * 8 + (row - d & 7)];
+        }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int r = 0; r < 4; r++)
+        fold[lane + 32 * r] = sum[r];
+}
+
 } // namespace toeplitz
 
 #endif

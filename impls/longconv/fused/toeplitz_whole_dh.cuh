@@ -11,13 +11,13 @@
 // Diagonals: a fragment's elements have lags 8 m + (lane's): 15 m are summed in registers, then
 // eight numbers a lag in shared memory, always in the same order.
 //
-// Why, with toeplitz_dh.cuh at B = 64, D = 768, f16 (du taken off what was measured): 0.029 0.067
+// Why, with toeplitz_dh.cuh at B = 64, D = 768, f16 (backward less forward, measured): 0.029 0.067
 // 0.167 0.461 ms at L = 128 256 512 1024. Its lag blocks of 128 read dy and u L / 256 times (1024:
-// 0.9 GB through L2, 0.18 ms), the sums of its diagonals are 128 dependent reads of shared memory
-// in float64 a block (about 4 us of each), and of the tensor cores' work at L = 128 half is not
-// needed. The triangle itself wastes little: (L + 128) / L. Predicted here: 0.018, 0.028, 0.050,
-// 0.125 ms; reading takes 0.008 0.017 0.033 0.067 (1024: half of it again), tensor cores at 400
-// TFLOP/s 0.003 0.010 0.036 0.137.
+// 0.9 GB through L2, 0.18 ms); the sums of its diagonals were 128 dependent reads of shared memory
+// in float64 a block (about 4 us of each; folded as here since); at L = 128 half of the tensor
+// cores' work is not needed. The triangle itself wastes little: (L + 128) / L. Predicted here:
+// 0.018, 0.028, 0.050, 0.125 ms; reading takes 0.008 0.017 0.033 0.067 (1024: half of it again),
+// tensor cores at 400 TFLOP/s 0.003 0.010 0.036 0.137.
 #ifndef HB_TOEPLITZ_WHOLE_DH_CUH
 #define HB_TOEPLITZ_WHOLE_DH_CUH
 
@@ -28,7 +28,6 @@ namespace toeplitz {
 enum {
     WHOLE_DH_WARPS = 8,
     WHOLE_DH_THREADS = 32 * WHOLE_DH_WARPS,
-    FOLD = 15 * 64,           // words of a warp's folded G_q: [m + 7][row % 8][column % 8]
 };
 
 struct whole_dh_job {
@@ -74,41 +73,6 @@ __device__ __forceinline__ void correlate_16(float (&g)[4][8][4], uint32_t a, ui
 #pragma unroll
         for (int i = 0; i < 4; i++)
             mma<T>(g[i][j], x[i], z[j / 2][j % 2 * 2], z[j / 2][j % 2 * 2 + 1]);
-}
-
-// The sums of a warp's 127 diagonals: fold[64 + lag], lag = -64 (0) .. 63.
-__device__ __forceinline__ void fold_diagonals(float *fold, const float (&g)[4][8][4])
-{
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int m = -7; m <= 7; m++) {
-        float sum[2] = { 0, 0 };
-#pragma unroll
-        for (int row = 0; row < 8; row++)
-            if (row - m >= 0 && row - m < 8) {
-                sum[0] += g[row / 2][row - m][row % 2 * 2];
-                sum[1] += g[row / 2][row - m][row % 2 * 2 + 1];
-            }
-        float *const to = fold + (m + 7) * 64 + lane / 4 * 8 + lane % 4 * 2;
-        to[0] = sum[0];
-        to[1] = sum[1];
-    }
-    __syncwarp();
-    float sum[4];
-#pragma unroll
-    for (int r = 0; r < 4; r++) {
-        const int z = lane + 32 * r, d = z % 8;            // lag z - 64 = 8 (m - 8) + d
-        sum[r] = 0;
-#pragma unroll
-        for (int row = 0; row < 8; row++) {
-            const int m = z / 8 - (row >= d);              // [m]: 8 (m - 7) + row - column
-            if (m >= 0 && m < 15) sum[r] += fold[m * 64 + row * 8 + (row - d & 7)];
-        }
-    }
-    __syncwarp();
-#pragma unroll
-    for (int r = 0; r < 4; r++)
-        fold[lane + 32 * r] = sum[r];
 }
 
 // Warp of a slice that has lag block i of a pass; `share` = 8 / slices of them.
