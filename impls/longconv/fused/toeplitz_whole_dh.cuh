@@ -16,7 +16,7 @@
 // 0.9 GB through L2, 0.18 ms); the sums of its diagonals were 128 dependent reads of shared memory
 // in float64 a block (about 4 us of each; folded as here since); at L = 128 half of the tensor
 // cores' work is not needed. The triangle itself wastes little: (L + 128) / L. Predicted here:
-// 0.018, 0.028, 0.050, 0.125 ms; reading takes 0.008 0.017 0.033 0.067 (1024: half of it again),
+// 0.018, 0.028, 0.050, 0.145 ms; reading takes 0.008 0.017 0.033 0.067 (1024: half of it again),
 // tensor cores at 400 TFLOP/s 0.003 0.010 0.036 0.137.
 #ifndef HB_TOEPLITZ_WHOLE_DH_CUH
 #define HB_TOEPLITZ_WHOLE_DH_CUH
