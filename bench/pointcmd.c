@@ -419,6 +419,8 @@ static int measure(struct side *side, const struct request *r)
         if (hb_my_turn()) return hb_fail(HB_ERR_RUN, "%s: not a single turn", names[0]);
         o.turn = hb_my_turn;
         o.turned = hb_turn_done;
+        // One thread waits for nothing but a core, and that is no business of the code.
+        o.turn_cpu = !d && side[0].pt.p.threads == 1;
     }
     struct hb_inject slower[2];
     for (int i = 0; i < r->n && r->inject > 0; i++) {

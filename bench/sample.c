@@ -106,7 +106,8 @@ static double one_round(void *ctx)
         if (s->rc != 0) return -1;
         total_ns += b->out->ns[s->round];
     }
-    end_turn(s, s->body[0].out->ns[s->round]);
+    const struct hb_samples *out = s->body[0].out;
+    end_turn(s, (s->o->turn_cpu ? out->cpu_ns : out->ns)[s->round]);
     s->round++;
     return total_ns * 1e-9;
 }

@@ -25,6 +25,7 @@ struct hb_sample_opts {
     // other process had the caches.
     int (*turn)(void);
     void (*turned)(double ns);
+    bool turn_cpu;           // the ns of a turn are the processor's, without waiting for a core
 };
 struct hb_samples {
     size_t n;                // samples; ns[i], cpu_ns[i] are per execution of the body
