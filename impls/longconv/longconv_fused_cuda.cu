@@ -12,8 +12,8 @@
 // Source    Poli et al. 2023, arXiv:2302.10866, section 2; Fu et al. 2023, arXiv:2311.05908
 //           (Monarch order on tensor cores); Nicholson 1971 and Crandall, Fagin 1994 (right angle).
 // Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 8e-4.
-// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; GPUs other
-//           than Hopper (compute capability 9.0), or with less shared memory.
+// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; gradients with
+//           a fixed filter beyond 2^21; GPUs other than Hopper (compute capability 9.0).
 // hb-arch: 90a
 #include "fused/method.h"
 #include "fused/toeplitz_method.cuh"

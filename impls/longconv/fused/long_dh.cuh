@@ -208,7 +208,9 @@ static inline void long_gradient(const struct long_plan *s, const struct hb_long
 // --- the method --------------------------------------------------------------------------------
 static const char *long_refuses(const struct hb_problem *p)
 {
-    return p->gated ? "gates beyond L = 32768" : NULL;
+    if (p->gated) return "gates beyond L = 32768";
+    return p->filter == HB_FILTER_FIXED && p->backward && p->L > 1 << 21
+           ? "gradients with a fixed filter beyond L = 2^21: more than 64 MB of workspace" : NULL;
 }
 
 static int long_plan_make(const struct hb_host *host, const struct hb_problem *p,
