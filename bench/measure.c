@@ -1,6 +1,7 @@
 // measure.c: one point or pair in a child process, seen from the parent (contract: measure.h).
 #include "measure.h"
 
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,6 +157,23 @@ static int take_turns(struct hb_child *const c[2], const struct hb_sample_opts *
     return n;
 }
 
+// One core for both sides of a pair, another one for the next: the cores of a shared machine differ
+// by what their neighbours do. Only what is started meanwhile inherits it. false: not done.
+static bool take_core(cpu_set_t *before)
+{
+    static unsigned turn;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    if (sched_getaffinity(0, sizeof *before, before) || CPU_COUNT(before) < 1) return false;
+    unsigned skip = turn++ % (unsigned)CPU_COUNT(before);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, before) && skip-- == 0) {
+            CPU_SET(cpu, &one);
+            return sched_setaffinity(0, sizeof one, &one) == 0;
+        }
+    return false;
+}
+
 static int start_in_step(const struct hb_point *pt, const struct hb_measure_opts *opts,
                          struct hb_child **c)
 {
@@ -186,7 +204,10 @@ int hb_measure_in_step(const struct hb_point *pt, const struct hb_measure_opts o
     memset(out, 0, sizeof *out);
     out->failed = -1;
     int rc = room ? 0 : hb_fail(HB_ERR_OOM, "no memory for %zu rounds", most), n = 0;
+    cpu_set_t before;
+    bool pinned = !on_device(pt) && pt->p.threads == 1 && take_core(&before);
     for (int k = 0; k < 2 && !rc; k++) rc = start_in_step(pt, &o[k], &c[k]);
+    if (pinned) sched_setaffinity(0, sizeof before, &before);
     if (!rc) n = take_turns(c, &o[0].sample, ns, &out->failed);
     bool ok = true;
     for (int k = 0; k < 2; k++) {
