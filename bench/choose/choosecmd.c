@@ -160,7 +160,7 @@ static int print_text(const struct hb_point *pt, double limit, const struct choo
                     : ": inside the crossover's interval; the default is expected to be slower");
     if (c->runner_up[0])
         hb_text_add(&out, "regret     %s %% expected, at most %s %%\n",
-                    hb_str_num(100 * c->regret).s, hb_str_num(100 * fmax(0, c->regret_hi)).s);
+                    hb_str_num(100 * c->regret).s, hb_str_num(100 * fmax(c->regret, c->regret_hi)).s);
     if (c->mem_bytes > 0)
         hb_text_add(&out, "memory     %s, surely below %s\n", hb_str_bytes(c->mem_bytes).s,
                     hb_str_bytes(c->mem_hi_bytes).s);
@@ -197,7 +197,7 @@ static int print_json(const struct hb_point *pt, double limit, const struct choo
         limit, "impl", c->impl, "verdict", verdict(c), "reason", hb_reason_str(c->reason),
         "time_ns", c->time_ns, "ci95_ns", c->time_lo_ns, c->time_hi_ns, "runner_up", c->runner_up,
         "margin", c->margin, "margin_ci95", c->margin_lo, c->margin_hi, "regret", c->regret,
-        "regret_hi", fmax(0, c->regret_hi), "mem_bytes", c->mem_bytes, "mem_hi_bytes",
+        "regret_hi", fmax(c->regret, c->regret_hi), "mem_bytes", c->mem_bytes, "mem_hi_bytes",
         c->mem_hi_bytes, "machine", c->machine, "note", c->note, "candidates", all);
     int rc = !doc || json_dumpf(doc, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6))
            ? hb_fail(HB_ERR_RUN, "cannot print the answer as JSON") : 0;
