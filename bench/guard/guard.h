@@ -66,6 +66,8 @@ struct guard_point {
 int guard_paired(const struct guard_source *src, struct guard_point *points, size_t n,
                  const struct guard_opts *o, int *rounds);
 void guard_points_free(struct guard_point *points, size_t n);
+// How many rounds of round_s fit into so many seconds, at least and at most what a stage takes.
+int guard_rounds_for(double seconds, double round_s);
 // The point has no time on that side: left out from now on.
 void guard_no_time(struct guard_point *pt, int side, const char *why);
 

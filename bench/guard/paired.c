@@ -186,11 +186,10 @@ static int confirm(const struct guard_source *src, struct guard_point *points, s
     return rc;
 }
 
-// So many rounds of all points fit, at most `most`.
-static int rounds_for(double seconds, double round_s, int most)
+int guard_rounds_for(double seconds, double round_s)
 {
-    double fit = round_s > 0 ? floor(seconds / round_s) : most;
-    return fit < most ? (int)fit : most;
+    double fit = round_s > 0 ? floor(seconds / round_s) : GUARD_MAX_ROUNDS;
+    return (int)fmin(fmax(fit, GUARD_MIN_ROUNDS), GUARD_MAX_ROUNDS);
 }
 
 int guard_paired(const struct guard_source *src, struct guard_point *points, size_t n,
@@ -216,8 +215,7 @@ int guard_paired(const struct guard_source *src, struct guard_point *points, siz
         }
         if (done == 0 && o->rounds <= 0) {
             round_s = src->now_s(src->ctx) - t0;
-            want = rounds_for(GUARD_FIRST_SHARE * o->budget_s, round_s, GUARD_MAX_ROUNDS);
-            if (want < GUARD_MIN_ROUNDS) want = GUARD_MIN_ROUNDS;
+            want = guard_rounds_for(GUARD_FIRST_SHARE * o->budget_s, round_s);
         }
     }
     *rounds = done;
@@ -226,7 +224,6 @@ int guard_paired(const struct guard_source *src, struct guard_point *points, siz
     if (rc || n2 == 0) return rc;
     double left = o->budget_s - (src->now_s(src->ctx) - t0);
     int again = o->rounds > 0 ? o->rounds
-              : rounds_for(left, round_s * (double)n2 / (double)n, GUARD_MAX_ROUNDS);
-    if (again < GUARD_MIN_ROUNDS) again = GUARD_MIN_ROUNDS;
+              : guard_rounds_for(left, round_s * (double)n2 / (double)n);
     return confirm(src, points, n, n2, again, o);
 }

@@ -156,14 +156,6 @@ static void count_verdicts(const struct guard_point *pt, size_t n, int level, si
     t->doubtful += doubt;
 }
 
-// Rounds of stage 1 that fit into the budget, as guard_paired counts them.
-static int usual_rounds(const struct pool *p, double budget_s)
-{
-    double round_s = 2 * p->pair_s * (double)p->points;
-    int r = (int)floor(GUARD_FIRST_SHARE * budget_s / round_s);
-    return r < GUARD_MIN_ROUNDS ? GUARD_MIN_ROUNDS : r > GUARD_MAX_ROUNDS ? GUARD_MAX_ROUNDS : r;
-}
-
 static int draw_all(const struct args *a, const struct pool *p, struct report *rep)
 {
     struct guard_opts o = a->o;
@@ -171,7 +163,8 @@ static int draw_all(const struct args *a, const struct pool *p, struct report *r
     struct guard_point *pt = calloc(n, sizeof *pt);
     size_t *calls = calloc(n, sizeof *calls);
     int rc = pt && calls ? 0 : hb_fail(HB_ERR_OOM, "no memory for %zu points", n);
-    o.rounds = rep->rounds = usual_rounds(p, a->o.budget_s);
+    double round_s = 2 * p->pair_s * (double)n;
+    o.rounds = rep->rounds = guard_rounds_for(GUARD_FIRST_SHARE * o.budget_s, round_s);
     size_t block = 4 * (size_t)o.rounds;         // cycles: two pairs a round, both stages
     if (!rc && p->cycles < block)
         rc = hb_fail(HB_ERR_INPUT, "the pool has %zu cycles, a comparison of %d rounds needs %zu: "
