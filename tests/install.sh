@@ -22,6 +22,9 @@ echo '{"hb_choices": 1, "machines": [], "rows": [{}]}' > "$to/bad.json"
 HYENA_BENCH_CHOICES=$to/bad.json "$to/example" 2> "$to/err" && { echo "a bad table was not noticed"; exit 1; }
 grep -q 'bad.json: rows\[0\]' "$to/err"
 [ "$("$to/bin/hyena-bench" list --op longconv | grep -c '^longconv_')" -ge 3 ]
+# It chooses by the table that was installed with it.
+"$to/bin/hyena-bench" choose --op longconv --L 4096 --no-probe | tee "$to/out"
+grep -q 'measured point' "$to/out"
 # Nothing but the interface is exported: no clash with a program's own names.
 [ "$(nm -D --defined-only "$to/lib/libhyena_bench.so" | awk '{print $3}' | sort | tr '\n' ' ')" = \
   "hb_choice_error hb_choose hb_choose_table hb_reason_str " ]

@@ -6,7 +6,8 @@
 //           the same for all candidates; the note says so.
 // Pass      fwdbwd without rows of its own: forward plus backward.
 // Rank      by expected time, of those that surely fit into the memory limit (upper end of the
-//           interval, or `fits`).
+//           interval, or `fits`). Two whose intervals meet are compared by their ratio where both
+//           were measured.
 // Tie       where the interval of the ratio to the second holds 1. Then the default is named if
 //           it is among those that tie and expected to be at most TIE_COST slower; else the first
 //           stays.
@@ -228,15 +229,21 @@ static struct choose_guess sum_of(const struct choose_guess *a, const struct cho
                                   .outside = a->outside || b->outside };
 }
 
+static struct hb_point point_with(const struct choose_ask *a, const char *impl)
+{
+    struct hb_point pt = a->pt;
+    const char *colon = strchr(impl, ':');
+    snprintf(pt.impl, sizeof pt.impl, "%s", impl);
+    snprintf(pt.p.inner, sizeof pt.p.inner, "%s", colon ? colon + 1 : "");
+    return pt;
+}
+
 static int estimate(const struct choose_table *t, const struct choose_ask *a, int machine,
                     struct setting s, struct choose_candidate *c)
 {
     const struct choose_row **rows = malloc((t->n + 1) * sizeof *rows);
     if (!rows) return hb_fail(HB_ERR_OOM, "no memory for a choice");
-    struct hb_point pt = a->pt;
-    snprintf(pt.impl, sizeof pt.impl, "%s", c->impl);
-    const char *colon = strchr(c->impl, ':');
-    snprintf(pt.p.inner, sizeof pt.p.inner, "%s", colon ? colon + 1 : "");
+    struct hb_point pt = point_with(a, c->impl);
     int n = rows_of(t, a, machine, s, c->impl, pt.pass, rows);
     if (n >= 3 || pt.pass != HB_PASS_FWDBWD) {
         hb_predict(rows, n, &pt, CHOOSE_TIME, &c->time);
@@ -287,10 +294,7 @@ static const char *failed(const struct choose_table *t, const struct choose_ask 
 static int examine(const struct choose_table *t, const struct choose_ask *a, int machine,
                    struct setting s, struct choose_candidate *c)
 {
-    struct hb_point pt = a->pt;
-    snprintf(pt.impl, sizeof pt.impl, "%s", c->impl);
-    const char *colon = strchr(c->impl, ':');
-    snprintf(pt.p.inner, sizeof pt.p.inner, "%s", colon ? colon + 1 : "");
+    struct hb_point pt = point_with(a, c->impl);
     int rc = machine >= 0 ? estimate(t, a, machine, s, c) : 0;
     if (rc) return rc;
     c->out = a->allowed ? a->allowed(&pt, a->ctx) : NULL;
@@ -315,20 +319,101 @@ static int by_time(const void *x, const void *y)
 
 // --- the answer ----------------------------------------------------------------------------------
 
-// b over a: expected ratio (log) and its deviation.
-static double gap(const struct choose_candidate *a, const struct choose_candidate *b, double *sd)
+// What an answer is made of.
+struct asked {
+    const struct choose_table *t;
+    const struct choose_ask *a;
+    struct setting s;
+    struct choose_result *r;
+    const struct choose_row **rows[2];   // room for the rows of two candidates
+};
+
+// Another machine's times carry over only roughly: of the same kind within some percent, else not
+// by more than an order.
+static double more(const struct choose_result *r)
 {
+    static const double by_rank[] = { 0, 0.05, 0.3 };
+    return by_rank[r->rank];
+}
+
+// log(b / a) in one pass where both were measured; n 0: too rarely.
+static struct choose_guess ratio_in(const struct asked *q, const char *a, const char *b,
+                                    enum hb_pass pass)
+{
+    const struct choose_result *r = q->r;
+    struct hb_point x = point_with(q->a, b), y = point_with(q->a, a);
+    struct choose_guess g;
+    x.pass = y.pass = pass;
+    int n = rows_of(q->t, q->a, r->machine, q->s, b, pass, q->rows[0]);
+    int m = rows_of(q->t, q->a, r->machine, q->s, a, pass, q->rows[1]);
+    hb_predict_ratio(q->rows[0], n, &x, q->rows[1], m, &y, &g);
+    return g;
+}
+
+// The same of the pass asked for. fwdbwd without rows of its own: backward is the larger part, and
+// what decides both is the same, so the ratios are taken as one and the mean of the two.
+static struct choose_guess ratio_of(const struct asked *q, const char *a, const char *b)
+{
+    struct choose_guess g = ratio_in(q, a, b, q->a->pt.pass);
+    if (g.n || q->a->pt.pass != HB_PASS_FWDBWD) return g;
+    g = ratio_in(q, a, b, HB_PASS_BWD);
+    const struct choose_guess f = ratio_in(q, a, b, HB_PASS_FWD);
+    if (!g.n || !f.n) return (struct choose_guess){ 0 };
+    g.mean = (2 * g.mean + f.mean) / 3;
+    g.sd = (2 * g.sd + f.sd) / 3;
+    return g;
+}
+
+// Candidate j over i: expected ratio (log) and its deviation.
+static double gap(const struct asked *q, int i, int j, double *sd)
+{
+    const struct choose_candidate *a = &q->r->c[i], *b = &q->r->c[j];
+    const double d = b->time.mean - a->time.mean;
     *sd = hypot(a->time.sd, b->time.sd);
-    return b->time.mean - a->time.mean;
+    if (fabs(d) > Z95 * *sd || (a->time.exact && b->time.exact)) return d;
+    const struct choose_guess g = ratio_of(q, a->impl, b->impl);
+    const double paired = hypot(g.sd, more(q->r));
+    if (!g.n || paired >= *sd) return d;
+    *sd = paired;
+    return g.mean;
+}
+
+// The fastest to the front: by time they are in order, by ratio another one may be.
+static void fastest_first(const struct asked *q)
+{
+    struct choose_candidate *c = q->r->c;
+    int best = 0;
+    for (int i = 1; i < q->r->n_in; i++) {
+        double sd;
+        if (c[i].time.n && gap(q, best, i, &sd) < 0) best = i;
+    }
+    const struct choose_candidate first = c[best];
+    memmove(c + 1, c, (size_t)best * sizeof *c);
+    c[0] = first;
+}
+
+// The one that ties with c and may be fastest, or if none ties the next one; -1: none.
+static int rival_of(const struct asked *q, int c)
+{
+    double least = INFINITY;
+    int rival = -1;
+    for (int i = 0; i < q->r->n_in; i++) {
+        if (i == c || !q->r->c[i].time.n) continue;
+        double sd, d = gap(q, c, i, &sd), low = d - Z95 * sd, key = low <= 0 ? low : d;
+        if (key >= least) continue;
+        least = key;
+        rival = i;
+    }
+    return rival;
 }
 
 // Breaks a tie for the sake of a reproducible answer. Returns which candidate is named.
-static int default_of_tie(const struct choose_result *r, const struct hb_point *pt)
+static int default_of_tie(const struct asked *q)
 {
-    const char *name = hb_choose_default(pt);
-    for (int i = 1; i < r->n_in; i++) {
-        if (!r->c[i].time.n || strcmp(r->c[i].impl, name)) continue;
-        double sd, d = gap(&r->c[0], &r->c[i], &sd);
+    const char *name = hb_choose_default(&q->a->pt);
+    for (int i = 1; i < q->r->n_in; i++) {
+        if (!q->r->c[i].time.n || strcmp(q->r->c[i].impl, name)) continue;
+        double sd, d = gap(q, 0, i, &sd);
         return d <= TIE_COST && d - Z95 * sd <= 0 ? i : 0;
     }
     return 0;
@@ -336,12 +421,12 @@ static int default_of_tie(const struct choose_result *r, const struct hb_point *
 
 // Expected excess of c over the fastest: E max(0, log c/other) over its strongest rival, as a
 // share.
-static void regret(const struct choose_result *r, int chosen, struct hb_choice *out)
+static void regret(const struct asked *q, int chosen, struct hb_choice *out)
 {
-    for (int i = 0; i < r->n_in; i++) {
+    for (int i = 0; i < q->r->n_in; i++) {
         double sd, d;
-        if (i == chosen || !r->c[i].time.n) continue;
-        d = -gap(&r->c[chosen], &r->c[i], &sd);                  // > 0: chosen is slower
+        if (i == chosen || !q->r->c[i].time.n) continue;
+        d = -gap(q, chosen, i, &sd);                             // > 0: chosen is slower
         double z = sd > 0 ? d / sd : 0, phi = exp(-z * z / 2) / sqrt(2 * M_PI);
         double mean = d * 0.5 * erfc(-z / sqrt(2)) + sd * phi;
         out->regret = fmax(out->regret, exp(mean) - 1);
@@ -357,9 +442,12 @@ static void numbers(const struct choose_guess *g, double *v, double *lo, double 
     *hi = exp(g->mean + Z95 * g->sd);
 }
 
-static void note(const struct choose_table *t, const struct choose_ask *a, struct setting s,
-                 const struct choose_result *r, int chosen, struct hb_choice *out)
+static void note(const struct asked *q, int chosen, struct hb_choice *out)
 {
+    const struct choose_result *const r = q->r;
+    const struct choose_table *const t = q->t;
+    const struct choose_ask *const a = q->a;
+    const struct setting s = q->s;
     const struct choose_guess *g = &r->c[chosen].time;
     bool gpu = !strncmp(a->pt.device, "cuda", 4);
     size_t n = 0, cap = sizeof out->note;
@@ -382,21 +470,20 @@ static void note(const struct choose_table *t, const struct choose_ask *a, struc
         snprintf(to + n, cap - n, ", planned by %s", hb_planning_str(s.planning));
 }
 
-static void answer(const struct choose_table *t, const struct choose_ask *a, struct setting s,
-                   struct choose_result *r)
+static void answer(const struct asked *q)
 {
+    struct choose_result *const r = q->r;
+    const struct choose_ask *const a = q->a;
     struct hb_choice *out = &r->answer;
-    const struct choose_candidate *first = &r->c[0];
-    int chosen = 0, second = r->n_in > 1 && r->c[1].time.n ? 1 : -1;
-    if (!first->time.n) {                            // no data at all: the default if it can do it
+    int chosen = 0, second = r->c[0].time.n ? rival_of(q, 0) : -1;
+    if (!r->c[0].time.n) {                           // no data at all: the default if it can do it
         for (int i = 0; i < r->n_in; i++)
             if (!strcmp(r->c[i].impl, hb_choose_default(&a->pt))) chosen = i;
-        second = -1;
     } else if (second > 0) {
-        double sd, d = gap(first, &r->c[1], &sd);
+        double sd, d = gap(q, 0, second, &sd);
         out->tie = d - Z95 * sd <= 0;
-        if (out->tie) chosen = default_of_tie(r, &a->pt);
-        if (chosen) second = 0;
+        if (out->tie) chosen = default_of_tie(q);
+        if (chosen) second = rival_of(q, chosen);
     }
     const struct choose_candidate *c = &r->c[chosen];
     snprintf(out->impl, sizeof out->impl, "%s", c->impl);
@@ -406,28 +493,31 @@ static void answer(const struct choose_table *t, const struct choose_ask *a, str
         out->mem_hi_bytes = mem_hi(c);
     }
     if (second >= 0) {
-        double sd, d = gap(c, &r->c[second], &sd);
+        double sd, d = gap(q, chosen, second, &sd);
         snprintf(out->runner_up, sizeof out->runner_up, "%s", r->c[second].impl);
         numbers(&r->c[second].time, &out->runner_ns, &out->runner_lo_ns, &out->runner_hi_ns);
         out->margin = exp(d);
         out->margin_lo = exp(d - Z95 * sd);
         out->margin_hi = exp(d + Z95 * sd);
-        regret(r, chosen, out);
+        regret(q, chosen, out);
     }
     out->reason = !c->time.n ? HB_DEFAULT : r->rank ? HB_SIMILAR_MACHINE
                 : c->time.exact ? HB_MEASURED : HB_INTERPOLATED;
     if (r->machine >= 0)
-        snprintf(out->machine, sizeof out->machine, "%s", t->machines[r->machine].id);
-    note(t, a, s, r, chosen, out);
+        snprintf(out->machine, sizeof out->machine, "%s", q->t->machines[r->machine].id);
+    note(q, chosen, out);
 }
 
-// Another machine's times carry over only roughly: of the same kind within some percent, else not
-// by more than an order.
-static void widen(struct choose_result *r)
+static int conclude(struct asked *q)
 {
-    static const double more[] = { 0, 0.05, 0.3 };
-    for (int i = 0; i < r->n; i++)
-        if (r->c[i].time.n) r->c[i].time.sd = hypot(r->c[i].time.sd, more[r->rank]);
+    for (int i = 0; i < 2; i++) q->rows[i] = malloc((q->t->n + 1) * sizeof *q->rows[i]);
+    const bool room = q->rows[0] && q->rows[1];
+    if (room) {
+        fastest_first(q);
+        answer(q);
+    }
+    for (int i = 0; i < 2; i++) free(q->rows[i]);
+    return room ? 0 : hb_fail(HB_ERR_OOM, "no memory for a choice");
 }
 
 int hb_choose_among(const struct choose_table *t, const struct choose_ask *a,
@@ -444,11 +534,11 @@ int hb_choose_among(const struct choose_table *t, const struct choose_ask *a,
         if (rc) return rc;
         r->n_in += !r->c[i].out;
     }
-    widen(r);
+    for (int i = 0; i < r->n; i++)
+        if (r->c[i].time.n) r->c[i].time.sd = hypot(r->c[i].time.sd, more(r));
     qsort(r->c, (size_t)r->n, sizeof *r->c, by_time);
     if (!r->n_in)
         return hb_fail(HB_ERR_REFUSED, "nothing fits this problem: %s: %s%s", r->c[0].impl,
                        r->c[0].out, r->n > 1 ? ", and so on" : "");
-    answer(t, a, s, r);
-    return 0;
+    return conclude(&(struct asked){ .t = t, .a = a, .s = s, .r = r });
 }

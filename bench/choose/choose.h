@@ -65,6 +65,10 @@ struct choose_guess {
 // rows[n] are measured points of one implementation under one set of conditions; pt is the problem.
 void hb_predict(const struct choose_row *const *rows, int n, const struct hb_point *pt,
                 enum choose_what what, struct choose_guess *out);
+// log(time of a / time of b) at the problem, from where both were measured; n 0: in too few places.
+void hb_predict_ratio(const struct choose_row *const *rows_a, int n_a, const struct hb_point *a,
+                      const struct choose_row *const *rows_b, int n_b, const struct hb_point *b,
+                      struct choose_guess *out);
 // Leave-one-out: each row predicted from the others. Share inside its 95 % interval; err: median of
 // |log ratio|. False: fewer than three rows.
 bool hb_predict_check(const struct choose_row *const *rows, int n, enum choose_what what,

@@ -1,15 +1,16 @@
 // gather.c: the table of choices out of result files (contract: choose.h).
 //
 // Files     results/*/ (published), then build/results/*/: a later file's point replaces an earlier
-//           one of its name on the same machine.
+//           one of its name on the same machine. Neither folder has any (an installed program):
+//           the table that was installed, or that HYENA_BENCH_CHOICES names.
 // Memory    build/machine/<id>/choices.json keeps the table with the list of files it came from
-//           (path,
-//           bytes, time of change); while the list is the same, the files are not read again.
+//           (path, bytes, time of change); while the list is the same, they are not read again.
 #include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "../derive.h"
 #include "../outcome.h"
@@ -187,6 +188,17 @@ static int read_each(const struct files *f, struct choose_table *out)
     return rc;
 }
 
+// An installed program has no results beside it but the table that `make install` made of them; the
+// library's variable names another.
+static int read_installed(struct choose_table *out)
+{
+    char path[4500];
+    const char *env = getenv("HYENA_BENCH_CHOICES");
+    if (env && *env) return hb_choices_read(env, out);
+    snprintf(path, sizeof path, "%.4000s/../share/hyena-bench/choices.json", hb_root_dir());
+    return access(path, R_OK) == 0 ? hb_choices_read(path, out) : 0;
+}
+
 int hb_choices_gather(struct choose_table *out)
 {
     struct files f;
@@ -198,6 +210,7 @@ int hb_choices_gather(struct choose_table *out)
         rc = read_each(&f, out);
         if (!rc) remember(path, f.list, out);
     }
+    if (!rc && !f.n) rc = read_installed(out);
     snprintf(out->home, sizeof out->home, "%s", hb_machine_id());
     free_files(&f);
     return rc == HB_ERR_OOM ? hb_fail(rc, "no memory for the table of choices") : rc;

@@ -12,7 +12,10 @@
 //           by maximum likelihood over a grid; each row's own interval adds to its variance.
 // Interval  of the process, times what leaving each row out in turn asks for; beyond the measured
 //           range it widens with every octave.
-// Cost      at most NEAR rows: the nearest. About 3 ms.
+// Ratio     of two implementations: the process over the difference of their r where both were
+//           measured. What strikes both alike (an unhandy length, the same operator around them)
+//           cancels there, so the ratio is known far better than either time.
+// Cost      at most NEAR rows: the nearest. About 3 ms, a ratio twice that.
 #include "choose.h"
 #include "../../impls/core/oper.h"
 
@@ -20,7 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TERMS = 6, AXES = 4, NEAR = 40 };
+enum { TERMS = 6, AXES = 4, NEAR = 40, PAIRS = 8 };
 
 // --- what the work model counts ------------------------------------------------------------------
 
@@ -349,6 +352,17 @@ static void process(struct set *s, enum choose_what what, struct choose_guess *o
     out->n = s->n;
 }
 
+// The process, or where the problem was measured the record itself and how well another process
+// repeats it.
+static void finish(struct set *s, enum choose_what what, struct choose_guess *out)
+{
+    process(s, what, out);
+    if (apart(s->at[0], s->pat) >= 1e-9) return;
+    out->mean = s->y[0];
+    out->sd = what == CHOOSE_TIME ? sqrt(s->var[0] + s->t * s->t) : 1e-3;
+    out->exact = true;
+}
+
 static void guess(const struct choose_row *const *rows, int n, int skip, const struct hb_point *pt,
                   enum choose_what what, struct choose_guess *out)
 {
@@ -356,14 +370,46 @@ static void guess(const struct choose_row *const *rows, int n, int skip, const s
     *out = (struct choose_guess){ 0 };
     if (s && fill(s, rows, n, skip, pt, what)) {
         fit_model(s);
-        process(s, what, out);
-        if (apart(s->at[0], s->pat) < 1e-9) {        // measured: the record itself, and how well
-            out->mean = s->y[0];                     // another process repeats it
-            out->sd = what == CHOOSE_TIME ? sqrt(s->var[0] + s->t * s->t) : 1e-3;
-            out->exact = true;
-        }
+        finish(s, what, out);
     }
     free(s);
+}
+
+// Keeps what b has, too, and takes b's residual from y.
+static void subtract(struct set *a, const struct set *b)
+{
+    int n = 0;
+    for (int i = 0; i < a->n; i++)
+        for (int k = 0; k < b->n; k++) {
+            if (apart(a->at[i], b->at[k]) >= 1e-9) continue;
+            a->y[n] = a->y[i] - (b->y[k] - model(b, b->x[k]));
+            a->var[n] = a->var[i] + b->var[k];
+            memmove(a->x[n], a->x[i], sizeof a->x[i]);
+            memmove(a->at[n], a->at[i], sizeof a->at[i]);
+            n++;
+            break;
+        }
+    a->n = n;
+}
+
+void hb_predict_ratio(const struct choose_row *const *rows_a, int n_a, const struct hb_point *a,
+                      const struct choose_row *const *rows_b, int n_b, const struct hb_point *b,
+                      struct choose_guess *out)
+{
+    struct set *x = calloc(1, sizeof *x), *y = calloc(1, sizeof *y);
+    *out = (struct choose_guess){ 0 };
+    if (x && y && fill(x, rows_a, n_a, -1, a, CHOOSE_TIME)
+        && fill(y, rows_b, n_b, -1, b, CHOOSE_TIME)) {
+        fit_model(x);
+        fit_model(y);
+        subtract(x, y);
+        if (x->n >= PAIRS) {
+            finish(x, CHOOSE_TIME, out);
+            out->mean -= model(y, y->px);
+        }
+    }
+    free(x);
+    free(y);
 }
 
 void hb_predict(const struct choose_row *const *rows, int n, const struct hb_point *pt,

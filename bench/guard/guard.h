@@ -83,7 +83,7 @@ struct guard_build {
 struct guard_live {
     struct guard_build build[2];
     char root[4200], shared[4300];       // copies; wisdom and judged references of both
-    const char *env[8]; char env_text[2][4400];
+    const char *env[12]; char env_text[2][4400];
     struct sweep s;                      // its items are the points
     size_t *paired, n_paired, *exact, n_exact;           // indices of items; owned
     double inject; size_t inject_point;  // selftest: slows down head at this point; 0: nothing

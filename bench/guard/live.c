@@ -232,7 +232,8 @@ static int read_points(struct guard_live *g, const char *path)
 static void make_env(struct guard_live *g)
 {
     static const char *const kept[] = { "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-                                        "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE" };
+                                        "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE",
+                                        "GOMP_SPINCOUNT", "OMP_WAIT_POLICY" };
     int n = 0;
     snprintf(g->env_text[0], sizeof g->env_text[0], "HYENA_BENCH_BUILD=%s", g->shared);
     g->env[n++] = g->env_text[0];

@@ -1,7 +1,6 @@
 // suite.c: reading a list of runs and making them one by one, each in a process of its own.
 #include "suite.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -322,19 +321,6 @@ static int make_all(struct work *w)
     return rc;
 }
 
-// For the children, unless the user has decided: threads that wait spin for some microseconds, then
-// sleep. libgomp's default spins on while a busy machine has taken the core of the thread waited
-// for: steps became ten times slower with two other processes on two cores. 2000 costs a few
-// percent on an idle machine, OMP_WAIT_POLICY=passive a quarter. The record keeps the variable.
-static int spin_shortly(void)
-{
-    if (getenv("GOMP_SPINCOUNT") || getenv("OMP_WAIT_POLICY"))
-        return 0;
-    if (setenv("GOMP_SPINCOUNT", "2000", 0))
-        return hb_fail(HB_ERR_RUN, "cannot set GOMP_SPINCOUNT: %s", strerror(errno));
-    return 0;
-}
-
 static json_t *plan_of(const struct hb_lm_jobs *jobs, const char *path, double budget_s)
 {
     char sum[65];
@@ -376,7 +362,7 @@ int hb_lm_suite_run(const struct hb_lm_jobs *jobs, const char *path, double budg
     struct work w = {.jobs = jobs, .budget_s = budget_s, .started_ns = hb_now_ns()};
     w.spent = malloc((size_t)jobs->n * sizeof *w.spent);
     json_t *plan = plan_of(jobs, path, budget_s);
-    int rc = w.spent && plan ? spin_shortly() : hb_fail(HB_ERR_OOM, "no memory for a suite");
+    int rc = w.spent && plan ? 0 : hb_fail(HB_ERR_OOM, "no memory for a suite");
     if (!rc)
         rc = hb_run_open(NULL, resume, plan, &w.run);
     for (int i = 0; w.spent && i < jobs->n; i++)
