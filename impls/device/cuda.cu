@@ -251,7 +251,9 @@ static int open_gpu(const struct hb_host *host)
     if (e) return e;
     e = HB_CUDA(host, cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking));
     if (e) return e;
-    e = HB_CUDA(host, cudaStreamCreateWithFlags(&gpu.side, cudaStreamNonBlocking));
+    int first = 0;                               // what is beside has the smaller kernels
+    (void)cudaDeviceGetStreamPriorityRange(NULL, &first);
+    e = HB_CUDA(host, cudaStreamCreateWithPriority(&gpu.side, cudaStreamNonBlocking, first));
     if (!e) e = HB_CUDA(host, cudaEventCreateWithFlags(&gpu.forked, cudaEventDisableTiming));
     if (!e) e = HB_CUDA(host, cudaEventCreateWithFlags(&gpu.joined, cudaEventDisableTiming));
     if (e) return e;
@@ -262,6 +264,7 @@ static int open_gpu(const struct hb_host *host)
     gpu.workspace = cuda_alloc(&table, CUDA_WORKSPACE);
     if (!gpu.workspace) return HB_ERR_OOM;
     e = cuda_gemm_open();
+    if (!e) e = cuda_filter_open();
     return e ? e : cuda_time_open();
 }
 

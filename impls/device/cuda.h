@@ -75,6 +75,7 @@ int cuda_replay(const struct hb_device *d, void *graph, void *s);
 void cuda_graph_free(const struct hb_device *d, void *graph);
 
 // --- cuda_filter.cu ------------------------------------------------------------------------------
+int cuda_filter_open(void);
 size_t cuda_filter_ws(struct hb_filter_shape f);
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
                     struct hb_filter_params p, void *ws, struct hb_on on);

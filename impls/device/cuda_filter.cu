@@ -1,36 +1,36 @@
 // cuda_filter.cu: Hyena's implicit filter on the CUDA device, forward and backward, in float64; for
-// signals of 16 bits, whose rounding is four hundred times as coarse, in float32.
+// signals of 16 bits, whose rounding is four hundred times as coarse, in float32 or near it.
 //     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);
 //     x3 = W3 a2 + b3, a3 = sin(f x3);
 //     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift)
 // Method    every product is one 64 x 64 tile per block on the float64 tensor cores, k in steps of
 //           16 through two shared buffers; parameters, z and dh are widened on the way in; sines,
 //           the window and their derivatives are applied on the way out. Positions are worked on
-//           in chunks, features first: x, a (W,n). For 16-bit signals the tiles are of float32
-//           (three tf32 products, cuda_tile64.cuh) and the hidden layers one kernel
-//           (cuda_hidden.cuh). delta is linear in c and t in j, so that along a
+//           in chunks, features first: x, a (W,n). delta is linear in c and t in j, so that along a
 //           row or column the window goes by a constant ratio: a few exp per thread and tile, one
-//           multiplication per element.
+//           multiplication per element. For 16-bit signals the forward pass is one kernel
+//           (cuda_generate.cuh), and so is backward down to dx (cuda_descend.cuh); the weights'
+//           tiles are of float32 then (three tf32 products, cuda_tile64.cuh).
 //           Backward, per chunk: the forward of the hidden layers again; da3 = W4' (dh window), and
 //           down through the layers, dx over x; then all weight gradients in one launch, cut along
 //           the positions, and one that adds up the cuts.
 // Order     partial sums are added in the order of their cuts and chunks: the same bits each time.
 // Cost      2 L (E W + 2 W^2 + W C) flop forward in float64, about three times that backward;
 //           workspace at most 48 MiB and one copy of the gradients; one cut's gradients must fit in
-//           the device's scratch. 4 launches a chunk forward, 8 backward; in float32
-//           two fewer.
+//           the device's scratch. 4 launches a chunk forward, 8 backward; for 16-bit signals one
+//           for all chunks, and 3.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3.3 and appendix D.3, with the published
 //           code's table.
 // Accuracy  that of float64 (the ratios lose some 1e-13); h is rounded once. For 16-bit signals
 //           about 2e-6, of h and of the gradients.
 // Refuses   backward: more than about 4 million weights in float64 (CUDA_SIDE).
 #include "../core/oper.h"
-#include "cuda_hidden.cuh"
+#include "cuda_descend.cuh"
+#include "cuda_generate.cuh"
+#include "cuda_weights.cuh"
 
 enum {
     ARRAYS = 6,                  // (W,n) in the workspace: x and a of three layers
-    COLS = 32, SLICES = 8,       // of a block that adds up row sums
-    MOST_TILES = 65535,          // CUDA: largest gridDim.y
 };
 static const int64_t CHUNK_BYTES = (int64_t)48 << 20;    // of the ARRAYS
 static const int64_t TAIL_BYTES = (int64_t)1 << 20;      // of the scratch: sums of one row's tiles
@@ -67,25 +67,24 @@ __global__ __launch_bounds__(THREADS, RESIDENT<double>) void layer_kernel(
 
 // h[c,j] = (w4 a3)[c,j] window. Grid (C, n) in tiles. `pairs`: h's rows begin at multiples of 8
 // bytes.
-template <class N>
-__global__ __launch_bounds__(THREADS, RESIDENT<N>) void out_kernel(
-    float *h, const N *a3, const float *w4, int64_t C, int64_t W, int64_t L, struct chunk s,
-    struct window<N> win, bool pairs)
+__global__ __launch_bounds__(THREADS, RESIDENT<double>) void out_kernel(
+    float *h, const double *a3, const float *w4, int64_t C, int64_t W, int64_t L, struct chunk s,
+    struct window<double> win, bool pairs)
 {
-    __shared__ N shared[4 * PIECE];
+    __shared__ double shared[4 * PIECE];
     plain<float, true> left = { w4, W, C, blockIdx.x * (int64_t)TILE };
-    plain<N, false> right = { a3, s.ld, s.n, blockIdx.y * (int64_t)TILE };
-    acc_t<N> acc;
+    plain<double, false> right = { a3, s.ld, s.n, blockIdx.y * (int64_t)TILE };
+    acc_t<double> acc;
     lane me;
-    multiply<N>(acc, left, right, 0, W, shared);
-    N c0 = (N)(left.r0 + me.row0), j0 = (N)(s.j0 + right.r0 + me.col0);
-    N shift = win.on ? win.shift : N(0);
-    N first = win.at(j0, c0), leap = win.along_j(8, c0), next = win.along_j(1, c0);
-    N first_c = win.along_c(8, j0), leap_c = win.both(8, 8), next_c = win.both(1, 8);
+    multiply<double>(acc, left, right, 0, W, shared);
+    double c0 = (double)(left.r0 + me.row0), j0 = (double)(s.j0 + right.r0 + me.col0);
+    double shift = win.on ? win.shift : 0.0;
+    double first = win.at(j0, c0), leap = win.along_j(8, c0), next = win.along_j(1, c0);
+    double first_c = win.along_c(8, j0), leap_c = win.both(8, 8), next_c = win.both(1, 8);
     #pragma unroll
     for (int m = 0; m < 4; m++) {
         int64_t c = left.r0 + me.row0 + 8 * m;
-        N v = first;
+        double v = first;
         #pragma unroll
         for (int n = 0; n < 4; n++, v *= leap) {
             int64_t j = right.r0 + me.col0 + 8 * n;
@@ -110,23 +109,22 @@ __global__ __launch_bounds__(THREADS, RESIDENT<N>) void out_kernel(
 
 // From da = acc: dx = f cos(f x) da over x (W,n), and of each row's TILE positions the sums
 // db = dx and df = x cos(f x) da, to sums[tile of n][W] and (behind `far`) far[tile of n][W].
-template <class N>
-static __device__ __forceinline__ void sine_bwd(acc_t<N> &acc, N *x, N *sums, N *far,
-                                                const float *freq, int64_t W, int64_t r0,
-                                                struct chunk s)
+static __device__ __forceinline__ void sine_bwd(acc_t<double> &acc, double *x, double *sums,
+                                                double *far, const float *freq, int64_t W,
+                                                int64_t r0, struct chunk s)
 {
-    __shared__ N part[2][2][TILE];          // db, df; left and right half of the tile
+    __shared__ double part[2][2][TILE];          // db, df; left and right half of the tile
     lane me;
     #pragma unroll
     for (int m = 0; m < 4; m++) {
         int64_t r = r0 + me.row0 + 8 * m;
-        N f = r < W ? freq[r] : 0.0f, db = 0, df = 0;
+        double f = r < W ? freq[r] : 0.0f, db = 0, df = 0;
         #pragma unroll
         for (int n = 0; n < 4 && r < W; n++) {
-            two<N> *at = (two<N> *)(x + r * s.ld + blockIdx.y * (int64_t)TILE + me.col0 + 8 * n);
-            two<N> u = *at;
-            N e0 = cos(f * u.x) * acc[m / 2][n][m % 2 * 2];
-            N e1 = cos(f * u.y) * acc[m / 2][n][m % 2 * 2 + 1];
+            double2 *at = (double2 *)(x + r * s.ld + blockIdx.y * (int64_t)TILE + me.col0 + 8 * n);
+            double2 u = *at;
+            double e0 = cos(f * u.x) * acc[m / 2][n][m % 2 * 2];
+            double e1 = cos(f * u.y) * acc[m / 2][n][m % 2 * 2 + 1];
             *at = { f * e0, f * e1 };
             db += f * e0 + f * e1;
             df += u.x * e0 + u.y * e1;
@@ -147,30 +145,28 @@ static __device__ __forceinline__ void sine_bwd(acc_t<N> &acc, N *x, N *sums, N 
 }
 
 // dx3 over x3, from da3 = w4' (dh window). Grid (W, n) in tiles.
-template <class N>
-__global__ __launch_bounds__(THREADS, RESIDENT<N>) void last_bwd_kernel(
-    N *x, N *sums, N *far, const float *dh, const float *w4, const float *freq,
-    int64_t C, int64_t W, int64_t L, struct chunk s, struct window<N> win)
+__global__ __launch_bounds__(THREADS, RESIDENT<double>) void last_bwd_kernel(
+    double *x, double *sums, double *far, const float *dh, const float *w4, const float *freq,
+    int64_t C, int64_t W, int64_t L, struct chunk s, struct window<double> win)
 {
-    __shared__ N shared[4 * PIECE];
+    __shared__ double shared[4 * PIECE];
     plain<float, false> left = { w4, W, W, blockIdx.x * (int64_t)TILE };
-    windowed<N, false> right(dh, L, s, s.n, blockIdx.y * (int64_t)TILE, 0, win);
-    acc_t<N> acc;
-    multiply<N>(acc, left, right, 0, C, shared);
+    windowed<false> right(dh, L, s, s.n, blockIdx.y * (int64_t)TILE, 0, win);
+    acc_t<double> acc;
+    multiply<double>(acc, left, right, 0, C, shared);
     sine_bwd(acc, x, sums, far, freq, W, left.r0, s);
 }
 
 // dx of the layer below over its x, from da = w' dx. Grid (W, n) in tiles.
-template <class N>
-__global__ __launch_bounds__(THREADS, RESIDENT<N>) void layer_bwd_kernel(
-    N *x, N *sums, N *far, const N *dx, const float *w, const float *freq,
+__global__ __launch_bounds__(THREADS, RESIDENT<double>) void layer_bwd_kernel(
+    double *x, double *sums, double *far, const double *dx, const float *w, const float *freq,
     int64_t W, struct chunk s)
 {
-    __shared__ N shared[4 * PIECE];
+    __shared__ double shared[4 * PIECE];
     plain<float, false> left = { w, W, W, blockIdx.x * (int64_t)TILE };
-    plain<N, false> right = { dx, s.ld, s.n, blockIdx.y * (int64_t)TILE };
-    acc_t<N> acc;
-    multiply<N>(acc, left, right, 0, W, shared);
+    plain<double, false> right = { dx, s.ld, s.n, blockIdx.y * (int64_t)TILE };
+    acc_t<double> acc;
+    multiply<double>(acc, left, right, 0, W, shared);
     sine_bwd(acc, x, sums, far, freq, W, left.r0, s);
 }
 
@@ -193,131 +189,6 @@ __global__ __launch_bounds__(THREADS, RESIDENT<N>) void table_bwd_kernel(
     }
 }
 
-// Where the weights' gradients lie one after the other: w1 (W,E), w2, w3 (W,W), w4 (C,W).
-struct layout {
-    int64_t off[5];                              // off[4]: how many there are
-    int64_t C, W, E;
-};
-
-// to[r,c] = acc, (rows,cols).
-template <class N>
-static __device__ __forceinline__ void store_tile(N *to, const acc_t<N> &acc, int64_t rows,
-                                                  int64_t cols, int64_t r0, int64_t c0)
-{
-    lane me;
-    #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        int64_t r = r0 + me.row0 + 8 * (i / 8), c = c0 + me.col0 + i / 2 % 4 * 8 + i % 2;
-        if (r < rows && c < cols) to[r * cols + c] = acc[i / 16][i / 2 % 4][i / 8 % 2 * 2 + i % 2];
-    }
-}
-
-template <class N> struct weights_args {
-    N *part;                                     // (cuts, lay.off[4])
-    const float *dh, *z;                         // z: the chunk's first row
-    const N *dx[3], *a[3];
-    struct layout lay;
-    int64_t L, cut;                              // cut: positions, a multiple of DEPTH
-    struct chunk s;
-    struct window<N> win;
-};
-
-// Sums over one cut of the chunk's positions:
-//     dw4 = (dh window) a3',  dw3 = dx3 a2',  dw2 = dx2 a1',  dw1 = dx1 z
-// Grid (tiles of the four, in this order; cuts).
-template <class N>
-__global__ __launch_bounds__(THREADS, RESIDENT<N>) void weights_kernel(
-    const struct weights_args<N> g)
-{
-    __shared__ N shared[4 * PIECE];
-    const int64_t C = g.lay.C, W = g.lay.W, E = g.lay.E;
-    const int64_t tc = (C + TILE - 1) / TILE, tw = (W + TILE - 1) / TILE;
-    const int64_t te = (E + TILE - 1) / TILE;
-    int64_t tile = blockIdx.x, k0 = blockIdx.y * g.cut;
-    int64_t end = k0 + g.cut < g.s.n ? k0 + g.cut : g.s.n;
-    N *part = g.part + blockIdx.y * g.lay.off[4];
-    acc_t<N> acc;
-    if (tile < tc * tw) {
-        int64_t r0 = tile / tw * TILE, c0 = tile % tw * TILE;
-        windowed<N, true> left(g.dh, g.L, g.s, C, r0, k0, g.win);
-        plain<N, true> right = { g.a[2], g.s.ld, W, c0 };
-        multiply<N>(acc, left, right, k0, end, shared);
-        store_tile(part + g.lay.off[3], acc, C, W, r0, c0);
-        return;
-    }
-    tile -= tc * tw;
-    if (tile < 2 * tw * tw) {
-        int l = tile < tw * tw ? 2 : 1;
-        if (l == 1) tile -= tw * tw;
-        int64_t r0 = tile / tw * TILE, c0 = tile % tw * TILE;
-        plain<N, true> left = { l == 2 ? g.dx[2] : g.dx[1], g.s.ld, W, r0 };
-        plain<N, true> right = { l == 2 ? g.a[1] : g.a[0], g.s.ld, W, c0 };
-        multiply<N>(acc, left, right, k0, end, shared);
-        store_tile(part + (l == 2 ? g.lay.off[2] : g.lay.off[1]), acc, W, W, r0, c0);
-        return;
-    }
-    tile -= 2 * tw * tw;
-    int64_t r0 = tile / te * TILE, c0 = tile % te * TILE;
-    plain<N, true> left = { g.dx[0], g.s.ld, W, r0 };
-    plain<float, false> right = { g.z, E, E, c0 };
-    multiply<N>(acc, left, right, k0, end, shared);
-    store_tile(part + g.lay.off[0], acc, W, E, r0, c0);
-}
-
-template <class N> struct gather_args {
-    double *total;                               // lay.off[4] + 4 W: sums over the chunks so far
-    const N *part;                               // (cuts, lay.off[4])
-    const N *rows;                               // (2,3,tiles,W): db, df by layer
-    float *out[8];                               // w1 w2 w3 w4 b1 b2 b3 freq; NULL: skipped
-    struct layout lay;
-    int64_t cuts, tiles;
-    bool first, last;                            // chunk
-    unsigned tail;                               // the first blocks: the row sums
-};
-
-template <class N>
-static __device__ __forceinline__ void gather_one(const struct gather_args<N> &g, int64_t i,
-                                                  double sum, float *out)
-{
-    if (!g.first) sum += g.total[i];
-    if (!g.last) g.total[i] = sum;
-    else if (out) *out += (float)sum;
-}
-
-// Adds up a chunk: COLS * SLICES threads. The first g.tail blocks have COLS features of one of
-// b1 b2 b3 freq each, the others one weight per thread.
-template <class N> __global__ void gather_kernel(const struct gather_args<N> g)
-{
-    __shared__ double part[SLICES][COLS];
-    int64_t W = g.lay.W, n = g.lay.off[4];
-    if (blockIdx.x >= g.tail) {
-        int64_t i = (blockIdx.x - g.tail) * (int64_t)(COLS * SLICES) + threadIdx.x;
-        double sum = 0;
-        if (i >= n) return;
-        #pragma unroll 8
-        for (int64_t k = 0; k < g.cuts; k++) sum += g.part[k * n + i];
-        int l = i < g.lay.off[1] ? 0 : i < g.lay.off[2] ? 1 : i < g.lay.off[3] ? 2 : 3;
-        int64_t off = i - g.lay.off[l];
-        gather_one(g, i, sum, g.out[l] ? g.out[l] + off : NULL);
-        return;
-    }
-    int x = (int)threadIdx.x % COLS, y = (int)threadIdx.x / COLS;
-    int64_t groups = (W + COLS - 1) / COLS, w = blockIdx.x % groups * COLS + x;
-    int kind = (int)(blockIdx.x / groups);       // the layer, or 3: freq, over the three layers
-    const N *rows = g.rows + kind * g.tiles * W;
-    int64_t count = kind < 3 ? g.tiles : 3 * g.tiles;
-    double sum = 0;
-    if (w < W) {
-        #pragma unroll 4
-        for (int64_t k = y; k < count; k += SLICES) sum += rows[k * W + w];
-    }
-    part[y][x] = sum;
-    __syncthreads();
-    if (y > 0 || w >= W) return;
-    for (int k = 1; k < SLICES; k++) sum += part[k][x];
-    gather_one(g, n + kind * W + w, sum, g.out[4 + kind] ? g.out[4 + kind] + w : NULL);
-}
-
 // --- host ----------------------------------------------------------------------------------------
 
 static int64_t tiles(int64_t n) { return (n + TILE - 1) / TILE; }
@@ -334,10 +205,31 @@ template <class N> static struct window<N> window_of(const struct hb_filter_shap
     return { (N)HB_DECAY_SLOW, (N)step, (N)hb_time(1, f->lmax), f->shift, f->window };
 }
 
+static size_t most_shared;                       // bytes that a block may have on this GPU
+
+int cuda_filter_open(void)
+{
+    // descend_kernel takes the most
+    int most = 0, all = (int)descend_bytes(HIDDEN_MOST, HIDDEN_MOST);
+    int rc = HB_CUDA(gpu.host, cudaDeviceGetAttribute(
+        &most, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu.ordinal));
+    most -= (int)sizeof(struct descend_parts);   // which is not dynamic
+    const int want = most < all ? most : all;
+    const void *const kernels[] = { (const void *)descend_kernel,
+                                    (const void *)generate_kernel<4>,
+                                    (const void *)generate_kernel<8> };
+    most_shared = (size_t)want;
+    for (int i = 0; i < 3 && !rc; i++)
+        rc = HB_CUDA(gpu.host, cudaFuncSetAttribute(
+            kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize, want));
+    return rc;
+}
+
 // Does float32 do, and do the hidden layers fit into one kernel?
 static bool in_float32(const struct hb_filter_shape *f, struct hb_on on)
 {
-    return on.t != HB_F32 && f->width <= HIDDEN_MOST && f->emb_dim <= HIDDEN_MOST;
+    return on.t != HB_F32 && f->width <= HIDDEN_MOST && f->emb_dim <= HIDDEN_MOST
+        && descend_bytes(f->width, f->emb_dim) <= most_shared;
 }
 
 // Doubles of the totals in front of the arrays; the arrays begin at a multiple of 256 bytes.
@@ -347,7 +239,7 @@ static int64_t count_totals(const struct hb_filter_shape *f)
 }
 
 // Positions of a backward chunk in float64 at most, a multiple of TILE; in float32 twice as many. A
-// forward chunk needs two of the ARRAYS (float32: one) and takes so many times more.
+// forward chunk in float64 needs two of the ARRAYS and takes so many times more.
 static int64_t most_positions(const struct hb_filter_shape *f)
 {
     int64_t fit = CHUNK_BYTES / (ARRAYS * 8 * (int64_t)f->width) / TILE * TILE;
@@ -386,32 +278,44 @@ static void hidden(double *const (&x)[3], double *const (&a)[3], const struct hb
     }
 }
 
-// The same in float32; a[l] too only where it is wanted.
-static void hidden(float *const (&x)[3], float *const (&a)[3], const struct hb_filter_shape *f,
-                   const struct hb_filter_params *p, struct chunk s, cudaStream_t stream)
+static struct hidden_net net_of(const struct hb_filter_shape *f, const struct hb_filter_params *p,
+                                int64_t j0)
 {
-    struct hidden_args g = { { x[0], x[1], x[2] }, { a[0], a[1], a[2] },
-                             p->z + s.j0 * f->emb_dim, { p->w1, p->w2, p->w3 },
-                             { p->b1, p->b2, p->b3 }, p->freq, f->width, f->emb_dim, s };
-    hidden_kernel<<<(unsigned)(s.ld / POSITIONS), THREADS, hidden_bytes(g.W, g.E), stream>>>(g);
+    return { p->z + j0 * f->emb_dim, { p->w1, p->w2, p->w3 }, { p->b1, p->b2, p->b3 }, p->freq,
+             f->width, f->emb_dim };
 }
 
-// a: where the layers' activations go, a[2] at least; `most` positions a chunk.
-template <class N>
+// h in float64; a: where the layers' activations go, a[2] at least; `most` positions a chunk.
 static void forward(float *h, const struct hb_filter_shape *f, const struct hb_filter_params *p,
-                    N *const (&a)[3], int64_t most, cudaStream_t stream)
+                    double *const (&a)[3], int64_t most, bool pairs, cudaStream_t stream)
 {
-    N *const x[3] = { NULL, NULL, NULL };
+    double *const x[3] = { NULL, NULL, NULL };
     int64_t W = f->width, C = f->channels, count = (f->L + most - 1) / most;
-    bool pairs = f->L % 2 == 0 && (uintptr_t)h % 8 == 0;
     for (int64_t i = 0; i < count; i++) {
         struct chunk at = chunk_at(f->L, count, i);
         if (at.n == 0) break;
         hidden(x, a, f, p, at, stream);
         dim3 grid((unsigned)tiles(C), (unsigned)tiles(at.n));
-        out_kernel<N><<<grid, THREADS, 0, stream>>>(h, a[2], p->w4, C, W, f->L, at,
-                                                    window_of<N>(f), pairs);
+        out_kernel<<<grid, THREADS, 0, stream>>>(h, a[2], p->w4, C, W, f->L, at,
+                                                 window_of<double>(f), pairs);
     }
+}
+
+// h for signals of 16 bits. Blocks share the channels where there are SMs for them, as long as each
+// warp has some.
+static void generate(float *h, const struct hb_filter_shape *f, const struct hb_filter_params *p,
+                     bool pairs, cudaStream_t stream)
+{
+    const struct generate_args g = { net_of(f, p, 0), h, p->w4, f->channels, f->L,
+                                     window_of<float>(f), pairs,
+                                     f->width % 4 == 0 && (uintptr_t)p->w4 % 16 == 0 };
+    const int64_t across = tiles(f->L), fit = gpu.sms / across;
+    const int64_t most = (f->channels + 16 * WIDE - 1) / (16 * WIDE);
+    const int64_t shares = fit < 1 ? 1 : fit < most ? fit : most;
+    const dim3 grid((unsigned)across, (unsigned)shares);
+    const size_t bytes = hidden_bytes(f->width, f->emb_dim);
+    if (f->width <= 64) generate_kernel<4><<<grid, WIDE_THREADS, bytes, stream>>>(g);
+    else generate_kernel<8><<<grid, WIDE_THREADS, bytes, stream>>>(g);
 }
 
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
@@ -419,34 +323,51 @@ int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape 
 {
     (void)d;
     cudaStream_t stream = (cudaStream_t)on.stream;
-    int64_t most = most_positions(&f);
-    double *x = (double *)ws + count_totals(&f), *half = x + ARRAYS / 2 * f.width * most;
+    const bool pairs = f.L % 2 == 0 && (uintptr_t)h % 8 == 0;
     if (in_float32(&f, on)) {
-        float *const a[3] = { NULL, NULL, (float *)x };
-        const int64_t fit = 2 * ARRAYS * most, all = MOST_TILES * (int64_t)TILE;
-        forward<float>(h, &f, &p, a, fit < all ? fit : all, stream);
+        generate(h, &f, &p, pairs, stream);
     } else {
+        int64_t most = most_positions(&f);
+        double *x = (double *)ws + count_totals(&f), *half = x + ARRAYS / 2 * f.width * most;
         double *const a[3] = { x, half, x };     // a3 over a1
-        forward<double>(h, &f, &p, a, 3 * most, stream);
+        forward(h, &f, &p, a, 3 * most, pairs, stream);
     }
     cuda_launched("filter_fwd");
     return 0;
 }
 
-// dx over x, layer by layer, and the sums of the rows.
-template <class N>
-static void down(N *const (&x)[3], N *rows, const float *dh, const struct hb_filter_shape *f,
-                 const struct hb_filter_params *p, struct chunk s, cudaStream_t stream)
+// x and a of a chunk, then dx over x, layer by layer, and the sums of the rows.
+static void down(double *const (&x)[3], double *const (&a)[3], double *rows, const float *dh,
+                 const struct hb_filter_shape *f, const struct hb_filter_params *p, struct chunk s,
+                 cudaStream_t stream)
 {
     int64_t W = f->width, each = tiles(s.n) * W;
     dim3 grid((unsigned)tiles(W), (unsigned)tiles(s.n));
-    last_bwd_kernel<N><<<grid, THREADS, 0, stream>>>(x[2], rows + 2 * each, rows + 5 * each, dh,
-                                                     p->w4, p->freq, f->channels, W, f->L, s,
-                                                     window_of<N>(f));
+    hidden(x, a, f, p, s, stream);
+    last_bwd_kernel<<<grid, THREADS, 0, stream>>>(x[2], rows + 2 * each, rows + 5 * each, dh, p->w4,
+                                                  p->freq, f->channels, W, f->L, s,
+                                                  window_of<double>(f));
     for (int l = 1; l >= 0; l--)
-        layer_bwd_kernel<N><<<grid, THREADS, 0, stream>>>(
+        layer_bwd_kernel<<<grid, THREADS, 0, stream>>>(
             x[l], rows + l * each, rows + (3 + l) * each, x[l + 1], l ? p->w3 : p->w2, p->freq, W,
             s);
+}
+
+// The same in float32.
+static void down(float *const (&x)[3], float *const (&a)[3], float *rows, const float *dh,
+                 const struct hb_filter_shape *f, const struct hb_filter_params *p, struct chunk s,
+                 cudaStream_t stream)
+{
+    int64_t W = f->width, each = tiles(s.n) * W;
+    const struct descend_args g = {
+        net_of(f, p, s.j0), { x[0], x[1], x[2] }, { a[0], a[1], a[2] },
+        { rows, rows + each, rows + 2 * each },
+        { rows + 3 * each, rows + 4 * each, rows + 5 * each },
+        dh, p->w4, f->channels, f->L, s, window_of<float>(f),
+        f->L % 2 == 0 && (uintptr_t)dh % 8 == 0, W % 8 == 0 && (uintptr_t)p->w4 % 16 == 0
+    };
+    descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, descend_bytes(f->width, f->emb_dim),
+                     stream>>>(g);
 }
 
 // `bytes` at `rows` for partial sums; `most` positions a chunk.
@@ -476,13 +397,13 @@ static int backward(const float *dh, const struct hb_filter_shape *f,
     for (int64_t i = 0; i < count; i++) {
         struct chunk at = chunk_at(f->L, count, i);
         if (at.n == 0) break;
-        hidden(x, a, f, p, at, stream);
-        down(x, rows, dh, f, p, at, stream);
+        down(x, a, rows, dh, f, p, at, stream);
         int64_t cuts = want < fit ? want : fit, steps = (at.n + DEPTH - 1) / DEPTH;
         int64_t cut = (steps + cuts - 1) / cuts * DEPTH;
         cuts = (at.n + cut - 1) / cut;
         struct weights_args<N> g = { part, dh, p->z + at.j0 * lay.E, { x[0], x[1], x[2] },
-                                     { a[0], a[1], a[2] }, lay, f->L, cut, at, window_of<N>(f) };
+                                     { a[0], a[1], a[2] }, lay, f->L, cut, at, window_of<N>(f),
+                                     f->L % 4 == 0 && (uintptr_t)dh % 16 == 0 };
         dim3 all((unsigned)blocks, (unsigned)cuts);
         weights_kernel<N><<<all, THREADS, 0, stream>>>(g);
         if (grads->z) {

@@ -1,13 +1,13 @@
-// cuda_hidden.cuh: the three hidden layers of the implicit filter in one kernel, for signals of 16
-// bits (cuda_filter.cu):
+// cuda_hidden.cuh: the three hidden layers of the implicit filter, layer after layer in the shared
+// memory of a block, for signals of 16 bits (cuda_generate.cuh, cuda_descend.cuh):
 //     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);  x3, a3 likewise
-// Method    A block has POSITIONS positions; their activations go from layer to layer in shared
-//           memory. Each warp has 16 features at a time, on the float64 tensor cores: an error in
-//           the first layer is some hundred times as large in h, since f is about 14, and these
-//           products are a small part of the filter's. f x is brought near zero in float64; its
-//           sine is then taken in float32. x and a are stored as float32.
-// Cost      2 (E W + 2 W^2) flop a position; 40 KiB of shared memory at most.
-// Accuracy  a: 1e-7.
+// Method    A block has TILE positions; each warp has 16 features and ACROSS of the positions at a
+//           time, on the float64 tensor cores: an error in the first layer is some hundred times as
+//           large in h, since f is about 14, and these products are a small part of the filter's.
+//           f x is brought near zero in float64; its sine is then taken in float32, by a polynomial
+//           that needs no table and no branch.
+// Cost      2 (E W + 2 W^2) flop a position; 2 HSTRIDE doubles of shared memory for each feature.
+// Accuracy  a: 1.2e-7, for |f x| below 2^28.
 // Refuses   W or E above HIDDEN_MOST (the caller takes the float64 path).
 #ifndef HB_DEVICE_CUDA_HIDDEN_CUH
 #define HB_DEVICE_CUDA_HIDDEN_CUH
@@ -15,92 +15,104 @@
 #include "cuda_tile64.cuh"
 
 enum {
-    POSITIONS = 16,              // of a block: 64 blocks at L = 1024
     HIDDEN_MOST = 128,           // features
-    HSTRIDE = POSITIONS + 4,     // 4 mod 16: the 16 lanes of a half warp hit 16 pairs of banks
+    WIDE = 16,                   // warps of a block
+    WIDE_THREADS = 32 * WIDE,
+    ACROSS = 16,                 // positions of a warp: with 64 features one piece for each warp
+    SIDE = TILE / ACROSS,        // warps side by side
+};
+// Doubles of a row of TILE positions: 4 mod 16, so that the 16 lanes of a half warp hit 16 pairs of
+// banks.
+constexpr int HSTRIDE = TILE + 4;
+
+// The network; z: the row of the first position that is wanted.
+struct hidden_net {
+    const float *z, *w[3], *b[3], *freq;
+    int W, E;
 };
 
-// sin(x): |x| below 2^31 or so, error about 1e-7.
+// sin(x) = (-1)^k sin(r), x = k pi + r. Adding 1.5 2^52 makes k whole and leaves it in low bits.
+// The polynomial is within 2.7e-8 on |r| <= pi/2.
 static __device__ __forceinline__ float sine(double x)
 {
-    const double turns = rint(x * 0.31830988618379067);              // 1 / pi
-    const double r = fma(turns, -1.2246467991473532e-16, fma(turns, -3.1415926535897931, x));
-    const float s = sinf((float)r);              // |r| <= pi/2
-    return (long long)turns & 1 ? -s : s;
+    const double round = 6755399441055744.0, k = fma(x, 0.31830988618379067, round);
+    const float r = (float)fma(k - round, -3.1415926535897931, x), s = r * r;
+    const float p = fmaf(fmaf(fmaf(2.63475636e-6f, s, -1.98227397e-4f), s, 8.3332425e-3f), s,
+                         -0.166666657f);
+    const float y = fmaf(r * s, p, r);
+    return __uint_as_float(__float_as_uint(y) ^ (unsigned)__double2loint(k) << 31);
 }
 
-struct hidden_args {
-    float *x[3], *a[3];          // (W,ld); NULL: not wanted
-    const float *z;              // the chunk's first row
-    const float *w[3], *b[3], *freq;
-    int64_t W, E;
-    struct chunk s;
-};
-
-// One layer: rows of `below` (K up to a multiple of 8, HSTRIDE) to rows of `above`.
-static __device__ __forceinline__ void hidden_layer(const struct hidden_args &g, int l, int64_t K,
-                                                    const double *below, double *above)
+// Rows of features (or of z) that a block's arrays need.
+static inline __host__ __device__ int hidden_rows(int W, int E)
 {
-    const int me = (int)threadIdx.x % 32, row = me / 4, t = me % 4;
+    return ((W > E ? W : E) + 15) / 16 * 16;
+}
+
+// z of TILE positions (zeros from n on), feature by feature; zeros up to a multiple of 8 features.
+static __device__ __forceinline__ void hidden_table(double *to, const struct hidden_net &g,
+                                                    int64_t p0, int64_t n)
+{
+    const int up = (g.E + 7) / 8 * 8;
+    for (int i = (int)threadIdx.x; i < up * TILE; i += WIDE_THREADS) {
+        const int p = i / up, e = i - p * up;
+        to[e * HSTRIDE + p] = e < g.E && p0 + p < n ? g.z[(p0 + p) * g.E + e] : 0.0f;
+    }
+}
+
+// Layer l (0, 1, 2) by all warps, from the rows of `below` (zeros up to a multiple of 8): calls
+// take(feature, position, x0, x1, a0, a1) for each two neighbours in time of each feature, up to a
+// multiple of 16 (a is zero there, nothing else).
+template <class F>
+static __device__ __forceinline__ void hidden_layer(const struct hidden_net &g, int l,
+                                                    const double *below, F take)
+{
+    constexpr int N = ACROSS / 8;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int row = lane / 4, t = lane % 4, p0 = warp % SIDE * ACROSS, K = l ? g.W : g.E;
     const float *w = g.w[l];
-    for (int64_t r0 = (int64_t)threadIdx.x / 32 * 16; r0 < g.W; r0 += THREADS / 32 * 16) {
-        double c[2][4] = {};
+    for (int r0 = warp / SIDE * 16; r0 < g.W; r0 += WIDE / SIDE * 16) {
+        double c[N][4] = {};
         #pragma unroll 4
-        for (int64_t k = 0; k < K; k += 8) {
-            double a[4], b[2][2];
+        for (int k = 0; k < K; k += 8) {
+            double a[4];
             #pragma unroll
             for (int i = 0; i < 4; i++) {
-                const int64_t r = r0 + row + i % 2 * 8, at = k + t + i / 2 * 4;
+                const int r = r0 + row + i % 2 * 8, at = k + t + i / 2 * 4;
                 a[i] = r < g.W && at < K ? w[r * K + at] : 0.0f;
             }
             #pragma unroll
-            for (int i = 0; i < 4; i++)
-                b[i / 2][i % 2] = below[(k + t + i % 2 * 4) * HSTRIDE + i / 2 * 8 + row];
-            mma(c[0], a, b[0]);
-            mma(c[1], a, b[1]);
+            for (int n = 0; n < N; n++) {
+                const double *from = below + (k + t) * HSTRIDE + p0 + 8 * n + row;
+                const double b[2] = { from[0], from[4 * HSTRIDE] };
+                mma(c[n], a, b);
+            }
         }
         #pragma unroll
-        for (int i = 0; i < 4; i++) {            // i/2: which 8 of the rows, i%2: of the positions
-            const int64_t r = r0 + row + i / 2 * 8, p = blockIdx.x * (int64_t)POSITIONS;
-            const int col = i % 2 * 8 + 2 * t;
+        for (int h = 0; h < 2; h++) {
+            const int r = r0 + row + 8 * h;
             const bool in = r < g.W;
             const double f = in ? g.freq[r] : 0.0, bias = in ? g.b[l][r] : 0.0;
-            const double x0 = c[i % 2][i / 2 * 2] + bias, x1 = c[i % 2][i / 2 * 2 + 1] + bias;
-            const float s0 = in ? sine(f * x0) : 0.0f, s1 = in ? sine(f * x1) : 0.0f;
-            if (above) {
-                above[r * HSTRIDE + col] = s0;   // zeros up to the next multiple of 16 rows
-                above[r * HSTRIDE + col + 1] = s1;
+            #pragma unroll
+            for (int n = 0; n < N; n++) {
+                const double x0 = c[n][2 * h] + bias, x1 = c[n][2 * h + 1] + bias;
+                take(r, p0 + 8 * n + 2 * t, x0, x1, in ? sine(f * x0) : 0.0f,
+                     in ? sine(f * x1) : 0.0f);
             }
-            if (!in) continue;
-            const int64_t at = r * g.s.ld + p + col;
-            if (g.x[l]) *(float2 *)(g.x[l] + at) = make_float2((float)x0, (float)x1);
-            if (g.a[l]) *(float2 *)(g.a[l] + at) = make_float2(s0, s1);
         }
     }
 }
 
-// Grid (ld / POSITIONS). Dynamic shared: hidden_bytes.
-static __global__ __launch_bounds__(THREADS) void hidden_kernel(const struct hidden_args g)
+// What becomes the next layer's `below`.
+static __device__ __forceinline__ void hidden_keep(double *to, int r, int p, float a0, float a1)
 {
-    extern __shared__ __align__(16) unsigned char shared[];
-    const int64_t tall = ((g.W > g.E ? g.W : g.E) + 15) / 16 * 16;
-    double *one = (double *)shared, *other = one + tall * HSTRIDE;
-    const int64_t p0 = blockIdx.x * (int64_t)POSITIONS, all = (g.E + 7) / 8 * 8 * POSITIONS;
-    for (int64_t i = threadIdx.x; i < all; i += THREADS) {
-        const int64_t p = i % POSITIONS, e = i / POSITIONS;
-        one[e * HSTRIDE + p] = e < g.E && p0 + p < g.s.n ? g.z[(p0 + p) * g.E + e] : 0.0f;
-    }
-    __syncthreads();
-    hidden_layer(g, 0, g.E, one, other);
-    __syncthreads();
-    hidden_layer(g, 1, g.W, other, one);
-    __syncthreads();
-    hidden_layer(g, 2, g.W, one, NULL);
+    to[r * HSTRIDE + p] = a0;
+    to[r * HSTRIDE + p + 1] = a1;
 }
 
-static inline size_t hidden_bytes(int64_t W, int64_t E)
+static inline size_t hidden_bytes(int W, int E)
 {
-    return (size_t)(2 * HSTRIDE * (((W > E ? W : E) + 15) / 16 * 16)) * sizeof(double);
+    return (size_t)(2 * HSTRIDE * hidden_rows(W, E)) * sizeof(double);
 }
 
 #endif

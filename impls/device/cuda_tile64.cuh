@@ -29,12 +29,6 @@ template <class N> constexpr int RSTRIDE = sizeof(N) == 8 ? TILE + 4 : TILE + 8;
 // Blocks an SM that the compiler shall leave registers for.
 template <class N> constexpr int RESIDENT = sizeof(N) == 8 ? 3 : 4;
 
-// Two at once.
-template <class N> struct two_of;
-template <> struct two_of<double> { using type = double2; };
-template <> struct two_of<float> { using type = float2; };
-template <class N> using two = typename two_of<N>::type;
-
 // Positions j0 .. j0+n-1 of one chunk; ld is n rounded up to TILE, the row of its (W,n) arrays.
 struct chunk { int64_t j0, n, ld; };
 
@@ -94,49 +88,38 @@ template <class T, bool DEEP> struct plain {
     }
 };
 
-// dg = dh window, of one chunk of dh (C,L). DEEP: r is the channel and k the position, else the
-// other way round. A thread's channels go up by `stride` in a piece, its positions (DEEP) by DEPTH
-// from piece to piece; in float64 the window goes along by multiplication, in float32 each piece
-// begins with a window of its own, or the ratios' rounding would add up.
-template <class N, bool DEEP> struct windowed {
+// dg = dh window, of one chunk of dh (C,L), in float64. DEEP: r is the channel and k the position,
+// else the other way round. A thread's channels go up by `stride` in a piece, its positions (DEEP)
+// by DEPTH from piece to piece, and the window goes along by multiplication.
+template <bool DEEP> struct windowed {
     using raw = float;
     static constexpr bool deep = DEEP;
-    static constexpr bool exact = sizeof(N) == 8;
     plain<float, DEEP> dh;
-    struct window<N> win;
-    N v, q, v_next, q_next, shift, c, j;
-
-    // The channels of a thread's neighbours in one piece are so far apart.
-    static constexpr int stride = DEEP ? THREADS / DEPTH : THREADS / TILE;
+    double v, q, v_next, q_next, shift;
 
     // k is the first that fetch will be asked for.
     __device__ windowed(const float *p, int64_t L, struct chunk s, int64_t rows, int64_t r0,
-                        int64_t k, const struct window<N> &w)
-        : dh{ p + s.j0, L, rows, r0 }, win(w), shift(w.on ? w.shift : N(0))
+                        int64_t k, const struct window<double> &w)
+        : dh{ p + s.j0, L, rows, r0 }, shift(w.on ? w.shift : 0.0)
     {
-        N r = (N)(r0 + own_r<DEEP>(0)), first = (N)(k + own_k<DEEP>(0));
-        c = DEEP ? r : first;
-        j = (N)s.j0 + (DEEP ? first : r);
-        v = win.at(j, c);
-        q = win.along_c(stride, j);
-        v_next = DEEP ? win.along_j(DEPTH, c) : N(1);
-        q_next = DEEP ? win.both(DEPTH, stride) : N(1);
+        // The channels of a thread's neighbours in one piece are so far apart.
+        constexpr int stride = DEEP ? THREADS / DEPTH : THREADS / TILE;
+        double r = (double)(r0 + own_r<DEEP>(0)), first = (double)(k + own_k<DEEP>(0));
+        double c = DEEP ? r : first, j = (double)s.j0 + (DEEP ? first : r);
+        v = w.at(j, c);
+        q = w.along_c(stride, j);
+        v_next = DEEP ? w.along_j(DEPTH, c) : 1.0;
+        q_next = DEEP ? w.both(DEPTH, stride) : 1.0;
     }
     __device__ void fetch(float (&x)[EACH], int64_t k0, int64_t end) const { dh.fetch(x, k0, end); }
-    __device__ void put(N *to, const float (&x)[EACH])
+    template <class N> __device__ void put(N *to, const float (&x)[EACH])
     {
-        N w = v;
+        double w = v;
         #pragma unroll
         for (int i = 0; i < EACH; i++, w *= q)
-            to[shared_at<N, DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = (N)x[i] * (w + shift);
-        if constexpr (exact) {
-            v = DEEP ? v * v_next : w;           // EACH strides of channels are just the next piece
-            q *= q_next;
-        } else {
-            (DEEP ? j : c) += DEPTH;
-            v = win.at(j, c);
-            if (DEEP) q = win.along_c(stride, j);
-        }
+            to[shared_at<N, DEEP>(own_r<DEEP>(i), own_k<DEEP>(i))] = x[i] * (w + shift);
+        v = DEEP ? v * v_next : w;               // EACH strides of channels are just the next piece
+        q *= q_next;
     }
 };
 

@@ -1,0 +1,197 @@
+// cuda_generate.cuh: the implicit filter in one kernel, for signals of 16 bits (cuda_filter.cu):
+//     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift),  a3: cuda_hidden.cuh
+// Method    A block has 64 positions: their hidden layers in shared memory, then channel after
+//           channel, 16 a warp. W4 and a3 are cut into two halves each, high and low (22 bits), and
+//           three of the four products of halves are added; each channel of W4 is scaled by a power
+//           of two, so that halves hold it. A lane has four neighbours in k: its part of W4 is one
+//           access, and both halves of its part of a3 are another. Where L gives fewer blocks than
+//           there are SMs, several blocks share the channels and each has the hidden layers.
+// Cost      2 L (E W + 2 W^2) flop in float64, 6 L W C in halves; device memory 4 L C bytes; no
+//           workspace. About 600 instructions for 16 x 64 of h.
+//           Predicted, W = 64, C = 768: 13 us at L = 8192, 90 us at 65536.
+// Accuracy  about 1e-6 of h, most of it from the hidden layers (emulated).
+// Refuses   as cuda_hidden.cuh.
+#ifndef HB_DEVICE_CUDA_GENERATE_CUH
+#define HB_DEVICE_CUDA_GENERATE_CUH
+
+#include "cuda_hidden.cuh"
+
+struct generate_args {
+    struct hidden_net net;
+    float *h;                    // (C,L)
+    const float *w4;             // (C,W)
+    int64_t C, L;
+    struct window<float> win;
+    bool pairs, fours;           // rows of h lie at multiples of 8 bytes, of w4 at multiples of 16
+};
+
+// a3 as halves: a position has 16 bytes for each four features, high and then low. The distance of
+// two positions is an odd multiple of 64 bytes: 8 lanes (2 positions, 4 times 4 features) hit all
+// banks.
+static __device__ __forceinline__ int half_stride(int W) { return 64 * ((W + 15) / 16 | 1); }
+
+// Two floats as pairs of halves: x = high + low.
+static __device__ __forceinline__ void cut_halves(uint32_t &high, uint32_t &low, float x0, float x1)
+{
+    const __half2 h = __floats2half2_rn(x0, x1);
+    const float2 back = __half22float2(h);
+    const __half2 l = __floats2half2_rn(x0 - back.x, x1 - back.y);
+    high = *(const uint32_t *)&h;
+    low = *(const uint32_t *)&l;
+}
+
+// c (16,8) += a (16,16) b (16,8), of halves. Lane (g,t) = (lane/4, lane%4) holds of a, by pairs,
+// rows g, g+8, g, g+8 at k = 2t, 2t, 2t+8, 2t+8; of b column g at k = 2t, 2t+8; of c what `mma` of
+// floats has. Which k those are does not matter, if they are the same in a and b.
+static __device__ __forceinline__ void mma_halves(float (&c)[4], const uint32_t (&a)[4],
+                                                  uint32_t b0, uint32_t b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Asks for n floats that later steps read to be brought to L2, a share for each of the blocks.
+static __device__ __forceinline__ void ask_for(const float *p, int64_t n, int64_t block,
+                                               int64_t blocks)
+{
+    const int64_t step = blocks * WIDE_THREADS * 32;                      // a line has 32
+    for (int64_t i = (block * WIDE_THREADS + threadIdx.x) * 32; i < n; i += step)
+        asm volatile("prefetch.global.L2 [%0];" :: "l"(p + i));
+}
+
+// w[k .. k+3] of a row of W; zeros beyond it, and of a row that is not there.
+static __device__ __forceinline__ float4 four_weights(const float *w, int k, int W, bool in,
+                                                      bool fours)
+{
+    if (fours) return in && k < W ? *(const float4 *)(w + k) : make_float4(0, 0, 0, 0);
+    float v[4];
+    #pragma unroll
+    for (int i = 0; i < 4; i++) v[i] = in && k + i < W ? w[k + i] : 0.0f;
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+// The power of two that takes m into [1, 2), and its inverse; m normal and not extremely large.
+static __device__ __forceinline__ float to_one(float m, float *back)
+{
+    const uint32_t e = min(max(__float_as_uint(m) >> 23, 1u), 253u);
+    *back = __uint_as_float(e << 23);
+    return __uint_as_float((254 - e) << 23);
+}
+
+// h of a channel at this lane's positions p, p+1, p+8, p+9, ...: what the products (sums[n][at],
+// sums[n][at+1]) by `back` and the window are. `whole`: all are there, and by pairs.
+static __device__ __forceinline__ void put_channel(const struct generate_args &g, int64_t channel,
+                                                   int64_t p, const float (&sums)[8][4], int at,
+                                                   float back, bool whole)
+{
+    const float c = (float)channel, j = (float)p;
+    const float leap = g.win.along_j(8, c), next = g.win.along_j(1, c);
+    const float shift = g.win.on ? g.win.shift * back : 0.0f;
+    float v = g.win.at(j, c) * back;
+    float *to = g.h + channel * g.L + p;
+    #pragma unroll
+    for (int n = 0; n < 8; n++, v *= leap) {
+        const float y0 = sums[n][at] * (v + shift), y1 = sums[n][at + 1] * (v * next + shift);
+        if (whole) {
+            *(float2 *)(to + 8 * n) = make_float2(y0, y1);
+        } else {
+            if (p + 8 * n < g.L) to[8 * n] = y0;
+            if (p + 8 * n + 1 < g.L) to[8 * n + 1] = y1;
+        }
+    }
+}
+
+// 16 channels from c0 on at the block's positions. STEPS: of 16 features.
+template <int STEPS>
+static __device__ __forceinline__ void last_layer(const struct generate_args &g, int64_t c0,
+                                                  int64_t p0, const unsigned char *halves,
+                                                  bool whole)
+{
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, t = lane % 4, W = g.net.W;
+    float4 w[2][STEPS];
+    float scale[2], back[2], sums[8][4] = {};
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
+        const int64_t c = c0 + row + 8 * h;
+        float top = 0;
+        #pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            const float4 v = w[h][s] = four_weights(g.w4 + c * W, 16 * s + 4 * t, W, c < g.C,
+                                                    g.fours);
+            top = fmaxf(top, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+        }
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+        scale[h] = to_one(top, &back[h]);
+    }
+    const int stride = half_stride(W);
+    #pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        if (16 * s >= W) break;
+        uint32_t high[4], low[4];
+        #pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const float4 v = w[h][s];
+            cut_halves(high[h], low[h], v.x * scale[h], v.y * scale[h]);
+            cut_halves(high[h + 2], low[h + 2], v.z * scale[h], v.w * scale[h]);
+        }
+        #pragma unroll
+        for (int n = 0; n < 8; n++) {
+            const uint4 a = *(const uint4 *)(halves + (8 * n + row) * stride + (4 * s + t) * 16);
+            mma_halves(sums[n], low, a.x, a.y);
+            mma_halves(sums[n], high, a.z, a.w);
+            mma_halves(sums[n], high, a.x, a.y);
+        }
+    }
+    #pragma unroll
+    for (int h = 0; h < 2; h++)
+        if (c0 + row + 8 * h < g.C)
+            put_channel(g, c0 + row + 8 * h, p0 + 2 * t, sums, 2 * h, back[h], whole);
+}
+
+// Grid (n in tiles, shares of the channels). Dynamic shared: hidden_bytes.
+template <int STEPS>
+static __global__ __launch_bounds__(WIDE_THREADS, 1) void generate_kernel(
+    const __grid_constant__ struct generate_args g)
+{
+    extern __shared__ __align__(16) unsigned char shared[];
+    const int W = g.net.W, stride = half_stride(W);
+    double *one = (double *)shared, *other = one + hidden_rows(W, g.net.E) * HSTRIDE;
+    unsigned char *const halves = (unsigned char *)other;      // fits where `other` does
+    const int64_t p0 = blockIdx.x * (int64_t)TILE;
+    ask_for(g.net.w[1], W * W, 0, 1);
+    ask_for(g.net.w[2], W * W, 0, 1);
+    ask_for(g.w4, g.C * W, blockIdx.x, gridDim.x);
+    hidden_table(one, g.net, p0, g.L);
+    __syncthreads();
+    #pragma unroll 1
+    for (int l = 0; l < 2; l++) {
+        double *const below = l ? other : one, *const above = l ? one : other;
+        hidden_layer(
+            g.net, l, below, [&](int r, int p, double, double, float a0, float a1) {
+                hidden_keep(above, r, p, a0, a1);
+            });
+        __syncthreads();
+    }
+    hidden_layer(
+        g.net, 2, one, [&](int r, int p, double, double, float a0, float a1) {
+            uint32_t high, low;
+            cut_halves(high, low, a0, a1);
+            unsigned short *at = (unsigned short *)(halves + p * stride + r / 4 * 16) + r % 4;
+            at[0] = (unsigned short)high;
+            at[4] = (unsigned short)low;
+            at += stride / 2;
+            at[0] = (unsigned short)(high >> 16);
+            at[4] = (unsigned short)(low >> 16);
+        });
+    __syncthreads();
+    const int64_t first = (int64_t)(threadIdx.x / 32) * gridDim.y + blockIdx.y;
+    const bool whole = g.pairs && p0 + TILE <= g.L;
+    #pragma unroll 1
+    for (int64_t c0 = 16 * first; c0 < g.C; c0 += 16 * WIDE * gridDim.y)
+        last_layer<STEPS>(g, c0, p0, halves, whole);
+}
+
+#endif
