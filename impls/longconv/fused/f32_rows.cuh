@@ -473,7 +473,9 @@ static inline struct f32_tables f32_fill(float4 *to, const float4 *device, int R
 template <class F> static inline void f32_by_points(int N, F f)
 {
     if (N <= 64) f(f32_shape<8, 1, 8, 8>());
+    else if (N <= 128) f(f32_shape<16, 1, 8, 8>());
     else if (N <= 256) f(f32_shape<16, 1, 16, 16>());
+    else if (N <= 512) f(f32_shape<32, 1, 16, 16>());
     else if (N <= 1024) f(f32_shape<32, 1, 32, 32>());
     else if (N <= 2048) f(f32_shape<8, 16, 16, 128>());
     else if (N <= 4096) f(f32_shape<16, 16, 16, 256>());

@@ -280,7 +280,8 @@ __device__ __forceinline__ void multiply_group(float (&y)[2][32], const unsigned
     for (int i = FIRST; i < LAST; i++)
 #pragma unroll
         for (int k = 0; k < STEP / 16; k++)
-            wgmma<T>(y[i], tap[i][2 * k + 1], tap[i][2 * k], tap[i][2 * k + 2], tile + 2 * k);
+            wgmma<T, 32>(y[i], tap[i][2 * k + 1], tap[i][2 * k], tap[i][2 * k + 2],
+                         tile + 2 * k);
     wgmma_commit();
     wgmma_done<0>();
 }

@@ -156,13 +156,16 @@ __global__ void __launch_bounds__(DH_THREADS<T>, IS_16<T> ? 2 : 1) outer(const s
     float *const G = (float *)ring;
     if constexpr (IS_16<T>) {
         static_assert(BLOCK == 128 && DH_THREADS<T> == 128);       // 2 x 2 warps
-        fold_diagonals(G + threadIdx.x / 32 * FOLD, g.a);
+        float *const fold = G + threadIdx.x / 32 * FOLD<8>;
+        fold_diagonals<8>(fold, fold, [&](int row, int column, int e) {
+            return g.a[row / 2][column][row % 2 * 2 + e];
+        });
         __syncthreads();
         for (int x = threadIdx.x; x < LANES_DH; x += DH_THREADS<T>) {
             float sum = 0;
             for (int w = 0; w < 4; w++) {
                 const int at = x - BLOCK + 64 - 64 * (w / 2 - w % 2);
-                if (at > 0 && at < 128) sum += G[w * FOLD + at];
+                if (at > 0 && at < 128) sum += G[w * FOLD<8> + at];
             }
             part[x] = sum;
         }

@@ -2,7 +2,7 @@
 // launches.
 //
 // Kernels   short rows on Hopper: toeplitz_whole.cuh, by the table below; else toeplitz.cuh.
-//           dh: short rows, 16 bits: toeplitz_whole_dh.cuh; else toeplitz_dh.cuh.
+//           dh: the same rows: toeplitz_whole_dh.cuh; else toeplitz_dh.cuh.
 // Memory    the windows (4 L bytes a channel; bf16 8 L, f32 4 L) if toeplitz.cuh is needed,
 //           8 L bytes a channel if toeplitz_dh.cuh is, both at most WORK bytes by taking groups
 //           of channels, except for fixed filters: these keep all windows, or h for whole rows.
@@ -27,22 +27,23 @@ static const int64_t WORK = 64 << 20;     // bytes of workspace at most, for eac
 // every problem: a line taken out goes back to the tiles, to be measured against them.
 //     f16, B = 64, D = 768, ms, cold:    L = 128   256     512     1024
 //     tiles                              0.0257  0.0317  0.0661  0.1676
-//     whole                              not measured yet; predicted in toeplitz_whole.cuh
-enum { HALF = 1u << HB_F16, BRAIN = 1u << HB_BF16 };
-struct whole_shape { unsigned dtypes; int blocks; int64_t batch; int rows; bool deep; };
+//     whole, a block of outputs at a time 0.0132  0.0238  0.0580  0.1708
+//     whole, as below                    not measured yet; predicted in toeplitz_whole.cuh
+struct whole_shape { int blocks; int64_t batch; int rows; };
 static const struct whole_shape WHOLE[] = {
-    { HALF | BRAIN, 17, 16,        16, false },
-    { HALF | BRAIN, 17, 32,        32, true },
-    { HALF | BRAIN, 4,  INT32_MAX, 64, false },     // six blocks of 33 KB on an SM
-    { HALF | BRAIN, 9,  INT32_MAX, 64, true },      // three of 66 KB
-    { HALF | BRAIN, 17, INT32_MAX, 32, true },      // three of 68 KB, bf16 73 KB
+    { 48, 16,        16 },
+    { 17, 32,        32 },
+    { 4,  INT32_MAX, 64 },     // six blocks of 34 KB on an SM
+    { 17, INT32_MAX, 32 },     // three of 73 KB; four from 8 blocks down
+    { 48, INT32_MAX, 16 },     // three of 75 KB at 33 blocks; two of 109
 };
 
-// dh of rows of at most so many STEP samples goes whole; 0: none does.
+// dh of rows of at most so many STEP samples goes whole on Hopper; 0: none does.
 //     f16, B = 64, D = 768, ms, cold:    L = 128   256     512     1024
 //     outer and gather (old diagonals)   0.029   0.067   0.167   0.461
+//     outer_whole with mma.sync          0.0232  0.0376  0.0746  0.2137
 //     outer_whole                        not measured yet; predicted in toeplitz_whole_dh.cuh
-enum { WHOLE_DH = 17 };
+enum { WHOLE_DH = 48 };
 
 struct state {
     const struct hb_host *host;
@@ -50,11 +51,11 @@ struct state {
     int64_t B, L, D;
     bool fixed, backward;
     bool hopper;               // the device has wgmma (compute capability 9.0)
-    int processors, shared;    // of the device; bytes of shared memory a block may have
+    int processors;            // of the device
     const struct whole_shape *whole[2];   // or NULL: rows at 16-byte boundaries; anywhere
     int64_t width, origin;     // of the windows
     int64_t group;             // channels whose windows are there at a time; D for fixed filters
-    int dh_stages[2];          // dh goes whole with so many; 0: not. As `whole`
+    bool dh_whole[2];          // dh goes whole; as `whole`
     int64_t dh_group;          // channels whose parts are there at a time
     int64_t taps_bytes;        // of one channel's windows
     void *taps[2];             // owned: (group) windows, of y and of du; not fixed: the same memory
@@ -80,6 +81,12 @@ static const char *refuses(const struct hb_problem *p)
     return p->D > INT32_MAX ? "D above 2^31" : NULL;
 }
 
+// A block of long rows has 16 of the batch, whether they are there or not.
+static const char *refuses_few(const struct hb_problem *p)
+{
+    return p->B < 8 ? "fewer than 8 rows a channel" : refuses(p);
+}
+
 // Rows of this tensor may start anywhere, not only at 16-byte boundaries.
 static bool anywhere(const struct state *s, const void *x, struct hb_strides st)
 {
@@ -96,22 +103,21 @@ static int64_t reach_of(const struct state *s, const void *x, struct hb_strides 
 // --- y and du: rows that go whole ----------------------------------------------------------------
 static const struct whole_shape *whole_of(const struct state *s, int64_t reach)
 {
-    if (!s->hopper) return NULL;
+    if (!s->hopper || s->dtype == HB_F32) return NULL;
     for (const struct whole_shape &w : WHOLE)
-        if (w.dtypes >> s->dtype & 1 && reach <= w.blocks * STEP && s->B <= w.batch
+        if (reach <= w.blocks * STEP && s->B <= w.batch
             && s->D * blocks_of(s->B, w.rows) <= INT32_MAX)
             return &w;
     return NULL;
 }
 
-// Calls f with the type and the sizes as constants: f(T(), rows, deep).
-template <class F> static void by_shape(enum hb_dtype t, const struct whole_shape *w, F f)
+// Calls f with the type and the number of rows as a constant: f(T(), rows).
+template <class F> static void by_rows(enum hb_dtype t, int rows, F f)
 {
     auto all = [&](auto x) {
-        if (w->rows == 16) f(x, std::integral_constant<int, 16>(), std::false_type());
-        else if (w->rows == 32) f(x, std::integral_constant<int, 32>(), std::true_type());
-        else if (w->deep) f(x, std::integral_constant<int, 64>(), std::true_type());
-        else f(x, std::integral_constant<int, 64>(), std::false_type());
+        if (rows == 16) f(x, std::integral_constant<int, 16>());
+        else if (rows == 32) f(x, std::integral_constant<int, 32>());
+        else f(x, std::integral_constant<int, 64>());
     };
     if (t == HB_F16) all(__half());
     else all(__nv_bfloat16());
@@ -125,27 +131,25 @@ static void launch_whole(const struct state *s, const struct whole_shape *w, str
     j.batch_tiles = (int)blocks_of(s->B, w->rows);
     j.blocks = (int)blocks_of(reach_of(s, j.in, j.si), STEP);
     const unsigned grid = (unsigned)(s->D * j.batch_tiles);
-    by_shape(s->dtype, w, [&](auto x, auto rows, auto deep) {
+    by_rows(s->dtype, w->rows, [&](auto x, auto rows) {
         using T = decltype(x);
         constexpr int R = decltype(rows)::value;
-        constexpr bool DEEP = decltype(deep)::value;
-        const size_t shared = whole_shared<T, R>(j.blocks);
-        if (adjoint) whole<T, true, R, DEEP><<<grid, WHOLE_THREADS, shared, stream>>>(j);
-        else whole<T, false, R, DEEP><<<grid, WHOLE_THREADS, shared, stream>>>(j);
+        const size_t shared = whole_shared<R>(j.blocks);
+        if (adjoint) whole<T, true, R><<<grid, WHOLE_THREADS, shared, stream>>>(j);
+        else whole<T, false, R><<<grid, WHOLE_THREADS, shared, stream>>>(j);
     });
 }
 
 static int allow_whole(const struct state *s, const struct whole_shape *w)
 {
     int rc = HB_OK;
-    by_shape(s->dtype, w, [&](auto x, auto rows, auto deep) {
+    by_rows(s->dtype, w->rows, [&](auto x, auto rows) {
         using T = decltype(x);
         constexpr int R = decltype(rows)::value;
-        constexpr bool DEEP = decltype(deep)::value;
-        const void *const kernels[] = { (const void *)whole<T, false, R, DEEP>,
-                                        (const void *)whole<T, true, R, DEEP> };
+        const void *const kernels[] = { (const void *)whole<T, false, R>,
+                                        (const void *)whole<T, true, R> };
         for (const void *kernel : kernels) {
-            if (!rc) rc = hb_fused_allow(s->host, kernel, whole_shared<T, R>(w->blocks));
+            if (!rc) rc = hb_fused_allow(s->host, kernel, whole_shared<R>(w->blocks));
             if (!rc)
                 rc = HB_CUDA(s->host, cudaFuncSetAttribute(     // as many blocks as have room
                     kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
@@ -223,30 +227,26 @@ static void convolve(const struct state *s, struct whole_job j, bool adjoint, cu
 }
 
 // --- dh, dd --------------------------------------------------------------------------------------
-// Stages of the ring that there is room for, two at least, or 0.
-static int dh_stages_of(const struct state *s, int64_t reach)
+static bool dh_goes_whole(const struct state *s, int64_t reach)
 {
-    const int64_t blocks = blocks_of(reach, STEP);
-    if (!s->backward || s->dtype == HB_F32 || blocks > WHOLE_DH) return 0;
-    const int slices = whole_dh_slices((int)blocks);
-    int stages = 4;
-    while (stages > 1 && whole_dh_shared((int)blocks, slices, stages) > s->shared) stages--;
-    return stages > 1 ? stages : 0;
+    return s->backward && s->hopper && s->dtype != HB_F32 && reach <= (int64_t)WHOLE_DH * STEP;
 }
 
+// Of the batch, in a step of outer_whole.
+static int dh_rows(const struct state *s) { return s->B <= 16 ? 16 : s->B <= 32 ? 32 : 64; }
+
 static void launch_whole_dh(const struct state *s, const struct hb_longconv_io *io, bool alike,
-                            int64_t reach, int stages, cudaStream_t stream)
+                            int64_t reach, cudaStream_t stream)
 {
-    const int blocks = (int)blocks_of(reach, STEP), slices = whole_dh_slices(blocks);
     const struct whole_dh_job j = { .dy = io->dy, .sdy = io->sdy, .u = io->u, .su = io->su,
                                     .dh = (float *)io->dh, .dd = io->d ? (float *)io->dd : NULL,
                                     .B = (int)s->B, .L = (int)s->L, .D = (int)s->D,
-                                    .blocks = blocks, .slices = slices, .stages = stages,
-                                    .shifted = alike };
+                                    .blocks = (int)blocks_of(reach, STEP), .shifted = alike };
     const unsigned grid = (unsigned)(s->D < s->processors ? s->D : s->processors);
-    const size_t shared = (size_t)whole_dh_shared(blocks, slices, stages);
-    if (s->dtype == HB_F16) outer_whole<__half><<<grid, WHOLE_DH_THREADS, shared, stream>>>(j);
-    else outer_whole<__nv_bfloat16><<<grid, WHOLE_DH_THREADS, shared, stream>>>(j);
+    by_rows(s->dtype, dh_rows(s), [&](auto x, auto rows) {
+        constexpr int R = decltype(rows)::value;
+        outer_whole<decltype(x), R><<<grid, WHOLE_DH_THREADS, WHOLE_DH_SHARED<R>, stream>>>(j);
+    });
 }
 
 static void filter_gradient(const struct state *s, const struct hb_longconv_io *io,
@@ -259,8 +259,8 @@ static void filter_gradient(const struct state *s, const struct hb_longconv_io *
                        && (s->D == 1 || (io->su.c - io->sdy.c) % vec == 0);
     const bool late = alike && anywhere(s, io->u, io->su);
     const int64_t reach = late ? longest(s) : s->L;
-    if (s->dh_stages[late]) {
-        launch_whole_dh(s, io, alike, reach, s->dh_stages[late], stream);
+    if (s->dh_whole[late]) {
+        launch_whole_dh(s, io, alike, reach, stream);
         return;
     }
     const int64_t blocks = blocks_of(reach, BLOCK);
@@ -349,7 +349,7 @@ static int take_memory(struct state *s)
         s->kept = (float *)dev->alloc(dev, (size_t)(s->D * s->L) * sizeof(float));
         if (!s->kept) return HB_ERR_OOM;
     }
-    if (!s->backward || (s->dh_stages[0] && s->dh_stages[1])) return HB_OK;
+    if (!s->backward || (s->dh_whole[0] && s->dh_whole[1])) return HB_OK;
     const int64_t bytes = blocks_of(longest(s), BLOCK) * LANES_DH * (int64_t)sizeof(float);
     s->dh_group = WORK / bytes < 1 ? 1 : WORK / bytes < s->D ? WORK / bytes : s->D;
     s->part = (float *)dev->alloc(dev, (size_t)(s->dh_group * bytes));
@@ -364,7 +364,6 @@ static int find_device(struct state *s)
         { cudaDevAttrComputeCapabilityMajor, &major },
         { cudaDevAttrComputeCapabilityMinor, &minor },
         { cudaDevAttrMultiProcessorCount, &s->processors },
-        { cudaDevAttrMaxSharedMemoryPerBlockOptin, &s->shared },
     };
     for (const auto &w : wanted)
         if (!rc) rc = HB_CUDA(s->host, cudaDeviceGetAttribute(w.to, w.what, dev));
@@ -382,9 +381,12 @@ static int allow(const struct state *s)
         hb_by_type(s->dtype, [&](auto x) {
             rc = hb_fused_allow(s->host, (const void *)outer<decltype(x)>, DH_SHARED);
         });
-    if (!rc && s->dh_stages[0])
-        rc = hb_fused_allow(s->host, s->dtype == HB_F16 ? (const void *)outer_whole<__half>
-                                     : (const void *)outer_whole<__nv_bfloat16>, s->shared);
+    if (!rc && s->dh_whole[0])
+        by_rows(s->dtype, dh_rows(s), [&](auto x, auto rows) {
+            constexpr int R = decltype(rows)::value;
+            rc = hb_fused_allow(s->host, (const void *)outer_whole<decltype(x), R>,
+                                WHOLE_DH_SHARED<R>);
+        });
     return rc;
 }
 
@@ -408,7 +410,7 @@ static int plan(const struct hb_host *host, const struct hb_problem *p,
     for (int i = 0; i < 2; i++) {
         const int64_t reach = i ? longest(s) : s->L;
         s->whole[i] = whole_of(s, reach);
-        s->dh_stages[i] = dh_stages_of(s, reach);
+        s->dh_whole[i] = dh_goes_whole(s, reach);
     }
     if (!rc) rc = take_memory(s);
     return rc ? rc : allow(s);
@@ -418,32 +420,32 @@ static int describe(const void *st, char *buf, size_t cap)
 {
     const struct state *s = (const struct state *)st;
     const bool f32 = s->dtype == HB_F32;
-    const int terms = s->dtype == HB_BF16 ? 2 : 1;
+    const int terms = s->dtype == HB_BF16 && !s->whole[0] ? 2 : 1;
     char how[80], dh[40] = "";
     if (s->whole[0])
-        snprintf(how, sizeof how, "%d whole rows a block, wgmma%s", s->whole[0]->rows,
-                 s->whole[0]->deep ? ", two products under way" : "");
+        snprintf(how, sizeof how, "%d whole rows a block, wgmma", s->whole[0]->rows);
     else
         snprintf(how, sizeof how, "tiles of %d rows x %d samples, %s", f32 ? 32 : 64, TIME,
                  f32 ? "FMA" : s->hopper ? "wgmma or mma" : "mma");
-    if (s->backward && s->dh_stages[0])
-        snprintf(dh, sizeof dh, ", dh of whole rows in %d stages", s->dh_stages[0]);
+    if (s->backward && s->dh_whole[0]) snprintf(dh, sizeof dh, ", dh of whole rows");
     else if (s->backward) snprintf(dh, sizeof dh, ", dh %d x %d", BLOCK, BLOCK);
     return snprintf(buf, cap, "%s, h in %d term%s%s, channels at a time %lld", how, terms,
                     terms > 1 ? "s" : "", dh, (long long)(s->taps[0] ? s->group : s->D));
 }
 
+static constexpr struct fused_method method(const char *(*refusing)(const struct hb_problem *))
+{
+    return { .name = "Toeplitz", .refuses = refusing, .plan = plan, .forward = forward,
+             .backward = backward, .set_filter = set_filter, .describe = describe,
+             .free = release };
+}
+
 } // namespace toeplitz
 
-static const struct fused_method fused_toeplitz = {
-    .name = "Toeplitz",
-    .refuses = toeplitz::refuses,
-    .plan = toeplitz::plan,
-    .forward = toeplitz::forward,
-    .backward = toeplitz::backward,
-    .set_filter = toeplitz::set_filter,
-    .describe = toeplitz::describe,
-    .free = toeplitz::release,
-};
+// `batch`: where a transform is faster for a few rows, but not for many.
+[[maybe_unused]] static const struct fused_method fused_toeplitz =
+    toeplitz::method(toeplitz::refuses);
+[[maybe_unused]] static const struct fused_method fused_toeplitz_batch =
+    toeplitz::method(toeplitz::refuses_few);
 
 #endif

@@ -66,43 +66,70 @@ __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint3
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Hopper's instructions: a product of 64 times (16 a warp, fragments as above) by N rows of U that
-// lie in shared memory, asynchronous. Elsewhere nobody launches the kernels that have them.
+// Hopper's instructions: a product of 64 rows (16 a warp, fragments as above) by 2 N columns whose
+// other factor lies in shared memory, asynchronous. Elsewhere nobody launches the kernels that have
+// them.
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#define WGMMA(SHAPE, TYPE, SUMS, A, TILE, ...)                                                   \
-    asm volatile("wgmma.mma_async.sync.aligned." SHAPE ".f32." TYPE "." TYPE " "                 \
-                 "{" SUMS "}, {" A "}, " TILE ", 1, 1, 1, 0;"                                    \
-                 : __VA_ARGS__ : "r"(a0), "r"(a1), "r"(a2), "r"(a0), "l"(tile))
+#define WGMMA(TYPE, COLUMNS, SUMS, A0, A1, A2, A3, TILE, TURN, ...)                              \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #COLUMNS "k16.f32." TYPE "." TYPE " "       \
+                 "{" SUMS "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #TILE ", 1, 1, 1, %"     \
+                 #TURN ";" : __VA_ARGS__ : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(tile),\
+                 "n"((int)TURNED))
 #define SUMS_8 "%0,%1,%2,%3,%4,%5,%6,%7"
 #define SUMS_16 SUMS_8 ",%8,%9,%10,%11,%12,%13,%14,%15"
-#define SUMS_32 SUMS_16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
-#define EIGHT(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]),     \
-                 "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
-#define WGMMA_16(TYPE) WGMMA("m64n16k16", TYPE, SUMS_8, "%8,%9,%10,%11", "%12", EIGHT(0))
-#define WGMMA_32(TYPE) WGMMA("m64n32k16", TYPE, SUMS_16, "%16,%17,%18,%19", "%20", EIGHT(0),     \
-                             EIGHT(8))
-#define WGMMA_64(TYPE) WGMMA("m64n64k16", TYPE, SUMS_32, "%32,%33,%34,%35", "%36", EIGHT(0),     \
-                             EIGHT(8), EIGHT(16), EIGHT(24))
+#define SUMS_24 SUMS_16 ",%16,%17,%18,%19,%20,%21,%22,%23"
+#define SUMS_32 SUMS_24 ",%24,%25,%26,%27,%28,%29,%30,%31"
+#define SUMS_40 SUMS_32 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define SUMS_48 SUMS_40 ",%40,%41,%42,%43,%44,%45,%46,%47"
+#define SUMS_56 SUMS_48 ",%48,%49,%50,%51,%52,%53,%54,%55"
+#define SUMS_64 SUMS_56 ",%56,%57,%58,%59,%60,%61,%62,%63"
+#define UP_TO_8(i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3]), "+f"(c[i + 4]),   \
+                   "+f"(c[i + 5]), "+f"(c[i + 6]), "+f"(c[i + 7])
+#define UP_TO_16 UP_TO_8(0), UP_TO_8(8)
+#define UP_TO_24 UP_TO_16, UP_TO_8(16)
+#define UP_TO_32 UP_TO_24, UP_TO_8(24)
+#define UP_TO_40 UP_TO_32, UP_TO_8(32)
+#define UP_TO_48 UP_TO_40, UP_TO_8(40)
+#define UP_TO_56 UP_TO_48, UP_TO_8(48)
+#define UP_TO_64 UP_TO_56, UP_TO_8(56)
+#define WGMMA_8(TYPE) WGMMA(TYPE, 16, SUMS_8, 8, 9, 10, 11, 12, 13, UP_TO_8(0))
+#define WGMMA_16(TYPE) WGMMA(TYPE, 32, SUMS_16, 16, 17, 18, 19, 20, 21, UP_TO_16)
+#define WGMMA_24(TYPE) WGMMA(TYPE, 48, SUMS_24, 24, 25, 26, 27, 28, 29, UP_TO_24)
+#define WGMMA_32(TYPE) WGMMA(TYPE, 64, SUMS_32, 32, 33, 34, 35, 36, 37, UP_TO_32)
+#define WGMMA_40(TYPE) WGMMA(TYPE, 80, SUMS_40, 40, 41, 42, 43, 44, 45, UP_TO_40)
+#define WGMMA_48(TYPE) WGMMA(TYPE, 96, SUMS_48, 48, 49, 50, 51, 52, 53, UP_TO_48)
+#define WGMMA_56(TYPE) WGMMA(TYPE, 112, SUMS_56, 56, 57, 58, 59, 60, 61, UP_TO_56)
+#define WGMMA_64(TYPE) WGMMA(TYPE, 128, SUMS_64, 64, 65, 66, 67, 68, 69, UP_TO_64)
+#define WGMMA_OF(N) if constexpr (IS_HALF<T>) WGMMA_##N("f16"); else WGMMA_##N("bf16")
 #else
-#define WGMMA_16(TYPE) __trap()
-#define WGMMA_32(TYPE) __trap()
-#define WGMMA_64(TYPE) __trap()
+#define WGMMA_OF(N) __trap()
 #endif
 
-// c (64 x 2 N) += a (64 x 16) b (16 x 2 N); words of a 16 x 16 Toeplitz fragment: a0 on the
-// diagonal, a1 eight rows down, a2 eight columns on. Element 4 j + e of c: row lane / 4 + e / 2 * 8
-// of the warp's 16, column 8 j + 2 (lane % 4) + e % 2. tile: see tile_of.
-template <class T, int N>
-__device__ __forceinline__ void wgmma(float (&c)[N], uint32_t a0, uint32_t a1, uint32_t a2,
+// c[0 .. N) (64 x 2 N) += a (64 x 16) b (16 x 2 N). Element 4 j + e of these: row
+// lane / 4 + e / 2 * 8 of the warp's 16, column 8 j + 2 (lane % 4) + e % 2. tile (see tile_of): b's
+// columns in 128 bytes each, of which these 16 rows are 32; TURNED: b's rows, of 64 columns.
+template <class T, int N, bool TURNED = false, int M>
+__device__ __forceinline__ void wgmma(float (&c)[M], const uint32_t (&a)[4], uint64_t tile)
+{
+    static_assert(N % 8 == 0 && N <= M && (!TURNED || N == 32));
+    if constexpr (N == 8) { WGMMA_OF(8); }
+    else if constexpr (N == 16) { WGMMA_OF(16); }
+    else if constexpr (N == 24) { WGMMA_OF(24); }
+    else if constexpr (N == 32) { WGMMA_OF(32); }
+    else if constexpr (N == 40) { WGMMA_OF(40); }
+    else if constexpr (N == 48) { WGMMA_OF(48); }
+    else if constexpr (N == 56) { WGMMA_OF(56); }
+    else { WGMMA_OF(64); }
+}
+
+// The same with a 16 x 16 Toeplitz fragment: a0 on the diagonal, a1 eight rows down, a2 eight
+// columns on.
+template <class T, int N, int M>
+__device__ __forceinline__ void wgmma(float (&c)[M], uint32_t a0, uint32_t a1, uint32_t a2,
                                       uint64_t tile)
 {
-    static_assert(N == 8 || N == 16 || N == 32);
-    if constexpr (N == 8 && IS_HALF<T>) WGMMA_16("f16");
-    else if constexpr (N == 8) WGMMA_16("bf16");
-    else if constexpr (N == 16 && IS_HALF<T>) WGMMA_32("f16");
-    else if constexpr (N == 16) WGMMA_32("bf16");
-    else if constexpr (IS_HALF<T>) WGMMA_64("f16");
-    else WGMMA_64("bf16");
+    const uint32_t a[4] = { a0, a1, a2, a0 };
+    wgmma<T, N>(c, a, tile);
 }
 
 // Matrix descriptor of rows of 128 bytes in 128-byte swizzle (that of `place`): address, 1024
@@ -191,6 +218,26 @@ __device__ __forceinline__ void fetch(const struct piece<T> &s, void *dst, const
     }
 }
 
+// The same where p is a multiple of 16 bytes and t >= 0, without waiting: what lies before `from`
+// comes along, blank() takes it away when it is there. The 16 bytes have at least one sample of the
+// row, so they may be read.
+template <class T>
+__device__ __forceinline__ void fetch_aligned(const struct piece<T> &s, void *dst, const void *any)
+{
+    const int n = min(s.end - s.t, HB_VEC<T>);
+    copy_async(dst, n > 0 ? (const void *)s.p : any, n > 0 ? n * (int)sizeof(T) : 0);
+}
+
+template <class T> __device__ __forceinline__ void blank(void *first_piece, int from)
+{
+    if (!from) return;
+    struct hb_vec<T> v = *(const struct hb_vec<T> *)first_piece;
+#pragma unroll
+    for (int i = 0; i < HB_VEC<T>; i++)
+        if (i < from) v.x[i] = hb_store<T>(0.0f);
+    *(struct hb_vec<T> *)first_piece = v;
+}
+
 // Stores 16 bytes at sample t of a row that has its samples at [from, end); p is where t is.
 template <class T>
 __device__ __forceinline__ void put(T *p, int t, int from, int end, const struct hb_vec<T> &v)
@@ -215,9 +262,20 @@ __device__ __forceinline__ float2 make_window(T *taps, int64_t pitch, const floa
     float2 by = { 1, 1 };
     auto tap = [&](int64_t s) { return s == 0 ? h[0] + d : h[s]; };
     if constexpr (IS_HALF<T>) {          // the largest tap gets exponent 14, half's last but one
+        constexpr int many = 8;          // loads at a time: one after the other would wait for each
         float top = 0;
-        for (int s = threadIdx.x; s < L; s += blockDim.x)
-            top = fmaxf(top, fabsf(tap(s)));
+        for (int from = threadIdx.x; from < L; from += many * blockDim.x) {
+            float v[many];
+#pragma unroll
+            for (int i = 0; i < many; i++) {
+                const int s = from + i * (int)blockDim.x;
+                v[i] = s < L ? h[s] : 0;
+            }
+            if (from == 0) v[0] += d;
+#pragma unroll
+            for (int i = 0; i < many; i++)
+                top = fmaxf(top, fabsf(v[i]));
+        }
         for (int w = 16; w; w /= 2)
             top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
         if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
@@ -242,42 +300,44 @@ __device__ __forceinline__ float2 make_window(T *taps, int64_t pitch, const floa
     return by;
 }
 
-constexpr int FOLD = 15 * 64;     // floats: [m + 7][row % 8][column % 8], lag 8 m + row - column
+// The sums of the diagonals of 8 ROWS x 64 in a warp's registers: g(row, column, e) is element e of
+// the lane in block (row, column) of 8 x 8. to[64 + lag] is that of row - column = lag, to[0] 0.
+// fold: FOLD<ROWS> floats of shared memory, the warp's own; to: 64 + 8 ROWS, may be the same.
+template <int ROWS> constexpr int FOLD = (ROWS + 7) * 64;     // [m + 7][row % 8][column % 8]
 
-// The sums of the 127 diagonals of 64 x 64 in a warp's registers, as mma has them: fold[64 + lag]
-// is that of row - column = lag, fold[0] 0. fold: FOLD of shared memory, the warp's own.
-__device__ __forceinline__ void fold_diagonals(float *fold, const float (&g)[4][8][4])
+template <int ROWS, class F>
+__device__ __forceinline__ void fold_diagonals(float *to, float *fold, F g)
 {
+    constexpr int DIAGONALS = ROWS + 7, LAGS = 64 + 8 * ROWS;   // lags of 8 x 8 blocks; of samples
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int m = -7; m <= 7; m++) {
+    for (int m = -7; m < ROWS; m++) {
         float sum[2] = { 0, 0 };
 #pragma unroll
-        for (int row = 0; row < 8; row++)
+        for (int row = 0; row < ROWS; row++)
             if (row - m >= 0 && row - m < 8) {
-                sum[0] += g[row / 2][row - m][row % 2 * 2];
-                sum[1] += g[row / 2][row - m][row % 2 * 2 + 1];
+                sum[0] += g(row, row - m, 0);
+                sum[1] += g(row, row - m, 1);
             }
-        float *const to = fold + (m + 7) * 64 + lane / 4 * 8 + lane % 4 * 2;
-        to[0] = sum[0];
-        to[1] = sum[1];
+        float *const at = fold + (m + 7) * 64 + lane / 4 * 8 + lane % 4 * 2;
+        *(float2 *)at = make_float2(sum[0], sum[1]);
     }
     __syncwarp();
-    float sum[4];
+    float sum[(LAGS + 31) / 32];
 #pragma unroll
-    for (int r = 0; r < 4; r++) {
+    for (int r = 0; r < (LAGS + 31) / 32; r++) {
         const int z = lane + 32 * r, d = z % 8;            // lag z - 64 = 8 (m - 8) + d
         sum[r] = 0;
 #pragma unroll
         for (int row = 0; row < 8; row++) {
             const int m = z / 8 - (row >= d);              // [m]: 8 (m - 7) + row - column
-            if (m >= 0 && m < 15) sum[r] += fold[m * 64 + row * 8 + (row - d & 7)];
+            if (m >= 0 && m < DIAGONALS) sum[r] += fold[m * 64 + row * 8 + (row - d & 7)];
         }
     }
     __syncwarp();
 #pragma unroll
-    for (int r = 0; r < 4; r++)
-        fold[lane + 32 * r] = sum[r];
+    for (int r = 0; r < (LAGS + 31) / 32; r++)
+        if (lane + 32 * r < LAGS) to[lane + 32 * r] = sum[r];
 }
 
 } // namespace toeplitz

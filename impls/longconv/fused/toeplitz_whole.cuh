@@ -2,21 +2,30 @@
 //
 // A block has one channel and ROWS of the batch. It builds the window of the channel's filter
 // itself, while its rows arrive: one launch, h is read once.
-//     Y_n = sum_k U_k T_{n-k}   k <= n < blocks of STEP samples     (adjoint: T'_{k-n}, k >= n)
-// as wgmma m64nROWSk16 of T' (fragments in registers, 9 words a product) and U (in shared memory),
-// without barriers between products. The skip term is in h[0]. Y_n takes the place of U_n, which
-// nobody needs any more (late n first; adjoint: early n first), and whole rows go from there to
-// memory. A block has no pipeline from memory: three to six of them on an SM are one.
+//     Y_n = sum_q U_{n-q} T_q   q <= n < blocks of STEP samples     (adjoint: U_{n+q} T'_q)
+// as wgmma m64n(M ROWS)k16 of T' (fragments in registers, 9 words) and U (in shared memory). The
+// tiles of the blocks lie one behind the other, the last one first (adjoint: the first one), so
+// that the input at lag q of the block at place n is at place n + q, and what a fragment of T_q is
+// multiplied with are the columns of SPAN neighbours, 128 of them, in 64 registers: results at n ..
+// n + SPAN - 1 += inputs at n + q .. ; at the ends, where only M of these exist, the first M ROWS
+// columns. (So the columns always start at the first register: others the compiler would not let
+// run asynchronously.) No barriers between products. The skip term is in h[0]. Results take the
+// places of the inputs of their group, which nobody needs any more, and whole rows go from there to
+// memory. A block has no pipeline from memory: two to six of them on an SM are one.
+// bf16 is turned into halves where it lies, exactly: each row times the power of two that takes its
+// largest to 2^15 (what is below 2^-39 of that is rounded), undone in float32 at the end. So h has
+// one term of 11 bits in both types.
+// Rows that do not start at a 16-byte boundary: their time starts at the one before, what came
+// along is blanked.
 //
-// What bounds toeplitz.cuh at L <= 1024, f16, B = 64, D = 768, and what this should bring.
-// Predictions; measured so far, cold: 0.0257 0.0317 0.0661 0.1676 ms at L = 128 256 512 1024,
-// where 4 bytes a sample take 0.0075 0.015 0.030 0.060.
-//   two launches, the second waits for the first                          -3 us at every L
-//   two blocks an SM, which wait for memory, compute, store: now all blocks of L <= 256 are on
-//     the SMs at once, at 512 half of them                                -6, -4, -10 us, -20
-//   a barrier, a wait for the tensor cores and for 9 words a stage of 64; the skip term, 64 reads
-//     of 2 bytes                                                          -1, -2, -10, -40 us
-// hence 0.015, 0.023, 0.042, 0.105 ms. Tensor cores at 600 TFLOP/s need 0.003 0.007 0.024 0.091.
+// Cost: a block of 16 STEPs and 32 rows is 34 products of 128 columns, 8704 cycles of the tensor
+// cores; L1 has 4 KB a product of 64 cycles. Measured before (one Y_n at a time, 32 columns, 136
+// products a block; f16, B = 64, D = 768, cold): .0132 .0238 .0580 .1708 ms at L = 128 256 512
+// 1024; profile at 1024: 33 % of the warps' time before the first product (20 % the largest tap,
+// read one load after the other: now 8 at a time), 52 % products (35 % of the tensor cores), 15 %
+// stores.
+// Predicted now: .045 at 512, .100 at 1024, .33 at 2048 (tensor cores at 600 TFLOP/s: .355, at 800
+// .266; memory .034 .067 .135).
 //
 // Gates (hb_conv_gates) would come in where rows are in shared memory: behind `arrived`, each
 // thread turns its pieces u into tap(u) tap(pre), both rows fetched (twice the shared memory: L =
@@ -43,13 +52,21 @@ struct whole_job {
 };
 
 template <int ROWS> constexpr int WHOLE_TILE = ROWS * STEP * 2;
+// Blocks of STEP samples in a product; blocks on an SM that there are registers for (nvcc 13.0: 74,
+// 106, 138). 64 rows are for so few samples that memory is all that counts. 16 rows are for long
+// ones: the words of one product are read while the other runs.
+template <int ROWS> constexpr int WHOLE_SPAN = ROWS == 64 ? 1 : 128 / ROWS;
+template <int ROWS> constexpr int WHOLE_BLOCKS = ROWS == 64 ? 6 : ROWS == 32 ? 4 : 3;
+template <int ROWS> constexpr int WHOLE_DEEP = ROWS == 16;
+
 // Window: lags of `blocks` STEP, and STEP - 1 more; 64 bytes between two copies: even and odd lanes
 // then read from different banks.
 __host__ __device__ constexpr int whole_copy(int blocks) { return 2 * STEP * (blocks + 1) + 64; }
-template <class T, int ROWS> constexpr int whole_shared(int blocks)
+// Rows, window, a float for each warp and one for each row.
+template <int ROWS> constexpr int whole_shared(int blocks)
 {
-    return blocks * WHOLE_TILE<ROWS> + COPIES<T> * TERMS<T> * whole_copy(blocks)
-           + WHOLE_THREADS / 32 * (int)sizeof(float);
+    return blocks * WHOLE_TILE<ROWS> + COPIES<__half> * whole_copy(blocks)
+           + (WHOLE_THREADS / 32 + ROWS) * (int)sizeof(float);
 }
 
 // Row b of channel c in the time that starts at a 16-byte boundary: samples [from, end) are its
@@ -66,26 +83,73 @@ __device__ __forceinline__ struct whole_row<T> whole_row_of(const struct whole_j
     return { in - from, (T *)j.out + b * j.so.b + c * j.so.c - from, from, j.L + from };
 }
 
-// Calls f(row, t, where) for 16 bytes each of the rows in shared memory: eight threads have 128
-// bytes of a row, a warp four rows.
+// Calls f(row, where) for the rows of which this thread has 16 bytes in each tile:
+// eight threads have 128 bytes of a row, a warp four rows.
 template <class T, int ROWS, class F>
+__device__ __forceinline__ void whole_rows(unsigned char *rows, F f)
+{
+#pragma unroll
+    for (int row = threadIdx.x / 8; row < ROWS; row += WHOLE_THREADS / 8)
+        f(row, rows + place<T>(row, 128, threadIdx.x % 8));
+}
+
+// Calls f(row, t, where) for each 16 bytes of them, block after block. Forward: the last first.
+template <class T, bool ADJOINT, int ROWS, class F>
 __device__ __forceinline__ void whole_pieces(unsigned char *rows, const struct whole_job &j,
                                              int64_t c, int64_t b0, F f)
 {
-    const int p = threadIdx.x % 8;
-#pragma unroll
-    for (int row = threadIdx.x / 8; row < ROWS; row += WHOLE_THREADS / 8) {
+    whole_rows<T, ROWS>(rows, [&](int row, unsigned char *where) {
         const struct whole_row<T> r = whole_row_of<T>(j, c, b0 + row);
-        unsigned char *where = rows + place<T>(row, 128, p);
-        for (int t = 8 * p; t < j.blocks * STEP; t += STEP, where += WHOLE_TILE<ROWS>)
+        if (!ADJOINT) where += (j.blocks - 1) * WHOLE_TILE<ROWS>;
+        for (int t = threadIdx.x % 8 * 8; t < j.blocks * STEP; t += STEP) {
             f(r, t, where);
+            where += ADJOINT ? WHOLE_TILE<ROWS> : -WHOLE_TILE<ROWS>;
+        }
+    });
+}
+
+// bf16: the thread's pieces of a row become halves; undo: what takes the row's scale out again.
+template <int TILE>
+__device__ __forceinline__ void whole_halves(unsigned char *where, int blocks, float *undo)
+{
+    float top = 0;
+    for (int n = 0; n < blocks; n++) {
+        const hb_vec<__nv_bfloat16> v = *(const hb_vec<__nv_bfloat16> *)(where + n * TILE);
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            top = fmaxf(top, fabsf(hb_load(v.x[i])));
+    }
+    for (int w = 1; w < 8; w *= 2)
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, w));
+    const float scale = hb_fused_scale(top, 15);
+    if (threadIdx.x % 8 == 0) *undo = 1 / scale;
+    for (int n = 0; n < blocks; n++) {
+        const hb_vec<__nv_bfloat16> v = *(const hb_vec<__nv_bfloat16> *)(where + n * TILE);
+        hb_vec<__half> half;
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            half.x[i] = hb_store<__half>(hb_load(v.x[i]) * scale);
+        *(hb_vec<__half> *)(where + n * TILE) = half;
     }
 }
 
-// 64 times of ROWS rows in a warp's registers, to the tile of the same times.
+// Makes of this thread's pieces, which have arrived, what the products read.
+template <class T, bool ADJOINT, int ROWS>
+__device__ __forceinline__ void whole_ready(unsigned char *rows, const struct whole_job &j,
+                                            int64_t c, int64_t b0, float *undo)
+{
+    whole_rows<T, ROWS>(rows, [&](int row, unsigned char *where) {
+        if (threadIdx.x % 8 == 0)
+            blank<T>(where + (ADJOINT ? 0 : j.blocks - 1) * WHOLE_TILE<ROWS>,
+                     whole_row_of<T>(j, c, b0 + row).from);
+        if constexpr (!IS_HALF<T>) whole_halves<WHOLE_TILE<ROWS>>(where, j.blocks, undo + row);
+    });
+}
+
+// 64 times of ROWS rows in a warp's registers from y on, to the tile of the same times.
 template <class T, int ROWS>
-__device__ __forceinline__ void whole_keep(unsigned char *tile, const float (&y)[ROWS / 2],
-                                           float scale)
+__device__ __forceinline__ void whole_keep(unsigned char *tile, const float *y, float scale,
+                                           const float *undo)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
@@ -94,7 +158,12 @@ __device__ __forceinline__ void whole_keep(unsigned char *tile, const float (&y)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             const float *a = y + 4 * r + 2 * e;
-            const T two[2] = { hb_store<T>(a[0] * scale), hb_store<T>(a[1] * scale) };
+            float2 by = make_float2(scale, scale);
+            if constexpr (!IS_HALF<T>) {
+                const float2 row = *(const float2 *)(undo + 8 * (r + e / 2) + lane % 4 * 2);
+                by = make_float2(scale * row.x, scale * row.y);
+            }
+            const T two[2] = { hb_store<T>(a[0] * by.x), hb_store<T>(a[1] * by.y) };
             memcpy(&pair[e], two, sizeof two);
         }
         const int row = 8 * (r + lane / 16) + lane % 8, piece = 2 * warp + lane / 8 % 2;
@@ -102,12 +171,20 @@ __device__ __forceinline__ void whole_keep(unsigned char *tile, const float (&y)
     }
 }
 
-// y += T U_k of 64 inputs; word: this lane's of the window, [4 m]: 8 m further from output to
-// input.
-template <class T, int ROWS>
-__device__ __forceinline__ void whole_product(float (&y)[ROWS / 2], const uint32_t *word,
-                                              uint64_t tile)
+// What the products of the group at places n .. n + SPAN - 1 read.
+struct whole_group {
+    const uint32_t *word;      // window, this lane's at lag 0; [4 m]: 8 m from output to input
+    int step;                  // from there to the next lag block
+    uint64_t tile;             // place 0
+    int n, places;
+};
+
+// y of the group's first M blocks += that of lag q.
+template <int ROWS, int M, int DEEP, int SUMS>
+__device__ __forceinline__ void whole_product(float (&y)[SUMS], const struct whole_group &g, int q)
 {
+    const uint64_t tile = g.tile + (g.n + q) * (WHOLE_TILE<ROWS> / 16);
+    const uint32_t *const word = g.word + q * g.step;
     uint32_t tap[9];
 #pragma unroll
     for (int m = 0; m < 9; m++)
@@ -115,68 +192,79 @@ __device__ __forceinline__ void whole_product(float (&y)[ROWS / 2], const uint32
     wgmma_begin();
 #pragma unroll
     for (int s = 0; s < STEP / 16; s++)
-        wgmma<T>(y, tap[2 * s + 1], tap[2 * s], tap[2 * s + 2], tile + 2 * s);
+        wgmma<__half, M * ROWS / 2>(y, tap[2 * s + 1], tap[2 * s], tap[2 * s + 2], tile + 2 * s);
     wgmma_commit();
+    wgmma_done<DEEP>();
 }
 
-// Grid (channels x batch_tiles), dynamic shared whole_shared. DEEP: two products under way in a
-// block, room for four blocks on an SM; else one, and six. Registers (nvcc 13.0): 106; 75.
-template <class T, bool ADJOINT, int ROWS, bool DEEP>
-__global__ void __launch_bounds__(WHOLE_THREADS, DEEP ? 4 : 6) whole(const struct whole_job j)
+// The lag for which M blocks of the group have inputs, then that for M - 1, ..
+template <int ROWS, int M, int SUMS>
+__device__ __forceinline__ void whole_ends(float (&y)[SUMS], const struct whole_group &g)
+{
+    if constexpr (M > 0) {
+        const int q = g.places - g.n - M;
+        if (q >= 0) whole_product<ROWS, M, 0>(y, g, q);
+        whole_ends<ROWS, M - 1>(y, g);
+    }
+}
+
+template <int ROWS, int SUMS>
+__device__ __forceinline__ void whole_products(float (&y)[SUMS], const struct whole_group &g)
+{
+    constexpr int SPAN = WHOLE_SPAN<ROWS>;
+    const int full = g.places - g.n - SPAN + 1;            // lags of all its blocks
+    int q = 0;
+#pragma unroll 1
+    for (; q + 1 < full; q += 2) {                         // deep: each has its registers
+        whole_product<ROWS, SPAN, WHOLE_DEEP<ROWS>>(y, g, q);
+        whole_product<ROWS, SPAN, WHOLE_DEEP<ROWS>>(y, g, q + 1);
+    }
+    if (q < full) whole_product<ROWS, SPAN, WHOLE_DEEP<ROWS>>(y, g, q);
+    wgmma_done<0>();
+    whole_ends<ROWS, SPAN - 1>(y, g);
+}
+
+// Grid (channels x batch_tiles), dynamic shared whole_shared.
+template <class T, bool ADJOINT, int ROWS>
+__global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_BLOCKS<ROWS>) whole(const struct whole_job j)
 {
     extern __shared__ __align__(1024) unsigned char ring[];
+    constexpr int SPAN = WHOLE_SPAN<ROWS>;
     const int64_t c = blockIdx.x / j.batch_tiles, b0 = blockIdx.x % j.batch_tiles * (int64_t)ROWS;
     const void *const any = (const void *)((uintptr_t)j.in & ~(uintptr_t)15);
-    whole_pieces<T, ROWS>(ring, j, c, b0, [&](const struct whole_row<T> &r, int t, void *where) {
-        fetch<T>({ r.in + t, t, r.from, r.end }, where, any);
+    whole_pieces<T, ADJOINT, ROWS>(ring, j, c, b0, [&](const whole_row<T> &r, int t, void *where) {
+        fetch_aligned<T>({ r.in + t, t, r.from, r.end }, where, any);
     });
     commit();
     unsigned char *const window = ring + j.blocks * WHOLE_TILE<ROWS>;
     const int copy = whole_copy(j.blocks), origin = ADJOINT ? STEP : STEP * j.blocks;
-    const float undo = make_window<T, ADJOINT>((T *)window, copy / 2, j.h + c * j.L,
-                                               j.d ? j.d[c] : 0.0f, j.L, STEP * (j.blocks + 1),
-                                               origin, (float *)(window + COPIES<T> * TERMS<T>
-                                                                          * copy)).y;
+    float *const tops = (float *)(window + COPIES<__half> * copy);
+    float *const undo = tops + WHOLE_THREADS / 32;
+    const float scale = make_window<__half, ADJOINT>((__half *)window, copy / 2, j.h + c * j.L,
+                                                     j.d ? j.d[c] : 0.0f, j.L,
+                                                     STEP * (j.blocks + 1), origin, tops).y;
     arrived<0>();
+    whole_ready<T, ADJOINT, ROWS>(ring, j, c, b0, undo);
     publish();
     __syncthreads();
 
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, odd = g & 1;
-    const uint32_t *const own = (const uint32_t *)(window + odd * copy)
-                                + (origin - 16 * warp - 8 - g - odd) / 2 + lane % 4;
-    const uint64_t tile = tile_of(ring);
-    for (int i = 0; i < j.blocks; i++) {
-        const int n = ADJOINT ? i : j.blocks - 1 - i;
-        const int k0 = ADJOINT ? n : 0, products = TERMS<T> * (ADJOINT ? j.blocks - n : n + 1);
-        float y[ROWS / 2] = {};
-        auto product = [&](int x) {
-            const int k = k0 + x / TERMS<T>, term = x % TERMS<T>;
-            whole_product<T, ROWS>(y, own + STEP / 2 * (k - n) + term * copy / 2,
-                                   tile + k * (WHOLE_TILE<ROWS> / 16));
-        };
-        if constexpr (DEEP) {      // registers of one are filled while the other multiplies
-            product(0);
-#pragma unroll 1
-            for (int x = 1; x < products; x += 2) {
-                product(x);
-                wgmma_done<1>();
-                if (x + 1 == products) break;
-                product(x + 1);
-                wgmma_done<1>();
-            }
-            wgmma_done<0>();
-        } else {
-#pragma unroll 1
-            for (int x = 0; x < products; x++) {
-                product(x);
-                wgmma_done<0>();
-            }
-        }
-        __syncthreads();                       // nobody reads U_n any more
-        whole_keep<T, ROWS>(ring + n * WHOLE_TILE<ROWS>, y, undo);
+    struct whole_group group = {
+        (const uint32_t *)(window + odd * copy) + (origin - 16 * warp - 8 - g - odd) / 2 + lane % 4,
+        (ADJOINT ? STEP : -STEP) / 2, tile_of(ring), 0, j.blocks
+    };
+    for (; group.n < group.places; group.n += SPAN) {
+        float y[SPAN * ROWS / 2] = {};
+        whole_products<ROWS>(y, group);
+        __syncthreads();                       // nobody reads this group's inputs any more
+#pragma unroll
+        for (int m = 0; m < SPAN; m++)
+            if (group.n + m < group.places)
+                whole_keep<T, ROWS>(ring + (group.n + m) * WHOLE_TILE<ROWS>, y + m * (ROWS / 2),
+                                    scale, undo);
     }
     __syncthreads();
-    whole_pieces<T, ROWS>(ring, j, c, b0, [&](const struct whole_row<T> &r, int t, void *where) {
+    whole_pieces<T, ADJOINT, ROWS>(ring, j, c, b0, [&](const whole_row<T> &r, int t, void *where) {
         if (t < r.end) put<T>(r.out + t, t, r.from, r.end, *(const struct hb_vec<T> *)where);
     });
 }

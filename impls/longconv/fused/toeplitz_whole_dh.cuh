@@ -1,23 +1,28 @@
-// toeplitz_whole_dh.cuh: dh of short rows by definition, rows whole in shared memory; 16 bits.
+// toeplitz_whole_dh.cuh: dh of short rows by definition, on Hopper: a block has one channel at a
+// time, all lags of it; 16 bits.
 //
-// A block has one channel at a time, all lags of it. Blocks of STEP samples:
-//     G_q = sum_{b,n} DY_{b,n} U_{b,n-q}'   (64 x 64, tensor cores)
-// dh[64 q + x] is the diagonal i - j = x of G_q and i - j = x - 64 of G_{q+1}. A warp has one G_q
-// in registers; eight of them are a pass. Warps on one scheduler get a long sum (small q) and a
-// short one. Where eight are not needed, `slices` groups of warps share the batch. Each pass reads
-// the dy that have its lags and the u that are so much earlier than one. Stages of 16 `slices` rows
-// go through a ring that runs on into the next pass and the next channel; there are no partial
-// sums in device memory. 224 registers (nvcc 13.0), one block an SM.
-// Diagonals: a fragment's elements have lags 8 m + (lane's): 15 m are summed in registers, then
-// eight numbers a lag in shared memory, always in the same order.
+// Blocks of STEP samples, lag blocks q:
+//     G_q = sum_{b,n} DY_{b,n} U_{b,n-q}'   (64 x 64)
+// dh[64 q + x] is the diagonal i - j = x of G_q and i - j = x - 64 of G_{q+1}. A group of four
+// warps has DH_LAGS of the G_q in registers (32 each); DH_GROUPS of them are a pass: 12 G_q. A pass
+// goes through the rows block by block: a step reads DY_n and U_{n-first} of ROWS of the batch into
+// two rings and does all products of DY_n with the last 12 of U: wgmma m64n64k16, DY' as fragments
+// in registers (read once a step, by ldmatrix), U as it lies, its columns in a row's 128 bytes. So
+// a sample is read once a pass: at most L / 768 times, in part from L2. The rings run on into the
+// next pass and the next channel. B above ROWS: the same again for the next rows, into the same
+// sums. There are no partial sums in device memory.
+// Diagonals: see fold_diagonals; then the four warps' parts of a lag, always in the same order.
 //
-// Why, with toeplitz_dh.cuh at B = 64, D = 768, f16 (backward less forward, measured): 0.029 0.067
-// 0.167 0.461 ms at L = 128 256 512 1024. Its lag blocks of 128 read dy and u L / 256 times (1024:
-// 0.9 GB through L2, 0.18 ms); the sums of its diagonals were 128 dependent reads of shared memory
-// in float64 a block (about 4 us of each; folded as here since); at L = 128 half of the tensor
-// cores' work is not needed. The triangle itself wastes little: (L + 128) / L. Predicted here:
-// 0.018, 0.028, 0.050, 0.145 ms; reading takes 0.008 0.017 0.033 0.067 (1024: half of it again),
-// tensor cores at 400 TFLOP/s 0.003 0.010 0.036 0.137.
+// Cost: a step is 12 products of 64 x 64 x ROWS, 1536 cycles of the tensor cores (64 rows), and
+// reads 16 KB (the SM's share of memory: 1400 cycles); the first steps of a pass have fewer
+// products. A pass ends with 800 instructions a warp.
+// Measured before (mma.sync on two ldmatrix operands, eight G_q a pass; f16, B = 64, D = 768):
+// .0232 .0376 .0746 .2137 ms at L = 128 256 512 1024 (backward less forward; 1024: profile).
+// Predicted now: .015 .024 .045 .105, 2048: .29; tensor cores at 600 TFLOP/s: .003 .009 .025 .091
+// .355, at 800 .068, .266; memory twice .0043 .0085 .017 .033 .067, and again a quarter at 1024, .9
+// at 2048.
+// Registers (nvcc 13.0): 235, one block of eight warps an SM. (3 groups with 4 G_q each: 168
+// are not enough.)
 #ifndef HB_TOEPLITZ_WHOLE_DH_CUH
 #define HB_TOEPLITZ_WHOLE_DH_CUH
 
@@ -26,8 +31,14 @@
 namespace toeplitz {
 
 enum {
-    WHOLE_DH_WARPS = 8,
-    WHOLE_DH_THREADS = 32 * WHOLE_DH_WARPS,
+    DH_GROUPS = 2,                        // of four warps
+    DH_LAGS = 6,                          // lag blocks of a group
+    DH_PASS = DH_GROUPS * DH_LAGS,
+    WHOLE_DH_THREADS = 128 * DH_GROUPS,
+    DH_AHEAD = 4,                         // steps that are on their way
+    U_SLOTS = DH_PASS + DH_AHEAD,         // of the ring: what a step needs, and those; a power of 2
+    DY_SLOTS = 1 + DH_AHEAD,
+    WARP_LAGS = 64 + 16,                  // diagonals of 16 rows x 64: lag -64 at 0
 };
 
 struct whole_dh_job {
@@ -36,141 +47,180 @@ struct whole_dh_job {
     float *dh, *dd;            // (D,L); (D) or NULL
     int B, L, D;
     int blocks;                // of STEP samples
-    int slices, stages;
     bool shifted;              // rows of dy and u have the same alignment: both may start earlier
 };
 
-static inline int whole_dh_slices(int blocks)
+static_assert((U_SLOTS & U_SLOTS - 1) == 0);
+
+template <int ROWS> constexpr int DH_TILE = ROWS * STEP * 2;
+// Rings, then each warp's place to fold in, then the lags of all warps.
+template <int ROWS> constexpr int DH_RINGS = (U_SLOTS + DY_SLOTS) * DH_TILE<ROWS>;
+constexpr int DH_WARPS = WHOLE_DH_THREADS / 32, DH_FOLDS = DH_WARPS * FOLD<2> * (int)sizeof(float);
+template <int ROWS> constexpr int WHOLE_DH_SHARED =
+    DH_RINGS<ROWS> + DH_FOLDS + DH_PASS * 4 * WARP_LAGS * (int)sizeof(float);
+
+// A step: block first + age of ROWS of the batch of a channel, in the pass of the lag blocks from
+// `first` on.
+struct dh_step {
+    int64_t c;
+    int first, chunk, age;
+};
+
+// The step after it, in the order in which this block does them; channel D or above: none.
+__device__ __forceinline__ void dh_next(struct dh_step *s, const struct whole_dh_job &j, int chunks)
 {
-    return blocks > 4 ? 1 : blocks > 2 ? 2 : blocks > 1 ? 4 : 8;
+    if (++s->age < j.blocks - s->first) return;
+    s->age = 0;
+    if (++s->chunk < chunks) return;
+    s->chunk = 0;
+    s->first += DH_PASS;
+    if (s->first < j.blocks) return;
+    s->first = 0;
+    s->c += gridDim.x;
 }
 
-// Bytes of a tile (16 rows a slice by STEP samples); of a stage: that of dy and that of u.
-__host__ __device__ constexpr int whole_dh_tile(int slices) { return slices * 16 * STEP * 2; }
-__host__ __device__ constexpr int whole_dh_stage(int blocks, int slices)
+// Calls f(sample, row, end, where, u) for the 16 bytes of a step that this thread moves: `row` is
+// that of dy or of u, in the time that starts `from` before it.
+template <class T, int ROWS, class F>
+__device__ __forceinline__ void dh_pieces(const struct whole_dh_job &j, const struct dh_step &s,
+                                          unsigned char *u_tile, unsigned char *dy_tile, F f)
 {
-    return 2 * blocks * whole_dh_tile(slices);
-}
-static inline int whole_dh_shared(int blocks, int slices, int stages)
-{
-    return stages * whole_dh_stage(blocks, slices) + WHOLE_DH_WARPS * FOLD * (int)sizeof(float);
-}
-
-// g (64 x 64) += a' b of 16 rows; a, b: addresses of 16 rows of 128 bytes, as `place` has them.
-template <class T>
-__device__ __forceinline__ void correlate_16(float (&g)[4][8][4], uint32_t a, uint32_t b)
-{
-    const int lane = threadIdx.x % 32;
-    const int ra = lane % 8 + lane / 16 * 8, pa = lane / 8 % 2, rb = lane % 16, pb = lane / 16;
-    uint32_t x[4][4], z[4][4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        load_matrices<true>(x[i], a + place<T>(ra, 2 * STEP, pa + 2 * i));
-        load_matrices<true>(z[i], b + place<T>(rb, 2 * STEP, pb + 2 * i));
-    }
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            mma<T>(g[i][j], x[i], z[j / 2][j % 2 * 2], z[j / 2][j % 2 * 2 + 1]);
-}
-
-// Warp of a slice that has lag block i of a pass; `share` = 8 / slices of them.
-__device__ __forceinline__ int whole_dh_warp(int i, int slice, int share)
-{
-    if (share == WHOLE_DH_WARPS) return i < 4 ? i : 11 - i;
-    const int first = slice * share;
-    return first + (first < 4 ? i : share - 1 - i);
-}
-
-// What is loaded next: 16 slices rows of a pass of a channel.
-struct whole_dh_step { int64_t c; int pass, chunk, slot; };
-
-template <class T>
-__device__ __forceinline__ void load_whole_dh(const struct whole_dh_job &j,
-                                              const struct whole_dh_step &s, unsigned char *ring)
-{
-    const int rows = 16 * j.slices, share = WHOLE_DH_THREADS / rows;     // threads of a row
-    const int row = threadIdx.x / share, early = s.pass * WHOLE_DH_WARPS * STEP;
-    const int tile = whole_dh_tile(j.slices);
-    const int64_t b = (int64_t)s.chunk * rows + row;
-    const T *const dy = (const T *)j.dy + b * j.sdy.b + s.c * j.sdy.c;
-    const T *const u = (const T *)j.u + b * j.su.b + s.c * j.su.c;
-    const int from = j.shifted ? shift_of(u) : 0, end = b < j.B ? j.L + from : 0;
-    const void *const any = (const void *)((uintptr_t)j.dy & ~(uintptr_t)15);
-    unsigned char *const stage = ring + s.slot * whole_dh_stage(j.blocks, j.slices);
-    for (int p = threadIdx.x % share; 8 * p < j.blocks * STEP - early; p += share) {
-        const int t = 8 * p, ty = t + early;
-        unsigned char *const to = stage + p / 8 * tile + place<T>(row, 2 * STEP, p % 8);
-        fetch<T>({ dy - from + ty, ty, from, end }, to, any);
-        fetch<T>({ u - from + t, t, from, end }, to + j.blocks * tile, any);
+    for (int i = threadIdx.x; i < 2 * ROWS * 8; i += WHOLE_DH_THREADS) {
+        const bool is_u = i >= ROWS * 8;
+        const int row = i / 8 % ROWS, p = i % 8;
+        const int64_t b = (int64_t)s.chunk * ROWS + row;
+        const struct hb_strides stride = is_u ? j.su : j.sdy;
+        const T *const at = (const T *)(is_u ? j.u : j.dy) + b * stride.b + s.c * stride.c;
+        const int from = j.shifted ? shift_of(at) : 0, end = b < j.B ? j.L + from : 0;
+        const int t = (is_u ? s.age : s.first + s.age) * STEP + 8 * p;
+        f(piece<T>{ at - from + t, t, from, end },
+          (is_u ? u_tile : dy_tile) + place<T>(row, 2 * STEP, p));
     }
 }
 
-// Grid: at most D blocks, as many as run at a time; dynamic shared whole_dh_shared.
-template <class T>
+// Sum of the four warps' lags of a G_q at i - j = x, -64 < x < 64. Warp w's rows are 16 w later.
+__device__ __forceinline__ float dh_lag(const float *lags, int x)
+{
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < 4; w++) {
+        const int z = x + 64 - 16 * w;
+        if (z > 0 && z < WARP_LAGS) sum += lags[w * WARP_LAGS + z];
+    }
+    return sum;
+}
+
+// The end of a pass: dh (and dd) of a channel += what the lag blocks from `first` on have of it.
+__device__ __forceinline__ void add_lags(const struct whole_dh_job &j, int64_t c, int first,
+                                         const float (&g)[DH_LAGS][32], float *folds, float *lags)
+{
+    constexpr int MANY = (DH_PASS * STEP + STEP + WHOLE_DH_THREADS - 1) / WHOLE_DH_THREADS;
+    const int warp = threadIdx.x / 32, last = min(first + DH_PASS, j.blocks);
+    const int begin = max(0, STEP * (first - 1)) + threadIdx.x, end = min(j.L, STEP * last);
+    float *const dh = j.dh + c * j.L;
+    float sum[MANY];                      // starts with what is there: read before it is needed
+#pragma unroll
+    for (int r = 0; r < MANY; r++) {
+        const int s = begin + r * WHOLE_DH_THREADS;
+        sum[r] = s < end ? dh[s] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < DH_LAGS; i++) {
+        const int q = warp / 4 + DH_GROUPS * i;
+        if (first + q < last)
+            fold_diagonals<2>(lags + (4 * q + warp % 4) * WARP_LAGS, folds + warp * FOLD<2>,
+                              [&](int row, int column, int e) {
+                                  return g[i][4 * column + 2 * row + e];
+                              });
+    }
+    __syncthreads();
+#pragma unroll
+    for (int r = 0; r < MANY; r++) {
+        const int s = begin + r * WHOLE_DH_THREADS, q = s / STEP, x = s % STEP;
+        if (s >= end) continue;
+        float lag = 0;
+        if (q >= first) lag += dh_lag(lags + (q - first) * 4 * WARP_LAGS, x);
+        if (q + 1 < last) lag += dh_lag(lags + (q + 1 - first) * 4 * WARP_LAGS, x - STEP);
+        dh[s] = sum[r] + lag;
+        if (j.dd && s == 0) j.dd[c] += lag;
+    }
+}
+
+// Grid: at most D blocks, as many as run at a time; dynamic shared WHOLE_DH_SHARED.
+template <class T, int ROWS>
 __global__ void __launch_bounds__(WHOLE_DH_THREADS, 1) outer_whole(const struct whole_dh_job j)
 {
     extern __shared__ __align__(1024) unsigned char ring[];
-    const int tile = whole_dh_tile(j.slices), stage = whole_dh_stage(j.blocks, j.slices);
-    float *const folds = (float *)(ring + j.stages * stage);
-    const int chunks = (j.B + 16 * j.slices - 1) / (16 * j.slices);
-    const int passes = (j.blocks + WHOLE_DH_WARPS - 1) / WHOLE_DH_WARPS;
-    const int share = WHOLE_DH_WARPS / j.slices, warp = threadIdx.x / 32, slice = warp / share;
-    int own = 0;                                           // its lag block of a pass
-    while (whole_dh_warp(own, slice, share) != warp) own++;
+    unsigned char *const dys = ring + U_SLOTS * DH_TILE<ROWS>;
+    float *const folds = (float *)(ring + DH_RINGS<ROWS>);
+    float *const lags = (float *)(ring + DH_RINGS<ROWS> + DH_FOLDS);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);      // the same for the compiler, too
+    const int chunks = (j.B + ROWS - 1) / ROWS;
+    const void *const any = (const void *)((uintptr_t)j.dy & ~(uintptr_t)15);
 
-    struct whole_dh_step next = { blockIdx.x, 0, 0, 0 };
+    struct dh_step next = { blockIdx.x, 0, 0, 0 }, now = next;
+    int next_u = 0, next_dy = 0, u_slot = 0, dy_slot = 0;          // slots of `next`, of `now`
     auto load = [&]() {
         if (next.c < j.D) {
-            load_whole_dh<T>(j, next, ring);
-            if (++next.chunk == chunks) {
-                next.chunk = 0;
-                if (++next.pass == passes) {
-                    next.pass = 0;
-                    next.c += gridDim.x;
-                }
-            }
-            next.slot = next.slot + 1 == j.stages ? 0 : next.slot + 1;
+            dh_pieces<T, ROWS>(j, next, ring + next_u * DH_TILE<ROWS>,
+                               dys + next_dy * DH_TILE<ROWS>,
+                               [&](const struct piece<T> &s, void *to) {
+                                   if (j.shifted) fetch_aligned<T>(s, to, any);
+                                   else fetch<T>(s, to, any);
+                               });
+            dh_next(&next, j, chunks);
+            next_u = (next_u + 1) % U_SLOTS;
+            next_dy = next_dy + 1 == DY_SLOTS ? 0 : next_dy + 1;
         }
         commit();
     };
-    for (int i = 1; i < j.stages; i++)
+    // This step's tiles are there, and nobody needs the oldest any more: those are filled again.
+    auto turn = [&]() {
+        arrived<DH_AHEAD - 1>();
+        if (now.age == 0 && j.shifted)
+            dh_pieces<T, ROWS>(j, now, ring + u_slot * DH_TILE<ROWS>,
+                               dys + dy_slot * DH_TILE<ROWS>,
+                               [&](const struct piece<T> &s, void *to) {
+                                   if (s.t == 0) blank<T>(to, s.from);
+                               });
+        publish();
+        __syncthreads();
         load();
-    int slot = 0;
-    for (int64_t c = blockIdx.x; c < j.D; c += gridDim.x)
-        for (int pass = 0; pass < passes; pass++) {
-            const int tiles = j.blocks - pass * WHOLE_DH_WARPS;          // of dy and of u
-            float g[4][8][4] = {};
-            for (int chunk = 0; chunk < chunks; chunk++) {
-                if (j.stages == 4) arrived<2>();
-                else if (j.stages == 3) arrived<1>();
-                else arrived<0>();
-                __syncthreads();
-                load();
-                const uint32_t dy = hb_shared_address(ring) + slot * stage + slice * 16 * STEP * 2;
-                const uint32_t u = dy + j.blocks * tile;
-                for (int n = own; n < tiles; n++)
-                    correlate_16<T>(g, dy + n * tile, u + (n - own) * tile);
-                slot = slot + 1 == j.stages ? 0 : slot + 1;
+    };
+    for (int i = 0; i < DH_AHEAD; i++)
+        load();
+    while (now.c < j.D) {
+        float g[DH_LAGS][32] = {};
+        const int64_t c = now.c;
+        const int first = now.first;
+        while (now.c == c && now.first == first) {
+            turn();
+            uint32_t a[ROWS / 16][4];
+            const uint32_t dy = hb_shared_address(dys) + dy_slot * DH_TILE<ROWS>;
+#pragma unroll
+            for (int s = 0; s < ROWS / 16; s++)
+                load_matrices<true>(a[s], dy + place<T>(16 * s + lane % 8 + lane / 16 * 8, 2 * STEP,
+                                                        2 * (warp % 4) + lane / 8 % 2));
+#pragma unroll
+            for (int i = 0; i < DH_LAGS; i++) {
+                const int q = group + DH_GROUPS * i;               // from `first` on
+                if (q > now.age) continue;
+                const uint64_t u = tile_of(ring)
+                                   + (u_slot - q & U_SLOTS - 1) * (DH_TILE<ROWS> / 16);
+                wgmma_begin();
+#pragma unroll
+                for (int s = 0; s < ROWS / 16; s++)
+                    wgmma<T, 32, true>(g[i], a[s], u + s * (16 * 2 * STEP / 16));
+                wgmma_commit();
             }
-            fold_diagonals(folds + warp * FOLD, g);
-            __syncthreads();
-            const int first = pass * WHOLE_DH_WARPS, last = first + share;
-            for (int s = max(0, STEP * (first - 1)) + threadIdx.x; s < min(j.L, STEP * last);
-                 s += WHOLE_DH_THREADS) {
-                const int q = s / STEP, x = s % STEP;
-                float sum = 0;
-                for (int i = 0; i < j.slices; i++) {
-                    const int at = whole_dh_warp(q - first, i, share);
-                    const int above = whole_dh_warp(q + 1 - first, i, share);
-                    if (q >= first) sum += folds[at * FOLD + 64 + x];
-                    if (q + 1 < last) sum += folds[above * FOLD + x];
-                }
-                j.dh[c * j.L + s] += sum;
-                if (j.dd && s == 0) j.dd[c] += sum;
-            }
+            wgmma_done<0>();
+            u_slot = (u_slot + 1) % U_SLOTS;
+            dy_slot = dy_slot + 1 == DY_SLOTS ? 0 : dy_slot + 1;
+            dh_next(&now, j, chunks);
         }
+        add_lags(j, c, first, g, folds, lags);
+    }
 }
 
 } // namespace toeplitz
