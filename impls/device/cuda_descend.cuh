@@ -32,31 +32,35 @@ struct descend_args {
     int64_t C, L;
     struct chunk s;
     struct window<float> win;
-    bool pairs, fours;           // rows of dh lie at multiples of 8 bytes; of w4 of 16, W % 8 == 0
+    bool vectors;                // of dh and w4, as below
 };
 
 // Sums over a block's positions of dx and x dx / f, by groups of ACROSS positions.
 struct descend_parts { float of[2][SIDE][HIDDEN_MOST]; };
 
-// dh[j], dh[j+1] of a channel's row; zeros outside.
+// dh[j], dh[j+1] of a channel's row; zeros outside. VECTORS: rows lie at multiples of 8 bytes.
+template <bool VECTORS>
 static __device__ __forceinline__ float2 two_of_dh(const struct descend_args &g, int64_t c,
                                                    int64_t p)
 {
     const float *at = g.dh + c * g.L + g.s.j0 + p;
-    if (c >= g.C || p >= g.s.n) return make_float2(0, 0);
-    if (g.pairs && p + 1 < g.s.n) return *(const float2 *)at;
-    return make_float2(at[0], p + 1 < g.s.n ? at[1] : 0.0f);
+    const bool in = c < g.C && p < g.s.n;
+    if constexpr (VECTORS) return in ? *(const float2 *)at : make_float2(0, 0);
+    else return make_float2(in ? at[0] : 0.0f, in && p + 1 < g.s.n ? at[1] : 0.0f);
 }
 
-// w4 of a channel at eight features from w on; zeros outside.
+// w4 of a channel at eight features from w on; zeros outside. VECTORS: W is a multiple of 8, rows
+// lie at multiples of 16 bytes.
+template <bool VECTORS>
 static __device__ __forceinline__ void eight_weights(float (&v)[8], const struct descend_args &g,
                                                      int64_t c, int w)
 {
     const float *at = g.w4 + c * g.net.W + w;
     #pragma unroll
     for (int i = 0; i < 8; i += 4) {
-        if (g.fours && c < g.C && w < g.net.W) {
-            const float4 four = *(const float4 *)(at + i);
+        if constexpr (VECTORS) {
+            float4 four = make_float4(0, 0, 0, 0);
+            if (c < g.C && w < g.net.W) four = *(const float4 *)(at + i);
             v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
         } else {
             #pragma unroll
@@ -68,6 +72,7 @@ static __device__ __forceinline__ void eight_weights(float (&v)[8], const struct
 // da3 of TILE features from w0 on: each quarter's to `to` [quarter][feature][DSTRIDE]. A lane (row,
 // t) of a warp has two positions and the channels t and t + 4 of eight, as columns of the product
 // (tiles of n: the first, the second), and eight features as its rows.
+template <bool VECTORS>
 static __device__ __forceinline__ void descend_last(const struct descend_args &g, int w0,
                                                     int64_t p0, float *to)
 {
@@ -81,8 +86,8 @@ static __device__ __forceinline__ void descend_last(const struct descend_args &g
         float a[2][8], b[2][2];
         #pragma unroll
         for (int q = 0; q < 2; q++) {
-            const float2 d = two_of_dh(g, c + 4 * q, p);
-            eight_weights(a[q], g, c + 4 * q, w0 + 8 * row);
+            const float2 d = two_of_dh<VECTORS>(g, c + 4 * q, p);
+            eight_weights<VECTORS>(a[q], g, c + 4 * q, w0 + 8 * row);
             b[0][q] = d.x * (g.win.at(j, (float)(c + 4 * q)) + shift);
             b[1][q] = d.y * (g.win.at(j + 1, (float)(c + 4 * q)) + shift);
         }
@@ -183,7 +188,8 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
     #pragma unroll 1
     for (int w0 = 0; w0 < W; w0 += TILE) {
         __syncthreads();                         // shared memory is free
-        descend_last(g, w0, p0, quarters);
+        if (g.vectors) descend_last<true>(g, w0, p0, quarters);
+        else descend_last<false>(g, w0, p0, quarters);
         __syncthreads();
         float da[2][4] = {};
         for (int k = 0; k < QUARTERS; k++)

@@ -3,17 +3,13 @@
 //     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);
 //     x3 = W3 a2 + b3, a3 = sin(f x3);
 //     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift)
-// Method    every product is one 64 x 64 tile per block on the float64 tensor cores, k in steps of
-//           16 through two shared buffers; parameters, z and dh are widened on the way in; sines,
-//           the window and their derivatives are applied on the way out. Positions are worked on
-//           in chunks, features first: x, a (W,n). delta is linear in c and t in j, so that along a
-//           row or column the window goes by a constant ratio: a few exp per thread and tile, one
-//           multiplication per element. For 16-bit signals the forward pass is one kernel
-//           (cuda_generate.cuh), and so is backward down to dx (cuda_descend.cuh); the weights'
-//           tiles are of float32 then (three tf32 products, cuda_tile64.cuh).
+// Method    Positions are worked on in chunks, features first: x, a (W,n). In float64 each product
+//           is a kernel (cuda_filter64.cuh). For 16-bit signals the forward pass is one kernel for
+//           all chunks (cuda_generate.cuh), and so is backward down to dx (cuda_descend.cuh).
 //           Backward, per chunk: the forward of the hidden layers again; da3 = W4' (dh window), and
 //           down through the layers, dx over x; then all weight gradients in one launch, cut along
-//           the positions, and one that adds up the cuts.
+//           the positions, and one that adds up the cuts (cuda_weights.cuh). delta is linear in c
+//           and t in j, so that along a row or column the window goes by a constant ratio.
 // Order     partial sums are added in the order of their cuts and chunks: the same bits each time.
 // Cost      2 L (E W + 2 W^2 + W C) flop forward in float64, about three times that backward;
 //           workspace at most 48 MiB and one copy of the gradients; one cut's gradients must fit in
@@ -26,6 +22,7 @@
 // Refuses   backward: more than about 4 million weights in float64 (CUDA_SIDE).
 #include "../core/oper.h"
 #include "cuda_descend.cuh"
+#include "cuda_filter64.cuh"
 #include "cuda_generate.cuh"
 #include "cuda_weights.cuh"
 
@@ -34,162 +31,6 @@ enum {
 };
 static const int64_t CHUNK_BYTES = (int64_t)48 << 20;    // of the ARRAYS
 static const int64_t TAIL_BYTES = (int64_t)1 << 20;      // of the scratch: sums of one row's tiles
-
-// --- forward -------------------------------------------------------------------------------------
-
-// x = w B + bias, a = sin(f x), (W,n); B is z (L,E) or the layer below's a (W,n). x may be NULL.
-// Grid (W, n) in tiles.
-template <class B>
-__global__ __launch_bounds__(THREADS, RESIDENT<double>) void layer_kernel(
-    double *x, double *a, B below, const float *w, const float *bias, const float *freq,
-    int64_t W, int64_t K, struct chunk s)
-{
-    __shared__ double shared[4 * PIECE];
-    plain<float, true> left = { w, K, W, blockIdx.x * (int64_t)TILE };
-    acc_t<double> acc;
-    lane me;
-    below.r0 = blockIdx.y * (int64_t)TILE;
-    multiply<double>(acc, left, below, 0, K, shared);
-    #pragma unroll
-    for (int m = 0; m < 4; m++) {                // m/2: which 16 rows, m%2: which 8 of them
-        int64_t r = left.r0 + me.row0 + 8 * m;
-        if (r >= W) continue;
-        double b = bias[r], f = freq[r];
-        #pragma unroll
-        for (int n = 0; n < 4; n++) {
-            int64_t at = r * s.ld + below.r0 + me.col0 + 8 * n;
-            double x0 = acc[m / 2][n][m % 2 * 2] + b, x1 = acc[m / 2][n][m % 2 * 2 + 1] + b;
-            if (x) *(double2 *)(x + at) = make_double2(x0, x1);
-            *(double2 *)(a + at) = make_double2(sin(f * x0), sin(f * x1));
-        }
-    }
-}
-
-// h[c,j] = (w4 a3)[c,j] window. Grid (C, n) in tiles. `pairs`: h's rows begin at multiples of 8
-// bytes.
-__global__ __launch_bounds__(THREADS, RESIDENT<double>) void out_kernel(
-    float *h, const double *a3, const float *w4, int64_t C, int64_t W, int64_t L, struct chunk s,
-    struct window<double> win, bool pairs)
-{
-    __shared__ double shared[4 * PIECE];
-    plain<float, true> left = { w4, W, C, blockIdx.x * (int64_t)TILE };
-    plain<double, false> right = { a3, s.ld, s.n, blockIdx.y * (int64_t)TILE };
-    acc_t<double> acc;
-    lane me;
-    multiply<double>(acc, left, right, 0, W, shared);
-    double c0 = (double)(left.r0 + me.row0), j0 = (double)(s.j0 + right.r0 + me.col0);
-    double shift = win.on ? win.shift : 0.0;
-    double first = win.at(j0, c0), leap = win.along_j(8, c0), next = win.along_j(1, c0);
-    double first_c = win.along_c(8, j0), leap_c = win.both(8, 8), next_c = win.both(1, 8);
-    #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        int64_t c = left.r0 + me.row0 + 8 * m;
-        double v = first;
-        #pragma unroll
-        for (int n = 0; n < 4; n++, v *= leap) {
-            int64_t j = right.r0 + me.col0 + 8 * n;
-            float *to = h + c * L + s.j0 + j;
-            float y0 = (float)(acc[m / 2][n][m % 2 * 2] * (v + shift));
-            float y1 = (float)(acc[m / 2][n][m % 2 * 2 + 1] * (v * next + shift));
-            if (c >= C || j >= s.n) continue;
-            if (pairs && j + 1 < s.n) {
-                *(float2 *)to = make_float2(y0, y1);
-            } else {
-                to[0] = y0;
-                if (j + 1 < s.n) to[1] = y1;
-            }
-        }
-        first *= first_c;
-        leap *= leap_c;
-        next *= next_c;
-    }
-}
-
-// --- backward ------------------------------------------------------------------------------------
-
-// From da = acc: dx = f cos(f x) da over x (W,n), and of each row's TILE positions the sums
-// db = dx and df = x cos(f x) da, to sums[tile of n][W] and (behind `far`) far[tile of n][W].
-static __device__ __forceinline__ void sine_bwd(acc_t<double> &acc, double *x, double *sums,
-                                                double *far, const float *freq, int64_t W,
-                                                int64_t r0, struct chunk s)
-{
-    __shared__ double part[2][2][TILE];          // db, df; left and right half of the tile
-    lane me;
-    #pragma unroll
-    for (int m = 0; m < 4; m++) {
-        int64_t r = r0 + me.row0 + 8 * m;
-        double f = r < W ? freq[r] : 0.0f, db = 0, df = 0;
-        #pragma unroll
-        for (int n = 0; n < 4 && r < W; n++) {
-            double2 *at = (double2 *)(x + r * s.ld + blockIdx.y * (int64_t)TILE + me.col0 + 8 * n);
-            double2 u = *at;
-            double e0 = cos(f * u.x) * acc[m / 2][n][m % 2 * 2];
-            double e1 = cos(f * u.y) * acc[m / 2][n][m % 2 * 2 + 1];
-            *at = { f * e0, f * e1 };
-            db += f * e0 + f * e1;
-            df += u.x * e0 + u.y * e1;
-        }
-        for (int step = 1; step < 4; step *= 2) {
-            db += __shfl_xor_sync(0xffffffffu, db, step);
-            df += __shfl_xor_sync(0xffffffffu, df, step);
-        }
-        if (me.t == 0) {
-            part[0][threadIdx.x / 64][me.row0 + 8 * m] = db;
-            part[1][threadIdx.x / 64][me.row0 + 8 * m] = df;
-        }
-    }
-    __syncthreads();
-    int r = (int)threadIdx.x % TILE, which = (int)threadIdx.x / TILE;
-    if (r0 + r < W)
-        (which ? far : sums)[blockIdx.y * W + r0 + r] = part[which][0][r] + part[which][1][r];
-}
-
-// dx3 over x3, from da3 = w4' (dh window). Grid (W, n) in tiles.
-__global__ __launch_bounds__(THREADS, RESIDENT<double>) void last_bwd_kernel(
-    double *x, double *sums, double *far, const float *dh, const float *w4, const float *freq,
-    int64_t C, int64_t W, int64_t L, struct chunk s, struct window<double> win)
-{
-    __shared__ double shared[4 * PIECE];
-    plain<float, false> left = { w4, W, W, blockIdx.x * (int64_t)TILE };
-    windowed<false> right(dh, L, s, s.n, blockIdx.y * (int64_t)TILE, 0, win);
-    acc_t<double> acc;
-    multiply<double>(acc, left, right, 0, C, shared);
-    sine_bwd(acc, x, sums, far, freq, W, left.r0, s);
-}
-
-// dx of the layer below over its x, from da = w' dx. Grid (W, n) in tiles.
-__global__ __launch_bounds__(THREADS, RESIDENT<double>) void layer_bwd_kernel(
-    double *x, double *sums, double *far, const double *dx, const float *w, const float *freq,
-    int64_t W, struct chunk s)
-{
-    __shared__ double shared[4 * PIECE];
-    plain<float, false> left = { w, W, W, blockIdx.x * (int64_t)TILE };
-    plain<double, false> right = { dx, s.ld, s.n, blockIdx.y * (int64_t)TILE };
-    acc_t<double> acc;
-    multiply<double>(acc, left, right, 0, W, shared);
-    sine_bwd(acc, x, sums, far, freq, W, left.r0, s);
-}
-
-// dz[j,e] += sum_w dx1[w,j] w1[w,e]. Grid (E, n) in tiles.
-template <class N>
-__global__ __launch_bounds__(THREADS, RESIDENT<N>) void table_bwd_kernel(
-    float *dz, const N *dx1, const float *w1, int64_t W, int64_t E, struct chunk s)
-{
-    __shared__ N shared[4 * PIECE];
-    plain<N, false> left = { dx1, s.ld, s.n, blockIdx.y * (int64_t)TILE };
-    plain<float, false> right = { w1, E, E, blockIdx.x * (int64_t)TILE };
-    acc_t<N> acc;
-    lane me;
-    multiply<N>(acc, left, right, 0, W, shared);
-    #pragma unroll
-    for (int i = 0; i < 32; i++) {
-        int64_t j = left.r0 + me.row0 + 8 * (i / 8), e = right.r0 + me.col0 + i / 2 % 4 * 8 + i % 2;
-        if (j < s.n && e < E)
-            dz[(s.j0 + j) * E + e] += (float)acc[i / 16][i / 2 % 4][i / 8 % 2 * 2 + i % 2];
-    }
-}
-
-// --- host ----------------------------------------------------------------------------------------
 
 static int64_t tiles(int64_t n) { return (n + TILE - 1) / TILE; }
 
@@ -364,7 +205,7 @@ static void down(float *const (&x)[3], float *const (&a)[3], float *rows, const 
         { rows, rows + each, rows + 2 * each },
         { rows + 3 * each, rows + 4 * each, rows + 5 * each },
         dh, p->w4, f->channels, f->L, s, window_of<float>(f),
-        f->L % 2 == 0 && (uintptr_t)dh % 8 == 0, W % 8 == 0 && (uintptr_t)p->w4 % 16 == 0
+        f->L % 2 == 0 && (uintptr_t)dh % 8 == 0 && W % 8 == 0 && (uintptr_t)p->w4 % 16 == 0
     };
     descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, descend_bytes(f->width, f->emb_dim),
                      stream>>>(g);

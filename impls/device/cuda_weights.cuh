@@ -200,6 +200,25 @@ __global__ __launch_bounds__(THREADS, RESIDENT<N>) void weights_kernel(
              end, shared);
 }
 
+// dz[j,e] += sum_w dx1[w,j] w1[w,e]. Grid (E, n) in tiles.
+template <class N>
+__global__ __launch_bounds__(THREADS, RESIDENT<N>) void table_bwd_kernel(
+    float *dz, const N *dx1, const float *w1, int64_t W, int64_t E, struct chunk s)
+{
+    __shared__ N shared[4 * PIECE];
+    plain<N, false> left = { dx1, s.ld, s.n, blockIdx.y * (int64_t)TILE };
+    plain<float, false> right = { w1, E, E, blockIdx.x * (int64_t)TILE };
+    acc_t<N> acc;
+    lane me;
+    multiply<N>(acc, left, right, 0, W, shared);
+    #pragma unroll
+    for (int i = 0; i < 32; i++) {
+        int64_t j = left.r0 + me.row0 + 8 * (i / 8), e = right.r0 + me.col0 + i / 2 % 4 * 8 + i % 2;
+        if (j < s.n && e < E)
+            dz[(s.j0 + j) * E + e] += (float)acc[i / 16][i / 2 % 4][i / 8 % 2 * 2 + i % 2];
+    }
+}
+
 template <class N> struct gather_args {
     double *total;                               // lay.off[4] + 4 W: sums over the chunks so far
     const N *part;                               // (cuts, lay.off[4])
