@@ -5,8 +5,8 @@
 //           the cuts. In float64 by cuda_tile64.cuh. In float32 (three products of tf32) a warp has
 //           16 rows, and fragments come straight from device memory, four neighbouring positions a
 //           lane: which positions the columns of a fragment are is free.
-// Cost      2 (C + 3 W) W flop a position and 6 of tf32; in float32 160 instructions for 16 x 64 by
-//           16 positions. Predicted, W = 64, C = 768, L = 8192: 14 us (by tiles of float32: 39).
+// Cost      2 (C + 3 W) W flop a position and 6 of tf32; in float32 about 310 instructions for 16 x 64
+//           by 16 positions. Predicted, W = 64, C = 768, L = 8192: 14 us (by tiles of float32: 39).
 // Accuracy  float32: 2^-20 of a product is left out, sums are float32, those of the cuts float64.
 #ifndef HB_DEVICE_CUDA_WEIGHTS_CUH
 #define HB_DEVICE_CUDA_WEIGHTS_CUH
@@ -70,50 +70,65 @@ static __device__ __forceinline__ void sum_tile(double *to, A a, B b, int64_t ro
 }
 
 // --- in float32 ----------------------------------------------------------------------------------
-// four(r, k): row r at positions k .. k+3, k a multiple of 4; zeros where there is no such row.
+// row(r): what a lane keeps of row r; of one that is not there, the last: its sums are not stored.
+// four(row, k): it at positions k .. k+3, k a multiple of 4.
 
 struct straight_dh {
     const float *dh;             // the chunk's first position
     int64_t L, C, n, j0;
     struct window<float> win;
     bool fours;
-    __device__ __forceinline__ float4 four(int64_t c, int64_t k) const
+
+    struct kept { const float *at; float c, next; };
+    __device__ __forceinline__ kept row(int64_t r) const
     {
-        const float *at = dh + c * L + k;
-        float v[4];
-        if (c >= C || k >= n) return make_float4(0, 0, 0, 0);
+        const int64_t c = r < C ? r : C - 1;
+        return { dh + c * L, (float)c, win.along_j(1, (float)c) };
+    }
+    __device__ __forceinline__ float4 four(const kept &r, int64_t k) const
+    {
+        float4 x = make_float4(0, 0, 0, 0);      // dx is zero, too, where there are no positions
         if (fours && k + 4 <= n) {
-            const float4 x = *(const float4 *)at;
-            v[0] = x.x, v[1] = x.y, v[2] = x.z, v[3] = x.w;
+            x = *(const float4 *)(r.at + k);
         } else {
-            #pragma unroll
-            for (int i = 0; i < 4; i++) v[i] = k + i < n ? at[i] : 0.0f;
+            if (k < n) x.x = r.at[k];
+            if (k + 1 < n) x.y = r.at[k + 1];
+            if (k + 2 < n) x.z = r.at[k + 2];
+            if (k + 3 < n) x.w = r.at[k + 3];
         }
-        const float next = win.along_j(1, (float)c), shift = win.on ? win.shift : 0.0f;
-        float w = win.at((float)(j0 + k), (float)c);
-        #pragma unroll
-        for (int i = 0; i < 4; i++, w *= next) v[i] *= w + shift;
-        return make_float4(v[0], v[1], v[2], v[3]);
+        const float shift = win.on ? win.shift : 0.0f, w0 = win.at((float)(j0 + k), r.c);
+        const float w1 = w0 * r.next, w2 = w1 * r.next, w3 = w2 * r.next;
+        return make_float4(x.x * (w0 + shift), x.y * (w1 + shift), x.z * (w2 + shift),
+                           x.w * (w3 + shift));
     }
 };
 
 struct straight_array {
     const float *p;              // (rows,ld), zeros or finite up to ld
     int64_t ld, rows;
-    __device__ __forceinline__ float4 four(int64_t r, int64_t k) const
+
+    using kept = const float *;
+    __device__ __forceinline__ kept row(int64_t r) const
     {
-        return r < rows ? *(const float4 *)(p + r * ld + k) : make_float4(0, 0, 0, 0);
+        return p + (r < rows ? r : rows - 1) * ld;
+    }
+    __device__ __forceinline__ float4 four(kept r, int64_t k) const
+    {
+        return *(const float4 *)(r + k);
     }
 };
 
 struct straight_table {
     const float *z;              // (n,E)
     int64_t E, n;
-    __device__ __forceinline__ float4 four(int64_t e, int64_t k) const
+
+    using kept = const float *;
+    __device__ __forceinline__ kept row(int64_t e) const { return z + (e < E ? e : E - 1); }
+    __device__ __forceinline__ float4 four(kept r, int64_t k) const
     {
         float v[4];
         #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = e < E && k + i < n ? z[(k + i) * E + e] : 0.0f;
+        for (int i = 0; i < 4; i++) v[i] = k + i < n ? r[(k + i) * E] : 0.0f;
         return make_float4(v[0], v[1], v[2], v[3]);
     }
 };
@@ -136,20 +151,24 @@ static __device__ __forceinline__ straight_table table_rows(const struct weights
 
 // The same; `end` is a multiple of 16 or the chunk's.
 template <class A, class B>
-static __device__ __forceinline__ void sum_tile(float *to, A a, B b, int64_t rows, int64_t cols,
-                                                int64_t r0, int64_t c0, int64_t k0, int64_t end,
-                                                float *)
+static __device__ __forceinline__ void sum_tile(float *to, const A &a, const B &b, int64_t rows,
+                                                int64_t cols, int64_t r0, int64_t c0, int64_t k0,
+                                                int64_t end, float *)
 {
     const int in_warp = (int)threadIdx.x % 32, row = in_warp / 4, t = in_warp % 4;
     const int64_t r = r0 + (int)threadIdx.x / 32 * 16 + row;
+    const typename A::kept one = a.row(r), other = a.row(r + 8);
+    typename B::kept across[8];
     float sum[8][4] = {};
-    for (int64_t k = k0; k < end; k += 16) {
-        const float4 x = a.four(r, k + 4 * t), y = a.four(r + 8, k + 4 * t);
+    #pragma unroll
+    for (int n = 0; n < 8; n++) across[n] = b.row(c0 + 8 * n + row);
+    for (int64_t k = k0 + 4 * t; k - 4 * t < end; k += 16) {
+        const float4 x = a.four(one, k), y = a.four(other, k);
         const float a0[4] = { x.x, y.x, x.y, y.y }, a1[4] = { x.z, y.z, x.w, y.w };
         #pragma unroll
         for (int n = 0; n < 8; n++) {
             if (c0 + 8 * n >= cols) break;
-            const float4 v = b.four(c0 + 8 * n + row, k + 4 * t);
+            const float4 v = b.four(across[n], k);
             const float b0[2] = { v.x, v.y }, b1[2] = { v.z, v.w };
             mma(sum[n], a0, b0);
             mma(sum[n], a1, b1);
@@ -249,7 +268,7 @@ template <class N> __global__ void gather_kernel(const struct gather_args<N> g)
         int64_t i = (blockIdx.x - g.tail) * (int64_t)(COLS * SLICES) + threadIdx.x;
         double sum = 0;
         if (i >= n) return;
-        #pragma unroll 8
+        #pragma unroll 16
         for (int64_t k = 0; k < g.cuts; k++) sum += g.part[k * n + i];
         int l = i < g.lay.off[1] ? 0 : i < g.lay.off[2] ? 1 : i < g.lay.off[3] ? 2 : 3;
         int64_t off = i - g.lay.off[l];
@@ -263,7 +282,7 @@ template <class N> __global__ void gather_kernel(const struct gather_args<N> g)
     int64_t count = kind < 3 ? g.tiles : 3 * g.tiles;
     double sum = 0;
     if (w < W) {
-        #pragma unroll 4
+        #pragma unroll 16
         for (int64_t k = y; k < count; k += SLICES) sum += rows[k * W + w];
     }
     part[y][x] = sum;
