@@ -32,6 +32,9 @@
 
 #include "method.h"
 
+// A number as a type, for generic lambdas.
+template <int N> struct hb_constant { static constexpr int value = N; };
+
 // Fragments of mma.m16n8k16, lane = 4 g + q (g = 0..7, q = 0..3), halves in pairs (low, high):
 //   A  a[0]: row g, cols 2q,2q+1   a[1]: row g+8   a[2]: row g, cols +8   a[3]: row g+8, cols +8
 //   B  b0: rows 2q,2q+1, col g     b1: rows +8
@@ -104,13 +107,10 @@ __device__ __forceinline__ float2 hb_cmul(float2 a, float2 b)
 
 __device__ __forceinline__ float2 hb_conj(float2 a) { return make_float2(a.x, -a.y); }
 
-// e^{-2 pi i m / n} for -n / 2 <= m < 2 n, n <= 2^24. The angle is reduced to [-pi, pi] as an
-// integer; there sine and cosine of the special function unit are within 5e-7: a thousandth
-// of a half's rounding.
+// e^{-2 pi i m / n} for -n / 2 <= m < 2 n, n <= 2^24. The special function unit takes turns, whole
+// ones fall away in it: the angle is within 4e-6 (at two turns), a hundredth of a half's rounding.
 __device__ __forceinline__ float2 hb_unit(int m, int n)
 {
-    if (m >= n) m -= n;
-    if (2 * m > n) m -= n;
     const float x = (float)m * (-6.283185307179586f / (float)n);
     return make_float2(__cosf(x), __sinf(x));
 }
@@ -120,11 +120,16 @@ __device__ __forceinline__ float2 hb_unit(int m, int n)
 __device__ __forceinline__ float hb_fused_scale(float m, int log_top)
 {
     if (!(m > 0) || m > 3e38f) return 1.0f;
-    int e;
-    const float f = frexpf(m, &e);               // m = f 2^e, f in [1/2, 1)
-    e = log_top - (f == 0.5f ? e - 1 : e);
+    const int up = (int)((__float_as_uint(m) + 0x7fffffu) >> 23) - 127;    // 2^up >= m
+    int e = log_top - up;
     e = e < -126 ? -126 : e > 126 ? 126 : e;
     return __uint_as_float((uint32_t)(e + 127) << 23);
+}
+
+// 1 / x of a power of two between 2^-126 and 2^126.
+__device__ __forceinline__ float hb_inverse(float x)
+{
+    return __uint_as_float(0x7f000000u - __float_as_uint(x));
 }
 
 // A symmetric R x R constant in the order of its fragments, in device memory:

@@ -17,7 +17,7 @@
 //           of time and waits in the planes' place, as floats, till its largest is known; tap(post)
 //           multiplies the results of 3 as they are stored.
 //           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
-//           (k1 bit 2, bit 0, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
+//           (k1 bit 2, bits 0 + 2, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
 //           (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks 2 p +
 //           t) of 2 have no bank conflicts.
 // Cost      (f16, R 64, sm_90) 124 registers, two blocks an SM; R >= 96 one of 16 warps.
@@ -41,9 +41,9 @@ struct hb_fused_job {
     void *mid;                               // MID: [channels][batch][R1][2][N] halves, in place
     uint4 *spectrum;           // [D][k1 < R1][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
     const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
-    const float *scale;        // (D), SPECTRUM: 2^eh; MID: hb_fused_mid's boost
-    const float *gain;         // (D), SPECTRUM
-    const float *undo;         // (D), CONVOLVE: 4 2^-e1
+    const float *scale;        // (D), MID: hb_fused_mid's boost
+    const float *gain;         // (D), MID: SPECTRUM
+    float *undo;               // (D), SPECTRUM: out; CONVOLVE: 4 2^-e1
     const uint4 *matrix;       // hb_fused_constants(R, MID ? 0 : 0.25)
     int B, D, L;
     int R1;                    // MID: k1 of a row; else 1
@@ -72,7 +72,7 @@ template <int R> constexpr int HB_ROWS_SHARED =
 // Byte of chunk c (8 halves) of slot k in a plane.
 __device__ __forceinline__ int hb_place(int k, int c)
 {
-    const int f = (k << 1 & 6) | (k >> 2 & 1);
+    const int f = (k << 1 & 6) ^ (k >> 2 & 1) * 3;
     return k * 512 + ((c ^ (c >> 3 & 1) ^ f) << 4);
 }
 
@@ -171,11 +171,16 @@ __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *mat
 // the same for both ways.
 struct hb_inner { uint32_t fr[4], fi[4], minus[4]; float2 w[2][4]; };
 
+__device__ __forceinline__ void hb_inner_matrix(hb_inner &k, const uint4 *matrix, int lane)
+{
+    hb_fragment(k.fr, matrix[lane]);
+    hb_fragment(k.fi, matrix[32 + lane]);
+    hb_negated(k.minus, k.fi);
+}
+
 __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, hb_lane me)
 {
-    hb_fragment(k.fr, matrix[me.lane]);
-    hb_fragment(k.fi, matrix[32 + me.lane]);
-    hb_negated(k.minus, k.fi);
+    hb_inner_matrix(k, matrix, me.lane);
 #pragma unroll
     for (int t = 0; t < 2; t++)
 #pragma unroll
@@ -186,29 +191,39 @@ __device__ __forceinline__ void hb_inner_init(hb_inner &k, const uint4 *matrix, 
         }
 }
 
-// To and from shared memory, [6][32 lanes].
+// The turns to and from shared memory, [4][32 lanes].
+constexpr int HB_TURNS = 4 * 32 * 16;
+__device__ __forceinline__ void hb_turns_store(uint4 *to, const hb_inner &k, hb_lane me)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float2 a = k.w[i / 2][i % 2 * 2], b = k.w[i / 2][i % 2 * 2 + 1];
+        ((float4 *)to)[32 * i + me.lane] = make_float4(a.x, a.y, b.x, b.y);
+    }
+}
+
+__device__ __forceinline__ void hb_turns_load(hb_inner &k, const uint4 *from, hb_lane me)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float4 v = ((const float4 *)from)[32 * i + me.lane];
+        k.w[i / 2][i % 2 * 2] = make_float2(v.x, v.y);
+        k.w[i / 2][i % 2 * 2 + 1] = make_float2(v.z, v.w);
+    }
+}
+
+// Everything, [6][32 lanes].
 __device__ __forceinline__ void hb_inner_store(uint4 *to, const hb_inner &k, hb_lane me)
 {
     to[me.lane] = make_uint4(k.fr[0], k.fr[1], k.fr[2], k.fr[3]);
     to[32 + me.lane] = make_uint4(k.fi[0], k.fi[1], k.fi[2], k.fi[3]);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float2 a = k.w[i / 2][i % 2 * 2], b = k.w[i / 2][i % 2 * 2 + 1];
-        ((float4 *)to)[64 + 32 * i + me.lane] = make_float4(a.x, a.y, b.x, b.y);
-    }
+    hb_turns_store(to + 64, k, me);
 }
 
 __device__ __forceinline__ void hb_inner_load(hb_inner &k, const uint4 *from, hb_lane me)
 {
-    hb_fragment(k.fr, from[me.lane]);
-    hb_fragment(k.fi, from[32 + me.lane]);
-    hb_negated(k.minus, k.fi);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const float4 v = ((const float4 *)from)[64 + 32 * i + me.lane];
-        k.w[i / 2][i % 2 * 2] = make_float2(v.x, v.y);
-        k.w[i / 2][i % 2 * 2 + 1] = make_float2(v.z, v.w);
-    }
+    hb_inner_matrix(k, from, me.lane);
+    hb_turns_load(k, from + 64, me);
 }
 
 struct hb_tile { float re[2][4], im[2][4]; };     // 16 x 16, two tiles of C
@@ -246,15 +261,10 @@ __device__ __forceinline__ void hb_transposed(uint32_t (&xr)[4], uint32_t (&xi)[
         }
 }
 
-// Transform of a slot: z[k2][k3], 64 times (MID: also 1 / R1 is in it) sum / N.
-__device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, uint32_t planes,
-                                               int plane_bytes, int slot, hb_lane me)
+// Transform of the 256 points [p][s], as B: z[k2][k3].
+__device__ __forceinline__ void hb_inner_forth(hb_tile &z, const hb_inner &k,
+                                               const uint32_t (&xr)[4], const uint32_t (&xi)[4])
 {
-    const int p = (me.lane & 7) + 8 * (me.lane >> 3 & 1), s = me.lane >> 4;
-    const uint32_t at = planes + hb_place(slot, 2 * p + s);
-    uint32_t xr[4], xi[4];
-    hb_load_trans(xr, at);
-    hb_load_trans(xi, at + plane_bytes);
     hb_tile y;                                             // [k2][s]
     hb_from_left<false>(y, k, xr, xi);
 #pragma unroll
@@ -279,22 +289,46 @@ __device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, ui
     }
 }
 
-// z = z times the spectrum at h (this lane's 4 half2, 32 uint4 further the other tile's), by `by`.
-__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoint, float by)
+// Transform of a slot, 64 times (MID: also 1 / R1 is in it) sum / N.
+__device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, uint32_t planes,
+                                               int plane_bytes, int slot, hb_lane me)
+{
+    const uint32_t at = planes + hb_place(slot, 2 * (me.lane & 15) + (me.lane >> 4));
+    uint32_t xr[4], xi[4];
+    hb_load_trans(xr, at);
+    hb_load_trans(xi, at + plane_bytes);
+    hb_inner_forth(z, k, xr, xi);
+}
+
+// Four half2 with the bits of `flip` turned over: 0x80000000 conjugates.
+__device__ __forceinline__ uint4 hb_flipped(uint4 v, uint32_t flip)
+{
+    return make_uint4(v.x ^ flip, v.y ^ flip, v.z ^ flip, v.w ^ flip);
+}
+
+// z = z times the spectrum h (of this lane, a tile in each uint4), by `by`.
+__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 (&h)[2], float by)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         uint32_t v[4];
-        hb_fragment(v, h[32 * t]);
+        hb_fragment(v, h[t]);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float2 w = hb_unpack(v[i]);
-            if (adjoint) w.y = -w.y;
+            const float2 w = hb_unpack(v[i]);
             const float2 x = hb_cmul(make_float2(z.re[t][i] * by, z.im[t][i] * by), w);
             z.re[t][i] = x.x;
             z.im[t][i] = x.y;
         }
     }
+}
+
+// The same; h: in memory, the other tile 32 uint4 further.
+__device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoint, float by)
+{
+    const uint32_t flip = adjoint ? 0x80000000u : 0;
+    const uint4 v[2] = { hb_flipped(h[0], flip), hb_flipped(h[32], flip) };
+    hb_times(z, v, by);
 }
 
 __device__ __forceinline__ void hb_keep(uint4 *h, const hb_tile &z, float gain)
@@ -308,10 +342,8 @@ __device__ __forceinline__ void hb_keep(uint4 *h, const hb_tile &z, float gain)
     }
 }
 
-// Back to the planes, turned by conj(T) R.
-template <int R, bool MID>
-__device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
-                                              const hb_inner &k, int slot, hb_lane me)
+// Transform back: x[p][s].
+__device__ __forceinline__ void hb_inner_and_back(hb_tile &x, const hb_inner &k, const hb_tile &z)
 {
     uint32_t xr[4], xi[4];
     hb_tile y;                                             // [s][k2]
@@ -326,8 +358,16 @@ __device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_ti
             y.im[t][i] = v.y;
         }
     hb_transposed(xr, xi, y);
-    hb_tile x;                                             // [p][s]
     hb_from_left<true>(x, k, xr, xi);
+}
+
+// Back to the planes, turned by conj(T) R.
+template <int R, bool MID>
+__device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
+                                              const hb_inner &k, int slot, hb_lane me)
+{
+    hb_tile x;                                             // [p][s]
+    hb_inner_and_back(x, k, z);
     constexpr int n = 1024 * R;
     const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
     const int r = 16 * me.g + 2 * me.q + (MID ? 0 : 64);
@@ -513,6 +553,21 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
     scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
 }
 
+// Four neighbours of a slot of the tile of rows b0 .., from column r on; 0 where there are none.
+// EVEN: hb_even.
+template <class T, int R, bool EVEN>
+__device__ __forceinline__ uint2 hb_read4(const void *in, struct hb_strides si, int64_t c, int b0,
+                                          int end, int slot, int r, int L)
+{
+    const int row = b0 + hb_row_of<R>(slot), n = slot % R * 256 + r;
+    const bool is = row < end;
+    const T *const x = (const T *)in + c * si.c + (is ? row : b0) * si.b;
+    if constexpr (!EVEN) return hb_load4(x, n, is ? L : 0, ((uintptr_t)x & 7) == 0);
+    uint2 v = make_uint2(0, 0);
+    if (is && n < L) v = *(const uint2 *)(x + n);
+    return v;
+}
+
 // Reads the tile of rows b0 .. of channel c (in: f16 or bf16; rows from `end` on are 0) and leaves
 // its outer step in the planes; another barrier, and they may be read. scale: hb_scales.
 template <class T, int R>
@@ -523,15 +578,18 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     const hb_lane me = k.me;
     uint2 raw[KT][4];
     uint32_t peak[2] = { 0, 0 };
+    const auto read = [&](auto even) {           // no branches between even loads: all are under way
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++)
+        for (int kt = 0; kt < KT; kt++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, row = b0 + hb_row_of<R>(slot);
-            const T *u = (const T *)in + c * si.c + (row < end ? row : b0) * si.b;
-            raw[kt][j] = hb_load4(u, slot % R * 256 + hb_column(me), row < end ? L : 0,
-                                  ((uintptr_t)u & 7) == 0);
-        }
+            for (int j = 0; j < 4; j++) {
+                const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
+                raw[kt][j] = hb_read4<T, R, decltype(even)::value>(
+                    in, si, c, b0, end, slot, hb_column(me), L);
+            }
+    };
+    if (hb_even<T>(in, si, L)) read(hb_constant<1>());
+    else read(hb_constant<0>());
 #pragma unroll
     for (int kt = 0; kt < KT; kt++)
 #pragma unroll
@@ -576,14 +634,32 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
     const hb_lane me = k.me;
     float4 *const wait = (float4 *)k.planes;
     float peak[PACK] = {};
-#pragma unroll 4
-    for (int m = 0; m < EACH; m++) {
-        const int i = threadIdx.x + m * THREADS, slot = i / 64, row = b0 + hb_row_of<R>(slot);
-        float v[4];
-        hb_product4<T>(v, f, g, c, row, slot % R * 256 + i % 64 * 4, row < end ? L : 0);
-        wait[hb_four_at(slot, i % 64)] = make_float4(v[0], v[1], v[2], v[3]);
-        float &top = peak[PACK > 1 ? m * PACK / EACH : 0];
-        top = fmaxf(fmaxf(fmaxf(top, fabsf(v[0])), fmaxf(fabsf(v[1]), fabsf(v[2]))), fabsf(v[3]));
+#pragma unroll 1
+    for (int m = 0; m < EACH; m += 4) {
+        uint32_t x[4][3], y[4][3];
+        const auto at = [&](int j, int &row, int &n) {
+            const int i = threadIdx.x + (m + j) * THREADS, slot = i / 64;
+            row = b0 + hb_row_of<R>(slot);
+            n = row < end ? slot % R * 256 + i % 64 * 4 : -1;
+        };
+        hb_windows<T>(x, f, c, L, at);
+        if (g.x) hb_windows<T>(y, g, c, L, at);
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int i = threadIdx.x + (m + j) * THREADS;
+            int row, n;
+            at(j, row, n);
+            float v[4];
+            hb_by_words<T, true>(v, x[j], *f.k, n);
+            if (g.x) hb_by_words<T, false>(v, y[j], *g.k, n);
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+                if (n < 0 || n + t >= L) v[t] = 0;
+            wait[hb_four_at(i / 64, i % 64)] = make_float4(v[0], v[1], v[2], v[3]);
+            float &top = peak[PACK > 1 ? j * PACK / EACH : 0];
+            top = fmaxf(fmaxf(fmaxf(top, fabsf(v[0])), fmaxf(fabsf(v[1]), fabsf(v[2]))),
+                        fabsf(v[3]));
+        }
     }
 #pragma unroll
     for (int i = 0; i < PACK; i++) {
@@ -631,6 +707,39 @@ __device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si
     hb_prefetch_line((const T *)in + c * si.c + row * si.b + n);
 }
 
+// x[i][h][e]: the signal where a lane has the results of row tiles from mt on.
+template <class T, int R, int COUNT>
+__device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][2][2], const void *in,
+                                                struct hb_strides si, int64_t c, int b0, int end,
+                                                int mt, int L, hb_lane me)
+{
+    const auto read = [&](auto even) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)          // h, e
+                x[i][j / 2][j % 2] = hb_read4<T, R, decltype(even)::value>(
+                    in, si, c, b0, end, 16 * (mt + i) + me.g + j / 2 * 8,
+                    32 * me.group + j % 2 * 16 + 4 * me.q, L);
+    };
+    if (hb_even<T>(in, si, L)) read(hb_constant<1>());
+    else read(hb_constant<0>());
+}
+
+// v[e]: n + 16 e + 4 q .. + 3 of a row; all lanes of the warp, L 0 for nothing. even: hb_even.
+template <class T>
+__device__ __forceinline__ void hb_store_results(T *row, int n, int L, const float (&v)[2][4],
+                                                 int q, bool even)
+{
+    if (!even) {
+        hb_store_run(row, n, L, v, q);
+        return;
+    }
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+        if (n + 16 * e + 4 * q < L) *(uint2 *)(row + n + 16 * e + 4 * q) = hb_four_of<T>(v[e]);
+}
+
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
 // y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,
@@ -654,6 +763,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
     const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
     const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
+    const bool even = hb_even<T>(job.out, job.so, job.L);
     if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.K);
 
     for (int b0 = first; b0 < end; b0 += PACK) {
@@ -673,41 +783,116 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
 #pragma unroll 1
         for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
             float re[COUNT][4][4] = {}, im[1][4][4];
+            uint2 x[COUNT][2][2] = {};           // u once more
+            if (!GATED && COUNT <= 2 && job.d)
+                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
             hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+            if (!GATED && COUNT > 2 && job.d)    // before, there are no registers for them
+                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
 #pragma unroll
-            for (int i = 0; i < COUNT; i++)
+            for (int i = 0; i < COUNT; i++) {
+                uint32_t w[4][3];                // of post: h, e
+                if (GATED && post.x)
+                    hb_windows<T>(w, post, c, job.L, [&](int j, int &row, int &n) {
+                        const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
+                        row = b0 + hb_row_of<R>(slot);
+                        n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
+                    });
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     const int slot = 16 * (mt + i) + me.g + 8 * h;
-                    const int row = b0 + hb_row_of<R>(slot);
-                    if (row >= end) continue;
-                    T *const y = (T *)job.out + c * job.so.c + row * job.so.b;
-                    const float f = undo / scale[h];
+                    const int n = slot % R * 256 + 32 * me.group;
+                    const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
+                    const float f = undo * hb_inverse(scale[h]);
+                    float v[2][4];
 #pragma unroll
                     for (int e = 0; e < 2; e++) {
-                        const int n = slot % R * 256 + 32 * me.group + 16 * e + 4 * me.q;
-                        float v[4];
 #pragma unroll
-                        for (int t = 0; t < 4; t++) v[t] = re[i][t][2 * h + e] * f;
+                        for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
                         if constexpr (GATED) {
-                            if (post.x) hb_by_factor<T, false>(v, post, c, row, n, job.L);
-                        } else if (job.d) {
-                            const T *const x = (const T *)job.in + c * job.si.c + row * job.si.b;
-                            const uint2 w = hb_load4(x, n, job.L, ((uintptr_t)x & 7) == 0);
-                            const float2 lo = hb_two<T>(w.x), hi = hb_two<T>(w.y);
-                            v[0] += skip * lo.x;
-                            v[1] += skip * lo.y;
-                            v[2] += skip * hi.x;
-                            v[3] += skip * hi.y;
+                            if (post.x)
+                                hb_by_words<T, false>(v[e], w[2 * h + e], *post.k,
+                                                      n + 16 * e + 4 * me.q);
+                        } else {
+                            const float2 lo = hb_two<T>(x[i][h][e].x), hi = hb_two<T>(x[i][h][e].y);
+                            v[e][0] += skip * lo.x;
+                            v[e][1] += skip * lo.y;
+                            v[e][2] += skip * hi.x;
+                            v[e][3] += skip * hi.y;
                         }
-                        hb_store4(y, n, job.L, ((uintptr_t)y & 7) == 0, v);
                     }
+                    T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
+                    hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
                 }
+            }
         }
     }
 }
 
-// Spectrum of h (+ d at lag 0). Grid ceil(D / PACK), block and shared memory as above.
+// Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; for all threads of the
+// block. part: two floats a warp. Two barriers, the second after everybody's last use of `part`.
+template <int THREADS>
+__device__ __forceinline__ float2 hb_measure(const float *row, float first, int64_t L, float *part)
+{
+    float peak = 0, sum = 0;
+    const auto take = [&](float x) {
+        peak = fmaxf(peak, fabsf(x));
+        sum += fabsf(x);
+    };
+    const int64_t fours = ((uintptr_t)row & 15) == 0 ? L / 4 : 0;
+#pragma unroll 4
+    for (int64_t i = threadIdx.x; i < fours; i += THREADS) {
+        const float4 v = ((const float4 *)row)[i];
+        take(i == 0 ? v.x + first : v.x);
+        take(v.y);
+        take(v.z);
+        take(v.w);
+    }
+#pragma unroll 4
+    for (int64_t n = 4 * fours + threadIdx.x; n < L; n += THREADS)
+        take(n == 0 ? row[0] + first : row[n]);
+#pragma unroll
+    for (int x = 1; x < 32; x *= 2) {
+        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
+        sum += __shfl_xor_sync(~0u, sum, x);
+    }
+    if ((threadIdx.x & 31) == 0) {
+        part[threadIdx.x >> 5] = peak;
+        part[THREADS / 32 + (threadIdx.x >> 5)] = sum;
+    }
+    __syncthreads();
+    peak = sum = 0;
+    for (int w = 0; w < THREADS / 32; w++) {
+        peak = fmaxf(peak, part[w]);
+        sum += part[THREADS / 32 + w];
+    }
+    __syncthreads();
+    return make_float2(peak, sum);
+}
+
+// a[i] of a few, in registers.
+template <class V, int COUNT>
+__device__ __forceinline__ V hb_one_of(const V (&a)[COUNT], int i)
+{
+    V v = a[0];
+#pragma unroll
+    for (int j = 1; j < COUNT; j++)
+        if (i == j) v = a[j];
+    return v;
+}
+
+// From those: the scale of a channel's filter, the gain of its spectrum, what undoes it (mma.cuh).
+// N: points of the whole transform.
+struct hb_exponents { float scale, gain, undo; };
+
+__device__ __forceinline__ hb_exponents hb_exponents_of(float2 m, float N)
+{
+    const float in = hb_fused_scale(m.x, 0), all = hb_fused_scale(m.y, 15);
+    return { in, all / in * (N / 4096), 4 / all };
+}
+
+// Spectrum of h (+ d at lag 0) and its undo. Grid ceil(D / PACK), block and shared memory as above.
+// Each row is read twice: for the exponents, and then, from L2, to be transformed.
 template <int R>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
 hb_rows_spectrum(hb_fused_job job)
@@ -718,6 +903,16 @@ hb_rows_spectrum(hb_fused_job job)
     hb_block_init<R>(k, shared, job.matrix);
     const hb_lane me = k.me;
     const int64_t c0 = (int64_t)blockIdx.x * PACK;
+    hb_exponents of[PACK] = {};
+#pragma unroll
+    for (int i = 0; i < PACK; i++) {
+        if (c0 + i >= job.D) break;
+        const float2 m = hb_measure<HB_ROWS_THREADS<R>>((const float *)job.in + (c0 + i) * job.si.c,
+                                                        job.d ? job.d[c0 + i] : 0.0f, job.L,
+                                                        (float *)k.peaks);
+        of[i] = hb_exponents_of(m, 256.0f * R);
+        if (threadIdx.x == 0) job.undo[c0 + i] = of[i].undo;
+    }
     uint32_t b[KT][4][2];
     const uint32_t none[1][4][2] = {};
 #pragma unroll
@@ -726,11 +921,12 @@ hb_rows_spectrum(hb_fused_job job)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
-            const bool is = c0 + hb_row_of<R>(slot) < job.D;
-            const int64_t c = is ? c0 + hb_row_of<R>(slot) : c0;
-            raw[j] = hb_load4_filter((const float *)job.in + c * job.si.c,
-                                     slot % R * 256 + hb_column(me), is ? job.L : 0, job.scale[c],
-                                     job.d ? job.d[c] : 0.0f);
+            const int64_t c = c0 + hb_row_of<R>(slot);
+            const bool is = c < job.D;
+            raw[j] = hb_load4_filter((const float *)job.in + (is ? c : c0) * job.si.c,
+                                     slot % R * 256 + hb_column(me), is ? job.L : 0,
+                                     hb_one_of(of, hb_row_of<R>(slot)).scale,
+                                     is && job.d ? job.d[c] : 0.0f);
         }
         hb_columns(b[kt], raw);
     }
@@ -745,7 +941,8 @@ hb_rows_spectrum(hb_fused_job job)
         if (c >= job.D) break;
         hb_tile z;
         hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
-        hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z, job.gain[c]);
+        hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z,
+                hb_one_of(of, hb_row_of<R>(slot)).gain);
     }
 }
 
@@ -825,44 +1022,8 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_jo
     }
 }
 
-// Scale, gain and undo of each channel's filter (D,L) float32, contiguous; N: points of the whole
-// transform. Grid D, block 256.
-static __global__ void __launch_bounds__(256)
-hb_measure_filter(float *scale, float *gain, float *undo, const float *h, const float *d, int64_t L,
-                  float N)
-{
-    __shared__ float part[8][2];
-    const float *row = h + blockIdx.x * L;
-    float peak = 0, sum = 0;
-    for (int64_t n = threadIdx.x; n < L; n += 256) {
-        const float x = fabsf(n == 0 && d ? row[0] + d[blockIdx.x] : row[n]);
-        peak = fmaxf(peak, x);
-        sum += x;
-    }
-#pragma unroll
-    for (int x = 1; x < 32; x *= 2) {
-        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
-        sum += __shfl_xor_sync(~0u, sum, x);
-    }
-    if ((threadIdx.x & 31) == 0) {
-        part[threadIdx.x >> 5][0] = peak;
-        part[threadIdx.x >> 5][1] = sum;
-    }
-    __syncthreads();
-    if (threadIdx.x > 0) return;
-    for (int w = 1; w < 8; w++) {
-        peak = fmaxf(peak, part[w][0]);
-        sum += part[w][1];
-    }
-    const float in = hb_fused_scale(peak, 0), all = hb_fused_scale(sum, 15);
-    scale[blockIdx.x] = in;
-    gain[blockIdx.x] = all / in * (N / 4096);
-    undo[blockIdx.x] = 4 / all;
-}
-
 // --- launching ----------------------------------------------------------------------------------
 // Calls f with R as a constant; f(hb_constant<16>()) and so on. MID: R >= 16 only.
-template <int R> struct hb_constant { static constexpr int value = R; };
 template <class F> static inline void hb_by_rows(int R, F f)
 {
     switch (R) {
@@ -898,7 +1059,7 @@ template <class F> static inline void hb_by_mid_rows(int R, F f)
 struct hb_fused_mid {
     void *mid;
     void *spectrum;
-    const float *gain;         // (channels): spectrum only, hb_measure_filter
+    const float *gain;         // (channels): spectrum only, as mma.cuh says
     const float *boost;        // (channels, batch): convolve only, times rows' products; or NULL
     const uint4 *matrix;
     int64_t channels, batch;

@@ -18,7 +18,7 @@ struct rows_plan {
     int dh_blocks;
     float4 *scratch;               // owned, or NULL: hb_rows_dh
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
-    float *factors;                // owned: scale (D), gain (D), undo (D)
+    float *undo;                   // owned: (D), of the spectra
 };
 
 static const char *rows_refuses(const struct hb_problem *p)
@@ -47,12 +47,9 @@ template <class F> static void rows_by(const struct rows_plan *s, F f)
 static void rows_spectrum(const struct rows_plan *s, const float *h, const float *d,
                           cudaStream_t stream)
 {
-    float *const scale = s->factors, *const gain = scale + s->D, *const undo = gain + s->D;
-    hb_measure_filter<<<(unsigned)s->D, 256, 0, stream>>>(scale, gain, undo, h, d, s->L,
-                                                         (float)(s->R * 256));
     const struct hb_fused_job job = { .in = h, .si = { 0, s->L }, .spectrum = s->spectrum, .d = d,
-                                      .scale = scale, .gain = gain, .matrix = s->matrix,
-                                      .D = (int)s->D, .L = (int)s->L };
+                                      .undo = s->undo, .matrix = s->matrix, .D = (int)s->D,
+                                      .L = (int)s->L };
     hb_by_rows(s->R, [&](auto r) {
         constexpr int R = decltype(r)::value;
         hb_rows_spectrum<R><<<(unsigned)((s->D + HB_PACK<R> - 1) / HB_PACK<R>), HB_ROWS_THREADS<R>,
@@ -70,7 +67,7 @@ static void rows_set_filter(const void *st, const float *h, cudaStream_t stream)
 static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cudaStream_t stream)
 {
     job.spectrum = s->spectrum;
-    job.undo = s->factors + 2 * s->D;
+    job.undo = s->undo;
     job.matrix = s->matrix;
     job.B = (int)s->B;
     job.D = (int)s->D;
@@ -118,7 +115,7 @@ static void rows_gradient(const struct rows_plan *s, const struct hb_longconv_io
                                      .dh = (float *)v->dh, .dd = (float *)v->dd,
                                      .matrix = s->matrix, .scratch = s->scratch,
                                      .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
-                                     .spectrum = s->spectrum, .undo = s->factors + 2 * s->D,
+                                     .spectrum = s->spectrum, .undo = s->undo,
                                      .du = v->du, .sdu = v->sdu, .gates = rows_gates(v),
                                      .K = s->taps };
     rows_by(s, [&](auto r, auto type, auto gated) {
@@ -146,7 +143,7 @@ static void rows_free(void *st)
     struct rows_plan *s = (struct rows_plan *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->spectrum, s->factors, s->scratch };
+    void *const owned[] = { s->matrix, s->spectrum, s->undo, s->scratch };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     s->host->free(s->host, s);
@@ -196,8 +193,8 @@ static int rows_make(const struct hb_host *host, const struct hb_problem *p,
            .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated, .taps = p->taps };
     const struct hb_device *dev = host->device;
     s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->R * 256 * 4));
-    s->factors = (float *)dev->alloc(dev, (size_t)(s->D * 3) * sizeof(float));
-    if (!s->spectrum || !s->factors) return HB_ERR_OOM;
+    s->undo = (float *)dev->alloc(dev, (size_t)s->D * sizeof(float));
+    if (!s->spectrum || !s->undo) return HB_ERR_OOM;
     int rc = hb_fused_sms(host, &s->sms);
     if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0.25);
     if (!rc) rc = rows_allow(s, p->backward);

@@ -16,41 +16,124 @@ template <class T> constexpr bool HB_IS_HALF = false;
 template <> constexpr bool HB_IS_HALF<__half> = true;
 
 // --- rows in device memory ----------------------------------------------------------------------
-// Four neighbours n .. n+3 of a row as bits; 0 from L on. `vec`: the row is 8-byte aligned.
+// All rows of a signal are 8-byte aligned, and so is their end.
+template <class T>
+__device__ __forceinline__ bool hb_even(const void *x, struct hb_strides s, int L)
+{
+    return (((uintptr_t)x | (uintptr_t)s.b * sizeof(T) | (uintptr_t)s.c * sizeof(T)) & 7) == 0
+        && L % 4 == 0;
+}
+
+// Four halves of the eight in lo, hi, from the one at `off` = 0 .. 3 on.
+__device__ __forceinline__ uint2 hb_shifted(uint2 lo, uint2 hi, int off)
+{
+    const bool far = off & 2;
+    const uint32_t w[3] = { far ? lo.y : lo.x, far ? hi.x : lo.y, far ? hi.y : hi.x };
+    const uint32_t by = off & 1 ? 0x5432 : 0x3210;
+    return make_uint2(__byte_perm(w[0], w[1], by), __byte_perm(w[1], w[2], by));
+}
+
+// Four neighbours n .. n+3 of a row as bits (n a multiple of 4); 0 from L on. `vec`: the row is
+// 8-byte aligned. If it is not, they are in two words of 8 bytes: where these are within the row
+// or begin in the 8 bytes of its first element, they are read whole.
 template <class T>
 __device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
 {
     if (vec && n + 4 <= L) return *(const uint2 *)(row + n);
+    if (!vec && n + 8 <= L) {
+        const int off = (int)((uintptr_t)row >> 1 & 3);
+        const uint2 *const at = (const uint2 *)(row + n - off);
+        return hb_shifted(at[0], at[1], off);
+    }
     uint32_t v[4];
 #pragma unroll
     for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
     return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
 }
 
-// The same of h, to halves: times scale, the first one with d.
+// Four neighbours of a row of h; 0 from L on.
+__device__ __forceinline__ float4 hb_load4_floats(const float *row, int n, int L)
+{
+    if (((uintptr_t)row & 15) == 0 && n + 4 <= L) return *(const float4 *)(row + n);
+    float v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] : 0.0f;
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
+// The same as halves: times scale, the first one with d.
 __device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale,
                                                  float d)
 {
-    float v[4];
-#pragma unroll
-    for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] * scale : 0.0f;
-    if (n == 0) v[0] = (row[0] + d) * scale;
-    return make_uint2(hb_pack(v[0], v[1]), hb_pack(v[2], v[3]));
+    float4 v = hb_load4_floats(row, n, L);
+    if (n == 0) v.x += d;
+    return make_uint2(hb_pack(v.x * scale, v.y * scale), hb_pack(v.z * scale, v.w * scale));
+}
+
+// Two floats as a pair of T, the first one low.
+template <class T> __device__ __forceinline__ uint32_t hb_pair_of(float lo, float hi)
+{
+    if constexpr (HB_IS_HALF<T>) return hb_pack(lo, hi);
+    alignas(4) T x[2] = { hb_store<T>(lo), hb_store<T>(hi) };
+    return *(const uint32_t *)x;
+}
+
+template <class T> __device__ __forceinline__ uint2 hb_four_of(const float (&v)[4])
+{
+    return make_uint2(hb_pair_of<T>(v[0], v[1]), hb_pair_of<T>(v[2], v[3]));
 }
 
 template <class T>
 __device__ __forceinline__ void hb_store4(T *row, int n, int L, bool vec, const float (&v)[4])
 {
     if (vec && n + 4 <= L) {
-        alignas(8) T x[4];
-#pragma unroll
-        for (int t = 0; t < 4; t++) x[t] = hb_store<T>(v[t]);
-        *(uint2 *)(row + n) = *(const uint2 *)x;
+        *(uint2 *)(row + n) = hb_four_of<T>(v);
     } else {
 #pragma unroll
         for (int t = 0; t < 4; t++)
             if (n + t < L) row[n + t] = hb_store<T>(v[t]);
     }
+}
+
+// `count` of the four halves of x, one by one.
+__device__ __forceinline__ void hb_store_some(unsigned short *to, uint2 x, int count)
+{
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        if (t < count) to[t] = (unsigned short)((t < 2 ? x.x : x.y) >> 16 * (t % 2));
+}
+
+// The results of four lanes (q = 0 .. 3) that have the neighbours n + 16 e + 4 q .. + 3 of one row,
+// n a multiple of 32, on any 2-byte boundary: a lane takes what it lacks of an aligned word from
+// the next one; what is left at both ends goes one by one. All lanes of a warp call it; L 0: for
+// nothing.
+template <class T>
+__device__ __forceinline__ void hb_store_run(T *row, int n, int L, const float (&v)[2][4], int q)
+{
+    const uint2 x[2] = { hb_four_of<T>(v[0]), hb_four_of<T>(v[1]) };
+    const int next = (threadIdx.x & 28) | ((q + 1) & 3);
+    const int s = -(int)((uintptr_t)row >> 1) & 3;       // halves before the first aligned word
+    unsigned short *const to = (unsigned short *)row + n;
+    uint2 rest = x[0];                                   // one by one: the head
+    int at = 0, count = q == 0 ? s : 0;
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const uint2 give = e == 0 && q == 0 ? x[1] : x[e];
+        const uint2 take = make_uint2(__shfl_sync(~0u, give.x, next),
+                                      __shfl_sync(~0u, give.y, next));
+        const uint2 word = hb_shifted(x[e], take, s);
+        const int i = 16 * e + 4 * q + s;
+        if (e == 1 && q == 3) {                          // and the tail
+            rest = word;
+            at = i;
+            count = 4 - s;
+        } else if (n + i + 4 <= L) {
+            *(uint2 *)(to + i) = word;
+        } else {
+            hb_store_some(to + i, word, L - n - i);
+        }
+    }
+    hb_store_some(to + at, rest, min(count, L - n - at));
 }
 
 // Larger of m and the two magnitudes of a pair, as bits in the upper half.
@@ -116,32 +199,46 @@ __device__ __forceinline__ const T *hb_row_at(const hb_factor &f, int64_t c, int
     return (const T *)f.x + c * f.s.c + b * f.s.b;
 }
 
-// x[i] = row[n - 2 + i], 0 outside of [0, L); N = 6 or 8. n is a multiple of 4.
-template <class T, int N>
-__device__ __forceinline__ void hb_window(float (&x)[N], const T *row, int n, int L)
+// Pairs (row[n - 2 + 2 i], the next one) as bits, 0 outside of [0, L); COUNT = 3 or 4. n is a
+// multiple of 4. EVEN: the row is 8-byte aligned, L a multiple of 4 and 4 (COUNT - 2) more than n.
+template <class T, int COUNT, bool EVEN>
+__device__ __forceinline__ void hb_window_words(uint32_t (&w)[COUNT], const T *row, int n, int L)
 {
-    uint32_t w[N / 2];
-    if (((uintptr_t)row & 7) == 0 && n + N - 2 <= L) {
+    if (EVEN || (((uintptr_t)row & 7) == 0 && n + 2 * COUNT - 2 <= L)) {
         const uint2 v = *(const uint2 *)(row + n);
         w[0] = n ? *(const uint32_t *)(row + n - 2) : 0;
         w[1] = v.x;
         w[2] = v.y;
-        if constexpr (N == 8) w[3] = *(const uint32_t *)(row + n + 4);
+        if constexpr (COUNT == 4) w[3] = *(const uint32_t *)(row + n + 4);
     } else {
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) {
+        for (int i = 0; i < COUNT; i++) {
             const int t = n - 2 + 2 * i;
             const unsigned short *const at = (const unsigned short *)row + t;
             w[i] = t >= 0 && t < L ? at[0] : 0;
             if (t >= 0 && t + 1 < L) w[i] |= (uint32_t)at[1] << 16;
         }
     }
+}
+
+template <class T, int N>
+__device__ __forceinline__ void hb_window_floats(float (&x)[N], const uint32_t (&w)[N / 2])
+{
 #pragma unroll
     for (int i = 0; i < N / 2; i++) {
         const float2 v = hb_two<T>(w[i]);
         x[2 * i] = v.x;
         x[2 * i + 1] = v.y;
     }
+}
+
+// x[i] = row[n - 2 + i], 0 outside of [0, L); N = 6 or 8. n is a multiple of 4.
+template <class T, int N>
+__device__ __forceinline__ void hb_window(float (&x)[N], const T *row, int n, int L)
+{
+    uint32_t w[N / 2];
+    hb_window_words<T, N / 2, false>(w, row, n, L);
+    hb_window_floats<T>(x, w);
 }
 
 // v[t] = the filter at n + t of the window x.
@@ -157,16 +254,54 @@ __device__ __forceinline__ void hb_filter(float (&v)[COUNT], const float (&x)[N]
     v[1] -= k.edge[1];
 }
 
-// v *= tap(f) at n .. n+3, or = where `first`. Anything from L on.
+// v *= tap(f) at n .. n+3, or = where `first`; from the window's words. Anything from L on.
+template <class T, bool FIRST>
+__device__ __forceinline__ void hb_by_words(float (&v)[4], const uint32_t (&w)[3], const hb_taps &k,
+                                            int n)
+{
+    float x[6], y[4];
+    hb_window_floats<T>(x, w);
+    hb_filter(y, x, k, n);
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = FIRST ? y[t] : v[t] * y[t];
+}
+
+// The same from the signal.
 template <class T, bool FIRST>
 __device__ __forceinline__ void hb_by_factor(float (&v)[4], const hb_factor &f, int64_t c,
                                              int64_t b, int n, int L)
 {
-    float x[6], y[4];
-    hb_window(x, hb_row_at<T>(f, c, b), n, L);
-    hb_filter(y, x, *f.k, n);
+    uint32_t w[3];
+    hb_window_words<T, 3, false>(w, hb_row_at<T>(f, c, b), n, L);
+    hb_by_words<T, FIRST>(v, w, *f.k, n);
+}
+
+// Windows of COUNT places at once, at(j, row, n): the row and the place of the j-th, n < 0 where
+// there is none (words 0). No branches between even loads, so that all are under way.
+template <class T, int COUNT, class AT>
+__device__ __forceinline__ void hb_windows(uint32_t (&w)[COUNT][3], const hb_factor &f, int64_t c,
+                                           int L, AT at)
+{
+    const bool even = hb_even<T>(f.x, f.s, L);
 #pragma unroll
-    for (int t = 0; t < 4; t++) v[t] = FIRST ? y[t] : v[t] * y[t];
+    for (int j = 0; j < COUNT; j++) w[j][0] = w[j][1] = w[j][2] = 0;
+    if (even) {
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            int row, n;
+            at(j, row, n);
+            if (n >= 0 && n < L)
+                hb_window_words<T, 3, true>(w[j], hb_row_at<T>(f, c, row), n, L);
+        }
+    } else {
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            int row, n;
+            at(j, row, n);
+            if (n >= 0 && n < L)
+                hb_window_words<T, 3, false>(w[j], hb_row_at<T>(f, c, row), n, L);
+        }
+    }
 }
 
 // v = tap(f) tap(g) at n .. n+3, 0 from L on.
