@@ -5,6 +5,7 @@
 #define HB_FUSED_ROWS_METHOD_CUH
 
 #include "rows_dh.cuh"
+#include "rows_pair.cuh"
 
 static const int64_t ROWS_WORK = 52 << 20;     // for hb_rows_dh at most (L2 has 50 MB)
 
@@ -18,6 +19,7 @@ struct rows_plan {
     int dh_blocks;
     float4 *scratch;               // owned, or NULL: hb_rows_dh
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
+    uint4 *pair;                   // owned, or NULL: hb_rows_pair
     float *undo;                   // owned: (D), of the spectra
 };
 
@@ -62,6 +64,18 @@ static void rows_set_filter(const void *st, const float *h, cudaStream_t stream)
     rows_spectrum((const struct rows_plan *)st, h, NULL, stream);
 }
 
+// Short rows: as many blocks as run at a time share all tiles.
+template <class T, int R>
+static void rows_launch_pair(const struct rows_plan *s, struct hb_fused_job job,
+                             cudaStream_t stream)
+{
+    job.matrix = s->pair;
+    job.tiles = (int)((s->B * R + 31) / 32);
+    const int64_t all = s->D * job.tiles, most = 2 * s->sms;
+    const unsigned grid = (unsigned)(all < most ? all : most);
+    hb_rows_pair<T, R><<<grid, 256, HB_PAIR_SHARED<R>, stream>>>(job);
+}
+
 // Enough blocks to keep every SM busy to the end; else as many rows a block as there are, so that
 // the constants and the spectrum serve them all.
 static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cudaStream_t stream)
@@ -76,13 +90,17 @@ static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cuda
         constexpr int R = decltype(r)::value;
         using T = decltype(type);
         constexpr bool GATED = decltype(gated)::value;
-        const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
-        int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
-        if (chunks > tiles) chunks = tiles;
-        job.tiles = (int)((tiles + chunks - 1) / chunks);
-        job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
-        const unsigned grid = (unsigned)(s->D * job.chunks);
-        hb_rows<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+        if constexpr (HB_PAIRED<R> && !GATED) {
+            rows_launch_pair<T, R>(s, job, stream);
+        } else {
+            const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
+            int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
+            if (chunks > tiles) chunks = tiles;
+            job.tiles = (int)((tiles + chunks - 1) / chunks);
+            job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
+            const unsigned grid = (unsigned)(s->D * job.chunks);
+            hb_rows<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+        }
     });
 }
 
@@ -143,7 +161,7 @@ static void rows_free(void *st)
     struct rows_plan *s = (struct rows_plan *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->spectrum, s->undo, s->scratch };
+    void *const owned[] = { s->matrix, s->pair, s->spectrum, s->undo, s->scratch };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     s->host->free(s->host, s);
@@ -156,7 +174,10 @@ static int rows_allow(const struct rows_plan *s, bool backward)
         constexpr int R = decltype(r)::value;
         using T = decltype(type);
         constexpr bool GATED = decltype(gated)::value;
-        rc = hb_fused_allow(s->host, (const void *)hb_rows<T, R, GATED>, HB_ROWS_SHARED<R>);
+        if constexpr (HB_PAIRED<R> && !GATED)
+            rc = hb_fused_allow(s->host, (const void *)hb_rows_pair<T, R>, HB_PAIR_SHARED<R>);
+        else
+            rc = hb_fused_allow(s->host, (const void *)hb_rows<T, R, GATED>, HB_ROWS_SHARED<R>);
         if (!rc)
             rc = hb_fused_allow(s->host, (const void *)hb_rows_spectrum<R>, HB_ROWS_SHARED<R>);
         if (!rc && backward)
@@ -197,6 +218,7 @@ static int rows_make(const struct hb_host *host, const struct hb_problem *p,
     if (!s->spectrum || !s->undo) return HB_ERR_OOM;
     int rc = hb_fused_sms(host, &s->sms);
     if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0.25);
+    if (!rc && s->R <= 16 && !s->gated) rc = hb_pair_tables(host, &s->pair, s->R);
     if (!rc) rc = rows_allow(s, p->backward);
     return rc || !p->backward ? rc : rows_scratch(s);
 }
