@@ -8,20 +8,23 @@
 //           so `ahead` chunks' are made at once: fewer and larger launches. d u is added to the
 //           results: as a tap, a large d would bring the rounding of the whole spectrum with it.
 // Choice    R1, R. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
-// Cost      4 launches a chunk and 4 more for `ahead` chunks' spectra (none for a fixed filter).
+// Cost      4 launches a chunk and 3 more for `ahead` chunks' spectra (none for a fixed filter).
 //           A sample, f16: 2 + 2 + 8 / B bytes of device memory at best; of L2 2 + 2 + 4 (in), 8 +
-//           4 (rows), 4 + 2 + 2 (out). Predicted at 4 TB/s of L2: 6.5 ps, and 2 us for each launch.
-// Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more; with backward
-//           8 N bytes more for each channel of a chunk. The most, N = 2^22: 16 MB mid, 32 MB sums
-//           and the spectrum. A fixed filter keeps 4 N D bytes of spectra; with backward mid twice.
+//           4 (rows), 4 + 2 + 2 (out). README.md has times.
+// Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more. With backward
+//           (long_dh.cuh) DH_CHUNK for mid instead, and SUMS or 8 N bytes. The most, N = 2^22: 16
+//           MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D bytes of spectra, so
+//           does a forward for its backward, to N = 3 2^20.
 // Limits    32768 < L <= 2^22 (shorter ones work: N is 65536 then).
 #ifndef HB_FUSED_LONG_CUH
 #define HB_FUSED_LONG_CUH
 
 #include "columns.cuh"
-#include "rows.cuh"
+#include "mid.cuh"
 
-enum { LONG_CHUNK = 24 << 20, LONG_SPECTRA = 16 << 20, LONG_DH_CHUNK = 32 << 20 };     // bytes
+enum {                                   // bytes
+    LONG_CHUNK = 24 << 20, LONG_SPECTRA = 16 << 20, LONG_DH_CHUNK = 32 << 20, LONG_SUMS = 17 << 20,
+};
 
 // Channels and rows of the batch that are worked on at once.
 struct long_group { int64_t channels, batch; };
@@ -31,23 +34,27 @@ struct long_plan {
     enum hb_dtype dtype;
     int64_t B, L, D, N;
     int R, sms;                          // sms: of this GPU
-    bool fixed;
+    bool fixed, alone;                   // alone: for long_gradient only, no filter is ever read
+    bool keeps;                          // all spectra: fixed, or left by forward for backward
     int pieces;                          // of a row, column_parts
-    struct long_group chunk, dh;         // dh: of the gradient
+    struct long_group chunk, dh;         // dh: of pairs of u and dy, backward
     int64_t spectra;                     // channels whose spectra are made at once
     struct column_tables columns;
     void *tables;                        // owned, and so is what follows
     uint4 *matrix;
-    __half *mid;                         // (chunk, R1, 2, N2); spectra: (channels, R1, 2, N2)
-    uint32_t *spectrum;                  // (spectra, or D if fixed; N) half2
+    __half *mid;                         // (rows of a chunk, R1, 2, N2), filters: (spectra, ...)
+    uint32_t *spectrum;                  // (spectra, or D if it keeps them; N) half2
     float *gain, *back, *length;         // (the same)
-    float *boost;                        // (chunk)
-    float2 *part;                        // (chunk, COLUMN_PIECES at most)
-    __half *other;                       // from here with a backward pass only; (dh, R1, 2, N2),
-                                         // fresh filters: the same memory as `spectrum`
-    float4 *sums;                        // (dh.channels, N) float2
-    float2 *part_dy;                     // like part
-    float *keep, *back_dh, *dots;        // (dh), (dh.channels), (dh.channels, pieces)
+    float *scale, *boost;                // (rows of a chunk)
+    struct column_part *part;            // (rows of a chunk, pieces)
+    unsigned *count;                     // (channels of a chunk), 0
+    // From here with a backward pass only.
+    bool shares;                         // du and dh from one transform of dy: there is memory
+    int tiles, parts;                    // rows of a block of long_pairs; so many a channel
+    __half *other;                       // borrowed: mid's second half, or (not `shares`) spectrum
+    float *scale_u, *bound, *back_dh;    // (rows), (dh.channels), (dh.channels)
+    float4 *sums;                        // (dh.channels, parts, N) float2
+    unsigned *tickets;                   // (dh.channels, R1), 0
 };
 
 // --- plan --------------------------------------------------------------------------------------
@@ -56,9 +63,9 @@ static void long_free(void *st)
     struct long_plan *s = (struct long_plan *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->part,
-                            s->length, s->boost, s->fixed ? s->other : NULL, s->sums, s->part_dy,
-                            s->keep, s->back_dh, s->dots };
+    void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->length,
+                            s->scale, s->boost, s->part, s->count, s->scale_u, s->bound, s->back_dh,
+                            s->sums, s->tickets };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     s->host->free(s->host, s);
@@ -77,15 +84,44 @@ static inline struct long_group long_fit(int64_t B, int64_t D, int64_t fits, int
     return { channels < D ? channels : D, batch };
 }
 
-static inline void long_sizes(struct long_plan *s)
+// Fewer channels than fit, where blocks of rows then fill their last wave: least time a channel,
+// with that of a chunk's launches.
+static inline void long_fill_waves(const struct long_plan *s, struct long_group *group,
+                                   int64_t slots)
+{
+    const int64_t most = group->channels;
+    float best = 0;
+    for (int64_t n = most; 2 * n > most; n--) {
+        int tiles, parts;
+        const float time = mid_deal(&tiles, &parts, group->batch, n * s->columns.R1, slots,
+                                    group->batch);
+        const float each = (time + 2) / (float)n;
+        if (best > 0 && each >= best) continue;
+        best = each;
+        group->channels = n;
+    }
+}
+
+static inline void long_sizes(struct long_plan *s, bool backward)
 {
     const int64_t row = 4 * s->N, fresh = !s->fixed;
+    const int64_t slots = (int64_t)s->sms * (s->R > 32 ? 1 : 2);        // blocks of long_pairs
     s->chunk = long_fit(s->B, s->D, LONG_CHUNK / row, 1, fresh);
+    long_fill_waves(s, &s->chunk, 2 * s->sms);
     int64_t ahead = LONG_SPECTRA / row / s->chunk.channels;
     if (ahead > s->chunk.batch) ahead = s->chunk.batch;      // mid must hold them
     if (ahead < 1) ahead = 1;
     s->spectra = s->chunk.channels * ahead < s->D ? s->chunk.channels * ahead : s->D;
-    s->dh = long_fit(s->chunk.batch, s->chunk.channels, LONG_DH_CHUNK / row, 2, 2);
+    s->keeps = s->fixed;
+    if (!backward) return;
+    s->dh = long_fit(s->B, s->D, LONG_DH_CHUNK / row, 2, 0);
+    const int64_t sums = LONG_SUMS / (2 * row) > 1 ? LONG_SUMS / (2 * row) : 1;
+    if (s->dh.channels > sums) s->dh.channels = sums;
+    long_fill_waves(s, &s->dh, slots);
+    s->shares = 4 * row < 64 << 20;      // two of mid and the sums
+    s->keeps = s->fixed || s->shares;
+    mid_deal(&s->tiles, &s->parts, s->dh.batch, s->dh.channels * s->columns.R1, slots,
+             LONG_SUMS / (s->dh.channels * 8 * s->N));
 }
 
 // Device memory, as long as nothing failed.
@@ -97,109 +133,115 @@ static inline void long_take(const struct long_plan *s, int *rc, T **to, int64_t
     if (!*to) *rc = HB_ERR_OOM;
 }
 
+static inline int64_t long_most(int64_t a, int64_t b) { return a > b ? a : b; }
+
 static inline int long_take_all(struct long_plan *s, bool backward)
 {
-    const int64_t rows = s->chunk.channels * s->chunk.batch, kept = s->fixed ? s->D : s->spectra;
-    const int64_t rows_dh = s->dh.channels * s->dh.batch;
+    const int64_t kept = s->keeps ? s->D : s->spectra, pairs = s->dh.channels * s->dh.batch;
+    int64_t rows = s->alone ? 0 : s->chunk.channels * s->chunk.batch;     // spectra <= rows
+    const int64_t mids = long_most(rows, backward ? pairs * (s->shares || s->alone ? 2 : 1) : 0);
+    rows = long_most(rows, pairs);
     int rc = HB_OK;
-    long_take(s, &rc, &s->mid, rows * 2 * s->N);
-    long_take(s, &rc, &s->spectrum, (backward && !s->fixed && rows_dh > kept ? rows_dh : kept)
-                                    * s->N);
-    long_take(s, &rc, &s->gain, kept);
-    long_take(s, &rc, &s->back, kept);
-    long_take(s, &rc, &s->length, kept);
-    long_take(s, &rc, &s->boost, rows);
-    long_take(s, &rc, &s->part, rows * COLUMN_PIECES);
+    long_take(s, &rc, &s->mid, mids * 2 * s->N);
+    long_take(s, &rc, &s->scale, rows);
+    long_take(s, &rc, &s->part, rows * s->pieces);
+    long_take(s, &rc, &s->count, rows);
+    if (!s->alone) {
+        long_take(s, &rc, &s->spectrum, kept * s->N);
+        long_take(s, &rc, &s->gain, kept);
+        long_take(s, &rc, &s->back, kept);
+        long_take(s, &rc, &s->length, kept);
+        long_take(s, &rc, &s->boost, rows);
+    }
     if (!backward) return rc;
-    if (s->fixed) long_take(s, &rc, &s->other, rows_dh * 2 * s->N);
-    else s->other = (__half *)s->spectrum;
-    long_take(s, &rc, &s->sums, s->dh.channels * s->N / 2);
-    long_take(s, &rc, &s->part_dy, rows_dh * COLUMN_PIECES);
-    long_take(s, &rc, &s->keep, rows_dh);
+    long_take(s, &rc, &s->scale_u, pairs);
+    long_take(s, &rc, &s->bound, s->dh.channels);
     long_take(s, &rc, &s->back_dh, s->dh.channels);
-    long_take(s, &rc, &s->dots, s->dh.channels * s->pieces);
+    long_take(s, &rc, &s->sums, s->dh.channels * s->parts * s->N / 2);
+    long_take(s, &rc, &s->tickets, s->dh.channels * s->columns.R1);
+    s->other = s->shares || s->alone ? s->mid + pairs * 2 * s->N : (__half *)s->spectrum;
     return rc;
 }
 
 // --- run ---------------------------------------------------------------------------------------
-static inline struct hb_fused_mid long_mid(const struct long_plan *s, int64_t kept, int64_t n,
-                                           int64_t batch)
+// Calls f with a value of the signals' type.
+template <class F> static inline void long_by_type(const struct long_plan *s, F f)
 {
-    return { .mid = s->mid, .spectrum = s->spectrum + kept * s->N, .gain = s->gain + kept,
-             .matrix = s->matrix, .channels = n, .batch = batch, .R1 = s->columns.R1, .R = s->R,
-             .blocks = 8 * s->sms };
+    if (s->dtype == HB_F16) f(__half());
+    else f(__nv_bfloat16());
+}
+
+// `batch` entries from b on, of the channels from c on, of a signal.
+static inline struct column_rows long_signal(const struct long_plan *s, const void *x,
+                                             struct hb_strides sx, int64_t c, int64_t b,
+                                             int64_t batch, __half *mid, float *scale, float *boost)
+{
+    return { (char *)x + 2 * (c * sx.c + b * sx.b), sx, (int)batch, (int)s->L, mid, 2 * s->N, scale,
+             boost };
+}
+
+static inline struct mid_job long_mid(const struct long_plan *s, int64_t kept, int64_t n,
+                                      int64_t batch, bool adjoint)
+{
+    return { .mid = (unsigned short *)s->mid, .spectrum = (uint4 *)(s->spectrum + kept * s->N),
+             .gain = s->gain + kept, .boost = s->boost, .matrix = s->matrix, .channels = (int)n,
+             .batch = (int)batch, .R1 = s->columns.R1, .adjoint = adjoint };
 }
 
 // Spectra of n channels from c on, stored from `kept` on. h (D,L).
 static inline void long_spectrum(const struct long_plan *s, const float *h, int64_t c, int64_t n,
                                  int64_t kept, cudaStream_t stream)
 {
-    const struct column_rows j = { (void *)(h + c * s->L), { 0, s->L }, s->part, 1, (int)s->L,
-                                   s->pieces, NULL, NULL };
-    launch_parts<float>(j, n, stream);
-    column_gains<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(
-        s->gain + kept, s->back + kept, s->length + kept, s->part, s->pieces, (int)n,
-        (float)s->N);
-    launch_in<float>(j, n, &s->columns, s->mid, stream);
-    const struct hb_fused_mid m = long_mid(s, kept, n, 1);
-    hb_fused_mid_spectrum(&m, stream);
+    const struct column_rows j = { (void *)(h + c * s->L), { 0, s->L }, 1, (int)s->L, s->mid,
+                                   2 * s->N, s->scale, NULL };
+    const struct column_survey k = { .x = j, .pieces = s->pieces, .part = s->part,
+                                     .count = s->count, .N = (float)s->N, .gain = s->gain + kept,
+                                     .back = s->back + kept, .own_length = s->length + kept };
+    launch_parts<float, false>(&k, n, stream);
+    launch_in<float>(&j, 1, n, &s->columns, s->sms, stream);
+    mid_launch<true>(long_mid(s, kept, n, 1, false), s->R, s->sms, stream);
 }
 
-// A fixed filter's spectra, before the first long_run.
-static inline void long_filter(const struct long_plan *s, const float *h, cudaStream_t stream)
+// Calls f(c, n, kept) for all channels, at most `most` at once: n from c on, whose spectra are
+// there, from `kept` on: they are made of h, or (NULL) have been before.
+template <class F>
+static inline void long_groups(const struct long_plan *s, const float *h, int64_t most,
+                               cudaStream_t stream, F f)
 {
-    for (int64_t c = 0; c < s->D; c += s->spectra)
-        long_spectrum(s, h, c, s->D - c < s->spectra ? s->D - c : s->spectra, c, stream);
-}
-
-// Rows of m->batch entries from b on, of m->channels channels from c on. d (D): added, or NULL.
-template <class T>
-static inline void long_rows(const struct long_plan *s, const struct hb_fused_mid *m, const void *u,
-                             struct hb_strides su, void *y, struct hb_strides sy, int64_t c,
-                             int64_t b, const float *back, const float *length, const float *d,
-                             bool adjoint, cudaStream_t stream)
-{
-    const int64_t rows = m->channels * m->batch;
-    struct column_rows j = { (T *)u + c * su.c + b * su.b, su, s->part, (int)m->batch, (int)s->L,
-                             s->pieces, s->boost, length };
-    const struct column_skip skip = { j.x, su, d ? d + c : NULL };
-    launch_parts<T>(j, rows, stream);
-    launch_in<T>(j, rows, &s->columns, s->mid, stream);
-    hb_fused_mid_convolve(m, adjoint, stream);
-    j.x = (T *)y + c * sy.c + b * sy.b;
-    j.sx = sy;
-    launch_out<T>(j, rows, &s->columns, s->mid, back, skip, stream);
-}
-
-// The channels [c, c + n) whose spectra are stored from `kept` on, all of the batch.
-static inline void long_chunk(const struct long_plan *s, const float *d, const void *u,
-                              struct hb_strides su, void *y, struct hb_strides sy, int64_t c,
-                              int64_t n, int64_t kept, bool adjoint, cudaStream_t stream)
-{
-    const float *const back = s->back + kept, *const length = s->length + kept;
-    for (int64_t b = 0; b < s->B; b += s->chunk.batch) {
-        struct hb_fused_mid m = long_mid(s, kept, n, s->B - b < s->chunk.batch ? s->B - b
-                                                                             : s->chunk.batch);
-        m.boost = s->boost;
-        if (s->dtype == HB_F16)
-            long_rows<__half>(s, &m, u, su, y, sy, c, b, back, length, d, adjoint, stream);
-        else
-            long_rows<__nv_bfloat16>(s, &m, u, su, y, sy, c, b, back, length, d, adjoint, stream);
+    const int64_t group = h ? s->spectra : s->D;
+    for (int64_t c0 = 0; c0 < s->D; c0 += group) {
+        const int64_t end = s->D - c0 < group ? s->D : c0 + group, first = s->keeps ? 0 : c0;
+        if (h) long_spectrum(s, h, c0, end - c0, c0 - first, stream);
+        for (int64_t c = c0; c < end; c += most)
+            f(c, end - c < most ? end - c : most, c - first);
     }
 }
 
-// y = h * u + d u, or (u is dy, y is du) the adjoint. h is not read where the filter is fixed.
+// y = h * u + d u, or (u is dy, y is du) the adjoint. h NULL: the spectra are there.
 static inline void long_run(const struct long_plan *s, const float *h, const float *d,
                             const void *u, struct hb_strides su, void *y, struct hb_strides sy,
                             bool adjoint, cudaStream_t stream)
 {
-    for (int64_t c0 = 0; c0 < s->D; c0 += s->spectra) {
-        const int64_t end = s->D - c0 < s->spectra ? s->D : c0 + s->spectra;
-        if (!s->fixed) long_spectrum(s, h, c0, end - c0, 0, stream);
-        for (int64_t c = c0; c < end; c += s->chunk.channels)
-            long_chunk(s, d, u, su, y, sy, c,
-                       end - c < s->chunk.channels ? end - c : s->chunk.channels,
-                       s->fixed ? c : c - c0, adjoint, stream);
-    }
+    long_groups(s, h, s->chunk.channels, stream, [&](int64_t c, int64_t n, int64_t kept) {
+        for (int64_t b = 0; b < s->B; b += s->chunk.batch) {
+            const int64_t batch = s->B - b < s->chunk.batch ? s->B - b : s->chunk.batch;
+            const struct column_rows j = long_signal(s, u, su, c, b, batch, s->mid, s->scale,
+                                                     s->boost);
+            const struct column_rows to = long_signal(s, y, sy, c, b, batch, s->mid, s->scale,
+                                                      s->boost);
+            const struct column_skip skip = { j.x, su, d ? d + c : NULL };
+            const struct column_survey k = { .x = j, .pieces = s->pieces, .part = s->part,
+                                             .count = s->count, .N = (float)s->N,
+                                             .length = s->length + kept };
+            const struct mid_job m = long_mid(s, kept, n, batch, adjoint);
+            long_by_type(s, [&](auto x) {
+                using T = decltype(x);
+                launch_parts<T, false>(&k, n * batch, stream);
+                launch_in<T>(&j, 1, n * batch, &s->columns, s->sms, stream);
+                mid_launch<false>(m, s->R, s->sms, stream);
+                launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
+            });
+        }
+    });
 }
 #endif

@@ -1,208 +1,246 @@
-// long_dh.cuh: gradient of the filter where rows do not fit into one block, CUDA.
+// long_dh.cuh: backward where rows do not fit into one block, CUDA; and the method's table.
 //     dh[c,s] += sum_b sum_t dy[b,c,t] u[b,c,t-s]         dd[c] += sum_b sum_t dy[b,c,t] u[b,c,t]
-// Method    For a group of channels and part of the batch: u and dy go through columns_in and the
-//           rows' transform (rows.cuh in spectrum mode, in place: one block reads and writes the
-//           same N2 half2), then sums (f32) += conj(U) DY, the batch in order. At the end: sums to
-//           half2 as a filter's spectrum, whose product with an impulse in each row k1 (its
-//           transform is the same number everywhere) comes back through rows and columns_out.
-//           dd is summed from the signals: the error of lag 0 would be that of the largest dh.
-// Cost      two forward passes without their way back, and 16 bytes a sample of L2 for the sums.
-// Accuracy  emulated, f16: dh 5e-4 .. 8.1e-4, dd 3e-7.
+//     du: the adjoint convolution of dy (long.cuh), from the same transform of dy
+// Method    For a group of channels and part of the batch, three phases as in long.cuh: sizes of u
+//           and dy at once (and their products, for dd: the error of lag 0 would be that of the
+//           largest dh); columns_in of both; long_pairs; columns_out of du. A block of long_pairs
+//           has one row k1 of `tiles` entries of the batch: u's transform stays in registers, as
+//           half2; dy's gives sums (f32, shared memory) += conj(U) DY, and, times conj(H), goes
+//           back in place. A channel's blocks leave their sums in L2; the last one (a counter) adds
+//           them in order and takes them back, into the place of u's first row: columns_out of dh,
+//           for all channels of the group.
+//           Exponent of the sums: what comes together on the way back is at most sum_k |U_k DY_k|,
+//           which Parseval bounds from the sizes of u and dy: known before, the same for all k1.
+// Cost      5 launches a chunk (dh alone: 4) and the spectra. A sample: two of the forward's
+//           columns_in, one of its rows (there) more, 1 / B of a way back more. L2: 34 bytes, and
+//           8 parts / B for the sums.
+// Accuracy  emulated, f16: see README.md.
 #ifndef HB_FUSED_LONG_DH_CUH
 #define HB_FUSED_LONG_DH_CUH
 
 #include "long.cuh"
+#include "rows_dh.cuh"
 
-constexpr float LONG_KEEP = 1.0f / 16;     // spectrum mode's gain: transforms stay below 2^14
-constexpr float LONG_IMPULSE = 32768;
+// U is kept as half2 with this gain: transforms stay below 2^14. Sums are then so much times
+// conj(U) DY / N^2 (mma.cuh: the rows' transforms are 64 HB_MID_TOP / N): 2^32.
+constexpr float LONG_KEEP = 1.0f / 16;
+constexpr float LONG_SUMS_ARE = 64 * 64 * HB_MID_TOP * HB_MID_TOP * LONG_KEEP;
 
-// One float for every row: the gain of the spectra.
-static __global__ void long_fill(float *x, float v, int n)
+struct long_pairs_job {
+    unsigned short *u, *dy;              // (channels, batch, R1, 2, N2) halves
+    const uint4 *spectrum;               // (channels, R1, R, 2, 32), in fragments: rows.cuh
+    const uint4 *matrix;
+    const float *scale_u, *scale_dy, *boost;           // (channels, batch)
+    float4 *sums;                        // (channels, all, R1, R, 4, 32)
+    const float *bound;                  // (channels)
+    float *back;                         // (channels), for columns_out of dh
+    unsigned *tickets;                   // (channels, R1)
+    float N;
+    int batch, R1, tiles, parts, all;    // parts: blocks of a channel and k1; all: of them, ever
+    bool start, end;                     // of the batch
+};
+
+template <int R> constexpr int LONG_PAIRS_SHARED = MID_SHARED<R> + R * 2048;
+template <int R> constexpr int LONG_PAIRS_BLOCKS = R > 32 ? 1 : 2;
+// The next row's loads are under way while the rows' step works: as long as there are registers.
+template <int R> constexpr bool LONG_EARLY = R == 16;
+
+// What the blocks of a channel and k1 left as sums: back to `mid`. far: of this lane, the first of
+// them.
+template <int R>
+__device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_block<R> &k,
+                                               const struct long_pairs_job &job,
+                                               const float4 *far, int64_t c, int k1)
 {
-    const int i = blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) x[i] = v;
-}
-
-// sums (channels, quads, 2) of float4 (+)= conj(u) dy of rows (channels, batch, quads) of 4 half2.
-// Grid (channels quads / 256).
-static __global__ void __launch_bounds__(256)
-long_correlate(float4 *sums, const uint4 *u, const uint4 *dy, struct column_rows ju,
-               struct column_rows jdy, int quads, bool start)
-{
-    const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x, c = at / quads, x = at % quads;
-    float4 re = make_float4(0, 0, 0, 0), im = re;
-    if (!start) {
-        re = sums[2 * at];
-        im = sums[2 * at + 1];
-    }
-    for (int b = 0; b < ju.batch; b++) {
-        const int64_t i = c * ju.batch + b;
-        const float fu = 1 / column_scale(ju, i), fd = 1 / column_scale(jdy, i);
-        uint32_t p[4], q[4];
-        float2 v[4];
-        hb_fragment(p, u[i * quads + x]);
-        hb_fragment(q, dy[i * quads + x]);
+    const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+    for (int slot = threadIdx.x / 32; slot < R; slot += 8) {
+        hb_tile z = {};
+#pragma unroll 1
+        for (int p = 0; p < job.all; p++) {
+            const float4 *const at = far + ((int64_t)p * job.R1 * R + slot) * 128;
 #pragma unroll
-        for (int k = 0; k < 4; k++) {
-            v[k] = hb_cmul(hb_conj(hb_unpack(p[k])), hb_unpack(q[k]));
-            v[k] = make_float2(v[k].x * fu * fd, v[k].y * fu * fd);
+            for (int t = 0; t < 2; t++) {
+                const float4 a = __ldcg(at + 64 * t), b = __ldcg(at + 64 * t + 32);
+                const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    z.re[t][i] += re[i] * scale;
+                    z.im[t][i] += im[i] * scale;
+                }
+            }
         }
-        re = make_float4(re.x + v[0].x, re.y + v[1].x, re.z + v[2].x, re.w + v[3].x);
-        im = make_float4(im.x + v[0].y, im.y + v[1].y, im.z + v[2].y, im.w + v[3].y);
+        mid_back<R>(k, z, inner, slot);
     }
-    sums[2 * at] = re;
-    sums[2 * at + 1] = im;
+    mid_leave<R>(mid, k, k1, job.R1);
+    if (k1 == 0 && threadIdx.x == 0) job.back[c] = 4 * job.N / LONG_SUMS_ARE / scale;
 }
 
-// The scale that takes a channel's sums, at most `top` and of sum |.| `all`, to half: nothing on
-// the way back exceeds 2^15, as LONG_IMPULSE / (16 R 4096) sum |.| of a row is what may come
-// together.
-__device__ __forceinline__ float long_scale(const float2 *part, int pieces)
+// Grid (channels, parts, R1). DU: dy's rows become du's. On the batch's end row 0 of u's becomes
+// dh's.
+template <int R, bool DU>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, LONG_PAIRS_BLOCKS<R>)
+long_pairs(struct long_pairs_job job)
 {
-    float top = 0, all = 0;
-    for (int p = 0; p < pieces; p++) {
-        top = fmaxf(top, part[p].x);
-        all += part[p].y;
-    }
-    return fminf(hb_fused_scale(all, 20), hb_fused_scale(top, 15));
-}
-
-// spectrum (channels, quads) of 4 half2 = sums, scaled. Grid as long_correlate.
-static __global__ void __launch_bounds__(256)
-long_halve(uint4 *spectrum, const float4 *sums, const float2 *part, int pieces, int quads)
-{
-    const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    const float s = long_scale(part + at / quads * pieces, pieces);
-    const float4 re = sums[2 * at], im = sums[2 * at + 1];
-    spectrum[at] = make_uint4(hb_pack(re.x * s, im.x * s), hb_pack(re.y * s, im.y * s),
-                              hb_pack(re.z * s, im.z * s), hb_pack(re.w * s, im.w * s));
-}
-
-// back (channels) for columns_out.
-static __global__ void long_backs(float *back, const float2 *part, int pieces, int channels,
-                                  float by)
-{
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c < channels) back[c] = by / long_scale(part + c * pieces, pieces);
-}
-
-// mid (rows k1, 2, N2): an impulse in every row. Grid (rows N2 / 1024): 16 bytes a thread.
-static __global__ void __launch_bounds__(256) long_impulses(uint4 *mid, int N2)
-{
-    const int64_t at = (int64_t)blockIdx.x * 256 + threadIdx.x;
-    mid[at] = make_uint4(at % (N2 / 4) == 0 ? hb_pack(LONG_IMPULSE, 0) : 0, 0, 0, 0);
-}
-
-// part (channels, pieces).x (+)= sum of dy u of a piece of all rows. Grid (channels pieces).
-template <class T>
-__global__ void __launch_bounds__(256)
-long_dot(float *part, struct column_rows ju, struct column_rows jdy, bool start)
-{
-    __shared__ float sums[8];
-    const int64_t c = blockIdx.x / (unsigned)ju.pieces;
-    const int piece = (int)(blockIdx.x % (unsigned)ju.pieces);
-    const int per = (ju.L + ju.pieces - 1) / ju.pieces;
-    const int to = min(ju.L, (piece + 1) * per);
-    float sum = 0;
-    for (int b = 0; b < ju.batch; b++) {
-        const T *u = (const T *)ju.x + c * ju.sx.c + b * ju.sx.b;
-        const T *dy = (const T *)jdy.x + c * jdy.sx.c + b * jdy.sx.b;
-        for (int t = piece * per + (int)threadIdx.x; t < to; t += 256)
-            sum += hb_load(u[t]) * hb_load(dy[t]);
-    }
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int OWN = R / 8;
+    constexpr bool EARLY = LONG_EARLY<R>;
+    mid_block<R> k;
+    mid_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const uint32_t planes = hb_shared_address(k.planes);
+    const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
+    const int part = (int)(blockIdx.x / (unsigned)job.R1 % (unsigned)job.parts);
+    const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
+    const int first = part * job.tiles, end = min(first + job.tiles, job.batch);
+    const int64_t apart = (int64_t)job.R1 * 512 * R, at = c * job.batch * apart + k1 * 512 * R;
+    unsigned short *const u_mid = job.u + at, *const dy_mid = job.dy + at;
+    const uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + me.lane;
+    float4 *const sums = (float4 *)(shared + MID_SHARED<R>) + me.lane;
+    struct mid_row<R> x;
+    mid_read<R>(x, u_mid + first * apart, me);
+#pragma unroll 1
+    for (int b = first; b < end; b++) {
+        uint4 u[OWN][2];
+        mid_enter<R>(k, x);
+        if (EARLY) mid_read<R>(x, dy_mid + b * apart, me);
+        {
+            const hb_inner inner = hb_inner_of(k);
 #pragma unroll
-    for (int w = 16; w; w /= 2)
-        sum += __shfl_xor_sync(~0u, sum, w);
-    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = sum;
-    __syncthreads();
-    if (threadIdx.x) return;
-    for (int w = 1; w < 8; w++)
-        sum += sums[w];
-    part[blockIdx.x] = sum + (start ? 0 : part[blockIdx.x]);
-}
+            for (int i = 0; i < OWN; i++) {
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + 8 * i, me);
+#pragma unroll
+                for (int e = 0; e < 8; e++) {
+                    z.re[e / 4][e % 4] *= LONG_KEEP;
+                    z.im[e / 4][e % 4] *= LONG_KEEP;
+                }
+                hb_halve(u[i], z);
+            }
+        }
+        if (!EARLY) mid_read<R>(x, dy_mid + b * apart, me);
+        mid_enter<R>(k, x);
+        if (EARLY && b + 1 < end) mid_read<R>(x, u_mid + (b + 1) * apart, me);
+        {
+            const int64_t i_b = c * job.batch + b;
+            const float f = 1 / job.scale_u[i_b] / job.scale_dy[i_b];
+            const float by = DU ? job.boost[i_b] / HB_MID_TOP : 1;
+            const hb_inner inner = hb_inner_of(k);
+#pragma unroll
+            for (int i = 0; i < OWN; i++) {
+                const int slot = warp + 8 * i;
+                hb_tile z;
+                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+                hb_correlate(sums + slot * 128, u[i], z, f, b == first);
+                if constexpr (DU) {
+                    hb_times(z, spectrum + slot * 64, true, by);
+                    __syncwarp();             // everybody has read the slot
+                    mid_back<R>(k, z, inner, slot);
+                }
+            }
+        }
+        if constexpr (DU) mid_leave<R>(dy_mid + b * apart, k, k1, job.R1);
+        if (!EARLY && b + 1 < end) mid_read<R>(x, u_mid + (b + 1) * apart, me);
+    }
 
-static __global__ void long_add(float *dd, const float *part, int pieces, int channels)
-{
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
-    if (c >= channels) return;
-    float sum = 0;
-    for (int p = 0; p < pieces; p++)
-        sum += part[c * pieces + p];
-    dd[c] += sum;
+    float4 *const far = job.sums + (c * job.all * job.R1 + k1) * R * 128 + me.lane;
+    float4 *const mine = far + (int64_t)part * job.R1 * R * 128;
+#pragma unroll 1
+    for (int slot = warp; slot < R; slot += 8)
+#pragma unroll
+        for (int i = slot * 128; i < slot * 128 + 128; i += 32) {
+            const float4 v = sums[i], w = job.start ? make_float4(0, 0, 0, 0) : mine[i];
+            mine[i] = make_float4(v.x + w.x, v.y + w.y, v.z + w.z, v.w + w.w);
+        }
+    if (job.end && column_last(job.tickets + c * job.R1 + k1, (unsigned)job.parts))
+        long_sums_back<R>(u_mid, k, job, far, c, k1);
 }
 
 // --- host --------------------------------------------------------------------------------------
-// Rows of j to their transforms in `mid` (in place), in the rows' own order.
-template <class T>
-static inline void long_transform(const struct long_plan *s, struct column_rows j, int64_t rows,
-                                  __half *mid, cudaStream_t stream)
+static inline int long_pairs_init(const struct hb_host *host, int R)
 {
-    launch_parts<T>(j, rows, stream);
-    launch_in<T>(j, rows, &s->columns, mid, stream);
-    const struct hb_fused_mid m = { .mid = mid, .spectrum = mid, .gain = s->keep,
-                                    .matrix = s->matrix, .channels = rows, .batch = 1,
-                                    .R1 = s->columns.R1, .R = s->R };
-    hb_fused_mid_spectrum(&m, stream);
+    int rc = 0;
+    hb_by_mid_rows(R, [&](auto r) {
+        constexpr int ROWS = decltype(r)::value;
+        rc = hb_fused_allow(host, (const void *)long_pairs<ROWS, true>, LONG_PAIRS_SHARED<ROWS>);
+        if (!rc)
+            rc = hb_fused_allow(host, (const void *)long_pairs<ROWS, false>,
+                                LONG_PAIRS_SHARED<ROWS>);
+    });
+    return rc;
 }
 
-// dh of n channels: sums to dh (n,L) +=.
-static inline void long_return(const struct long_plan *s, float *dh, int64_t n, cudaStream_t stream)
+static inline void long_pairs_launch(const struct long_plan *s, const struct long_pairs_job *job,
+                                     int64_t n, bool du, cudaStream_t stream)
 {
-    const int quads = (int)(s->N / 4), N2 = s->columns.N2;
-    const unsigned grid = (unsigned)(n * (quads / 256));
-    // Parts of the sums, as those of rows of 2 N floats.
-    const struct column_rows all = { s->sums, { 0, 2 * s->N }, s->part, 1, (int)(2 * s->N),
-                                     COLUMN_PIECES, NULL, NULL };
-    launch_parts<float>(all, n, stream);
-    long_halve<<<grid, 256, 0, stream>>>((uint4 *)s->other, s->sums, s->part, COLUMN_PIECES, quads);
-    const float by = 2.0f * s->R * (float)s->N / (16384.0f * 16384.0f);
-    long_backs<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>(s->back_dh, s->part, COLUMN_PIECES,
-                                                              (int)n, by);
-    long_impulses<<<grid, 256, 0, stream>>>((uint4 *)s->mid, N2);
-    struct hb_fused_mid m = long_mid(s, 0, n, 1);
-    m.spectrum = s->other;
-    hb_fused_mid_convolve(&m, false, stream);
-    const struct column_rows j = { dh, { 0, s->L }, s->part, 1, (int)s->L, s->pieces,
-                                   NULL, NULL };
-    launch_out<float>(j, n, &s->columns, s->mid, s->back_dh, { NULL, { 0, 0 }, NULL }, stream);
+    const unsigned grid = (unsigned)(n * job->parts * job->R1);
+    hb_by_mid_rows(s->R, [&](auto r) {
+        constexpr int ROWS = decltype(r)::value, SHARED = LONG_PAIRS_SHARED<ROWS>;
+        if (du) long_pairs<ROWS, true><<<grid, HB_ROWS_THREADS<ROWS>, SHARED, stream>>>(*job);
+        else long_pairs<ROWS, false><<<grid, HB_ROWS_THREADS<ROWS>, SHARED, stream>>>(*job);
+    });
 }
 
+// `batch` entries from b on, of n channels from c on, whose spectra are stored from `kept` on (du).
 template <class T>
-static inline void long_gradient_of(const struct long_plan *s, const struct hb_longconv_io *io,
-                                    cudaStream_t stream)
+static inline void long_pairs_of(const struct long_plan *s, const struct hb_longconv_io *io,
+                                 int64_t c, int64_t n, int64_t kept, int64_t b, int64_t batch,
+                                 bool du, cudaStream_t stream)
 {
-    const int quads = (int)(s->N / 4);
-    for (int64_t c = 0; c < s->D; c += s->dh.channels) {
-        const int64_t n = s->D - c < s->dh.channels ? s->D - c : s->dh.channels;
+    float *const boost = du ? s->boost : NULL;
+    const struct column_rows j[2] = {
+        long_signal(s, io->u, io->su, c, b, batch, s->other, s->scale_u, NULL),
+        long_signal(s, io->dy, io->sdy, c, b, batch, s->mid, s->scale, boost) };
+    const bool start = b == 0, end = b + batch == s->B;
+    const struct column_survey k = { .x = j[0], .y = j[1], .pieces = s->pieces, .part = s->part,
+                                     .count = s->count, .N = (float)s->N,
+                                     .length = du ? s->length + kept : NULL, .bound = s->bound,
+                                     .dd = io->dd ? (float *)io->dd + c : NULL, .start = start };
+    const struct long_pairs_job m = {
+        .u = (unsigned short *)s->other, .dy = (unsigned short *)s->mid,
+        .spectrum = du ? (const uint4 *)(s->spectrum + kept * s->N) : NULL, .matrix = s->matrix,
+        .scale_u = s->scale_u, .scale_dy = s->scale, .boost = boost, .sums = s->sums,
+        .bound = s->bound, .back = s->back_dh, .tickets = s->tickets, .N = (float)s->N,
+        .batch = (int)batch, .R1 = s->columns.R1, .tiles = s->tiles,
+        .parts = (int)((batch + s->tiles - 1) / s->tiles), .all = s->parts, .start = start,
+        .end = end };
+    launch_parts<T, true>(&k, n * batch, stream);
+    launch_in<T>(j, 2, n * batch, &s->columns, s->sms, stream);
+    long_pairs_launch(s, &m, n, du, stream);
+    if (du) {
+        const struct column_rows to = long_signal(s, io->du, io->sdu, c, b, batch, s->mid, s->scale,
+                                                  boost);
+        const struct column_skip skip = { j[1].x, io->sdy,
+                                          io->d ? (const float *)io->d + c : NULL };
+        launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
+    }
+    if (!end) return;
+    const struct column_rows dh = { (float *)io->dh + c * s->L, { 0, s->L }, 1, (int)s->L, s->other,
+                                    batch * 2 * s->N, NULL, NULL };
+    launch_out<float>(&dh, n, &s->columns, s->sms, s->back_dh, { NULL, { 0, 0 }, NULL }, stream);
+}
+
+// dh += ..., dd += ..., and du = ... with `du`, which `s->shares` must allow: the spectra are kept.
+static inline void long_gradients(const struct long_plan *s, const struct hb_longconv_io *io,
+                                  bool du, cudaStream_t stream)
+{
+    long_groups(s, NULL, s->dh.channels, stream, [&](int64_t c, int64_t n, int64_t kept) {
         for (int64_t b = 0; b < s->B; b += s->dh.batch) {
             const int64_t batch = s->B - b < s->dh.batch ? s->B - b : s->dh.batch;
-            const struct column_rows ju = { (T *)io->u + c * io->su.c + b * io->su.b, io->su,
-                                            s->part, (int)batch, (int)s->L, s->pieces,
-                                            NULL, NULL };
-            const struct column_rows jdy = { (T *)io->dy + c * io->sdy.c + b * io->sdy.b, io->sdy,
-                                             s->part_dy, (int)batch, (int)s->L, s->pieces,
-                                             NULL, NULL };
-            long_transform<T>(s, ju, n * batch, s->other, stream);
-            long_transform<T>(s, jdy, n * batch, s->mid, stream);
-            long_correlate<<<(unsigned)(n * (quads / 256)), 256, 0, stream>>>(
-                s->sums, (const uint4 *)s->other, (const uint4 *)s->mid, ju, jdy, quads, b == 0);
-            if (io->dd)
-                long_dot<T><<<(unsigned)(n * s->pieces), 256, 0, stream>>>(s->dots, ju, jdy,
-                                                                          b == 0);
+            long_by_type(s, [&](auto x) {
+                long_pairs_of<decltype(x)>(s, io, c, n, kept, b, batch, du, stream);
+            });
         }
-        long_return(s, (float *)io->dh + c * s->L, n, stream);
-        if (io->dd)
-            long_add<<<(unsigned)((n + 127) / 128), 128, 0, stream>>>((float *)io->dd + c, s->dots,
-                                                                    s->pieces, (int)n);
-    }
+    });
 }
 
-// dh += ..., dd += ...
+// dh += ... and dd += ... alone, for another method that has du. It wants a plan made by
+// long_plan_for with `alone` (or any with backward); of io u, dy, dh and dd with their strides.
 static inline void long_gradient(const struct long_plan *s, const struct hb_longconv_io *io,
                                  cudaStream_t stream)
 {
-    if (s->dtype == HB_F16) long_gradient_of<__half>(s, io, stream);
-    else long_gradient_of<__nv_bfloat16>(s, io, stream);
+    long_gradients(s, io, false, stream);
 }
 
 // --- the method --------------------------------------------------------------------------------
@@ -213,60 +251,88 @@ static const char *long_refuses(const struct hb_problem *p)
            ? "gradients with a fixed filter beyond L = 2^21: more than 64 MB of workspace" : NULL;
 }
 
-static int long_plan_make(const struct hb_host *host, const struct hb_problem *p,
-                          const struct fused_choice *choice, void **st)
+// The counters of plans are all zero.
+static inline int long_start(const struct long_plan *s, bool backward, cudaStream_t stream)
+{
+    const int64_t rows = long_most(s->alone ? 0 : s->chunk.channels * s->chunk.batch,
+                                   s->dh.channels * s->dh.batch);
+    int rc = HB_CUDA(s->host, cudaMemsetAsync(s->count, 0, (size_t)rows * sizeof *s->count,
+                                              stream));
+    if (!rc && backward)
+        rc = HB_CUDA(s->host, cudaMemsetAsync(s->tickets, 0,
+                                              (size_t)(s->dh.channels * s->columns.R1)
+                                              * sizeof *s->tickets, stream));
+    return rc;
+}
+
+// N = R1 R 256. alone: for long_gradient only: 32 MB and SUMS of memory.
+static inline int long_plan_for(const struct hb_host *host, const struct hb_problem *p, int R1,
+                                int R, bool alone, void **st)
 {
     struct long_plan *s = (struct long_plan *)host->alloc(host, sizeof *s);
     *st = s;
     if (!s) return HB_ERR_OOM;
-    const int R1 = choice->R1, N2 = choice->R * 256;
+    const int N2 = R * 256;
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
-           .N = (int64_t)R1 * N2, .R = choice->R, .fixed = p->filter == HB_FILTER_FIXED,
+           .N = (int64_t)R1 * N2, .R = R, .fixed = p->filter == HB_FILTER_FIXED, .alone = alone,
            .pieces = column_pieces(p->L) };
-    long_sizes(s);
+    s->columns.R1 = R1;
+    int rc = hb_fused_sms(host, &s->sms);
+    if (rc) return rc;
+    long_sizes(s, p->backward);
     const struct hb_device *dev = host->device;
     const cudaStream_t stream = (cudaStream_t)dev->stream;
-    int rc = long_take_all(s, p->backward);
+    rc = long_take_all(s, p->backward);
     if (!rc) {
         s->tables = dev->alloc(dev, column_tables_bytes(R1, N2));
         if (!s->tables) rc = HB_ERR_OOM;
     }
-    if (!rc) rc = hb_fused_sms(host, &s->sms);
-    if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0);
-    if (!rc) rc = hb_fused_mid_init(host, s->R);
+    if (!rc) rc = hb_fused_constants(host, &s->matrix, R, 0);
+    if (!rc) rc = mid_init(host, R);
+    if (!rc && p->backward) rc = long_pairs_init(host, R);
+    if (!rc) rc = long_start(s, p->backward, stream);
     if (rc) return rc;
     s->columns = column_tables_make(s->tables, R1, N2, stream);
-    const int rows_dh = (int)(s->dh.channels * s->dh.batch);
-    if (p->backward)
-        long_fill<<<(rows_dh + 127) / 128, 128, 0, stream>>>(s->keep, LONG_KEEP, rows_dh);
     rc = hb_cuda_launched(host, "longconv_fused_cuda plan");
     return rc ? rc : dev->sync(dev, stream);
 }
 
-static void long_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+static int long_plan_make(const struct hb_host *host, const struct hb_problem *p,
+                          const struct fused_choice *choice, void **st)
 {
-    long_run((const struct long_plan *)st, (const float *)v->h, (const float *)v->d, v->u, v->su,
-             v->y, v->sy, false, stream);
+    return long_plan_for(host, p, choice->R1, choice->R, false, st);
 }
 
+static void long_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct long_plan *s = (const struct long_plan *)st;
+    long_run(s, s->fixed ? NULL : (const float *)v->h, (const float *)v->d, v->u, v->su, v->y,
+             v->sy, false, stream);
+}
+
+// What is kept, the forward before it left.
 static void long_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct long_plan *s = (const struct long_plan *)st;
-    long_run(s, (const float *)v->h, (const float *)v->d, v->dy, v->sdy, v->du, v->sdu, true,
-             stream);
-    long_gradient(s, v, stream);
+    if (!s->shares)
+        long_run(s, s->keeps ? NULL : (const float *)v->h, (const float *)v->d, v->dy, v->sdy,
+                 v->du, v->sdu, true, stream);
+    long_gradients(s, v, s->shares, stream);
 }
 
 static void long_set_filter(const void *st, const float *h, cudaStream_t stream)
 {
-    long_filter((const struct long_plan *)st, h, stream);
+    const struct long_plan *s = (const struct long_plan *)st;
+    long_groups(s, h, s->D, stream, [](int64_t, int64_t, int64_t) {});
 }
 
 static int long_describe(const void *st, char *buf, size_t cap)
 {
     const struct long_plan *s = (const struct long_plan *)st;
-    return snprintf(buf, cap, "N = %d x %d x 256, chunks of %lld channels by %lld",
-                    s->columns.R1, s->R, (long long)s->chunk.channels, (long long)s->chunk.batch);
+    return snprintf(buf, cap, "N = %d x %d x 256, chunks of %lld channels by %lld, backward %lld by"
+                    " %lld (%d rows a block)", s->columns.R1, s->R, (long long)s->chunk.channels,
+                    (long long)s->chunk.batch, (long long)s->dh.channels, (long long)s->dh.batch,
+                    s->tiles);
 }
 
 static const struct fused_method fused_long = {
