@@ -69,12 +69,12 @@ static __device__ __forceinline__ void eight_weights(float (&v)[8], const struct
     }
 }
 
-// da3 of TILE features from w0 on: each quarter's to `to` [quarter][feature][DSTRIDE]. A lane (row,
+// da3: each quarter's to `to` [quarter][feature][DSTRIDE]. A lane (row,
 // t) of a warp has two positions and the channels t and t + 4 of eight, as columns of the product
 // (tiles of n: the first, the second), and eight features as its rows.
 template <bool VECTORS>
-static __device__ __forceinline__ void descend_last(const struct descend_args &g, int w0,
-                                                    int64_t p0, float *to)
+static __device__ __forceinline__ void descend_last(const struct descend_args &g, int64_t p0,
+                                                    float *to)
 {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, row = lane / 4;
     const int t = lane % 4, quarter = warp / SIDE, first = warp % SIDE * ACROSS;
@@ -87,7 +87,7 @@ static __device__ __forceinline__ void descend_last(const struct descend_args &g
         #pragma unroll
         for (int q = 0; q < 2; q++) {
             const float2 d = two_of_dh<VECTORS>(g, c + 4 * q, p);
-            eight_weights<VECTORS>(a[q], g, c + 4 * q, w0 + 8 * row);
+            eight_weights<VECTORS>(a[q], g, c + 4 * q, 8 * row);
             b[0][q] = d.x * (g.win.at(j, (float)(c + 4 * q)) + shift);
             b[1][q] = d.y * (g.win.at(j + 1, (float)(c + 4 * q)) + shift);
         }
@@ -148,6 +148,30 @@ static __device__ __forceinline__ void descend_piece(const struct descend_args &
     }
 }
 
+// da (16 features from r0 on by ACROSS positions) = w' dx, dx [feature][DSTRIDE].
+static __device__ __forceinline__ void descend_product(const float *w, int W, int r0,
+                                                       const float *dx, float (&da)[2][4])
+{
+    const int lane = (int)threadIdx.x % 32, row = lane / 4, t = lane % 4;
+    #pragma unroll
+    for (int i = 0; i < 8; i++) da[i / 4][i % 4] = 0;
+    #pragma unroll 4
+    for (int k = 0; k < W; k += 8) {
+        float a[4];
+        #pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int r = r0 + row + i % 2 * 8, at = k + t + i / 2 * 4;
+            a[i] = r < W && at < W ? w[at * W + r] : 0.0f;
+        }
+        #pragma unroll
+        for (int n = 0; n < 2; n++) {
+            const float *from = dx + (k + t) * DSTRIDE + 8 * n + row;
+            const float b[2] = { from[0], from[4 * DSTRIDE] };
+            mma(da[n], a, b);
+        }
+    }
+}
+
 // The sums of layer l, when its parts are there.
 static __device__ __forceinline__ void descend_sums(const struct descend_args &g, int l,
                                                     const struct descend_parts *parts)
@@ -160,23 +184,23 @@ static __device__ __forceinline__ void descend_sums(const struct descend_args &g
     }
 }
 
-// Grid (n in tiles). Dynamic shared: descend_bytes.
+// Grid (n in tiles). Dynamic shared: HIDDEN_BYTES.
 static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
     const __grid_constant__ struct descend_args g)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     __shared__ struct descend_parts parts;
+    const hidden_space h = hidden_share(shared);
     const int W = g.net.W, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int row = lane / 4, t = lane % 4;
-    const int first = warp % SIDE * ACROSS, r_first = warp / SIDE * 16;
+    const int row = lane / 4, t = lane % 4, first = warp % SIDE * ACROSS, r0 = warp / SIDE * 16;
     const int64_t p0 = blockIdx.x * (int64_t)TILE;
-    double *one = (double *)shared, *other = one + hidden_rows(W, g.net.E) * HSTRIDE;
-    hidden_table(one, g.net, p0, g.s.n);
+    hidden_load(h, g.net, p0, g.s.n);
     #pragma unroll 1
     for (int l = 0; l < 3; l++) {
-        double *const below = l % 2 ? other : one, *const above = l % 2 ? one : other;
+        double *const below = l % 2 ? h.other : h.one, *const above = l % 2 ? h.one : h.other;
         __syncthreads();
-        hidden_layer(g.net, l, below, [&](int r, int p, double x0, double x1, float a0, float a1) {
+        hidden_layer(h, g.net, l, below, [&](int r, int p, double x0, double x1, float a0,
+                                             float a1) {
             if (l < 2) hidden_keep(above, r, p, a0, a1);
             if (r >= W) return;
             const int64_t at = r * g.s.ld + p0 + p;
@@ -185,44 +209,25 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
         });
     }
     float *const quarters = (float *)shared, *dx = quarters + DSUMS, *next = quarters;
-    #pragma unroll 1
-    for (int w0 = 0; w0 < W; w0 += TILE) {
-        __syncthreads();                         // shared memory is free
-        if (g.vectors) descend_last<true>(g, w0, p0, quarters);
-        else descend_last<false>(g, w0, p0, quarters);
-        __syncthreads();
-        float da[2][4] = {};
-        for (int k = 0; k < QUARTERS; k++)
-            #pragma unroll
-            for (int i = 0; i < 8; i++)
-                da[i / 4][i % 4] += quarters[(k * TILE + r_first + row + i % 4 / 2 * 8) * DSTRIDE
-                                             + first + i / 4 * 8 + 2 * t + i % 2];
-        if (w0 + r_first < W) descend_piece(g, 2, w0 + r_first, p0, da, dx, &parts);
-    }
+    static_assert((DSUMS + HIDDEN_MOST * DSTRIDE) * 4 <= HIDDEN_BYTES);
+    __syncthreads();                             // shared memory is free
+    if (g.vectors) descend_last<true>(g, p0, quarters);
+    else descend_last<false>(g, p0, quarters);
+    __syncthreads();
+    float da[2][4] = {};
+    for (int k = 0; k < QUARTERS; k++)
+        #pragma unroll
+        for (int i = 0; i < 8; i++)
+            da[i / 4][i % 4] += quarters[(k * TILE + r0 + row + i % 4 / 2 * 8) * DSTRIDE + first
+                                         + i / 4 * 8 + 2 * t + i % 2];
+    if (r0 < W) descend_piece(g, 2, r0, p0, da, dx, &parts);
     #pragma unroll 1
     for (int l = 1; l >= 0; l--) {
         __syncthreads();                         // dx and the parts of the layer above are there
         descend_sums(g, l + 1, &parts);
         __syncthreads();                         // the parts are read
-        const float *w = g.net.w[l + 1];
-        #pragma unroll 1
-        for (int r0 = r_first; r0 < W; r0 += WIDE / SIDE * 16) {
-            float da[2][4] = {};
-            #pragma unroll 4
-            for (int k = 0; k < W; k += 8) {
-                float a[4];
-                #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int r = r0 + row + i % 2 * 8, at = k + t + i / 2 * 4;
-                    a[i] = r < W && at < W ? w[at * W + r] : 0.0f;
-                }
-                #pragma unroll
-                for (int n = 0; n < 2; n++) {
-                    const float *from = dx + (k + t) * DSTRIDE + first + 8 * n + row;
-                    const float b[2] = { from[0], from[4 * DSTRIDE] };
-                    mma(da[n], a, b);
-                }
-            }
+        if (r0 < W) {
+            descend_product(g.net.w[l + 1], W, r0, dx + first, da);
             descend_piece(g, l, r0, p0, da, next, &parts);
         }
         float *const swap = dx;
@@ -231,12 +236,6 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
     }
     __syncthreads();
     descend_sums(g, 0, &parts);
-}
-
-static inline size_t descend_bytes(int W, int E)
-{
-    const size_t later = (size_t)(DSUMS + hidden_rows(W, E) * DSTRIDE) * sizeof(float);
-    return later > hidden_bytes(W, E) ? later : hidden_bytes(W, E);
 }
 
 #endif

@@ -46,31 +46,25 @@ template <class N> static struct window<N> window_of(const struct hb_filter_shap
     return { (N)HB_DECAY_SLOW, (N)step, (N)hb_time(1, f->lmax), f->shift, f->window };
 }
 
-static size_t most_shared;                       // bytes that a block may have on this GPU
+static bool shared_fits;                         // the kernels for signals of 16 bits work here
 
 int cuda_filter_open(void)
 {
-    // descend_kernel takes the most
-    int most = 0, all = (int)descend_bytes(HIDDEN_MOST, HIDDEN_MOST);
+    int most = 0;
     int rc = HB_CUDA(gpu.host, cudaDeviceGetAttribute(
         &most, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu.ordinal));
-    most -= (int)sizeof(struct descend_parts);   // which is not dynamic
-    const int want = most < all ? most : all;
-    const void *const kernels[] = { (const void *)descend_kernel,
-                                    (const void *)generate_kernel<4>,
-                                    (const void *)generate_kernel<8> };
-    most_shared = (size_t)want;
-    for (int i = 0; i < 3 && !rc; i++)
+    const void *const kernels[] = { (const void *)descend_kernel, (const void *)generate_kernel };
+    shared_fits = HIDDEN_BYTES + (int)sizeof(struct descend_parts) <= most;
+    for (int i = 0; i < 2 && !rc && shared_fits; i++)
         rc = HB_CUDA(gpu.host, cudaFuncSetAttribute(
-            kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize, want));
+            kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize, HIDDEN_BYTES));
     return rc;
 }
 
 // Does float32 do, and do the hidden layers fit into one kernel?
 static bool in_float32(const struct hb_filter_shape *f, struct hb_on on)
 {
-    return on.t != HB_F32 && f->width <= HIDDEN_MOST && f->emb_dim <= HIDDEN_MOST
-        && descend_bytes(f->width, f->emb_dim) <= most_shared;
+    return on.t != HB_F32 && f->width <= HIDDEN_MOST && f->emb_dim <= HIDDEN_MOST && shared_fits;
 }
 
 // Doubles of the totals in front of the arrays; the arrays begin at a multiple of 256 bytes.
@@ -154,9 +148,7 @@ static void generate(float *h, const struct hb_filter_shape *f, const struct hb_
     const int64_t most = (f->channels + 16 * WIDE - 1) / (16 * WIDE);
     const int64_t shares = fit < 1 ? 1 : fit < most ? fit : most;
     const dim3 grid((unsigned)across, (unsigned)shares);
-    const size_t bytes = hidden_bytes(f->width, f->emb_dim);
-    if (f->width <= 64) generate_kernel<4><<<grid, WIDE_THREADS, bytes, stream>>>(g);
-    else generate_kernel<8><<<grid, WIDE_THREADS, bytes, stream>>>(g);
+    generate_kernel<<<grid, WIDE_THREADS, HIDDEN_BYTES, stream>>>(g);
 }
 
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
@@ -207,8 +199,7 @@ static void down(float *const (&x)[3], float *const (&a)[3], float *rows, const 
         dh, p->w4, f->channels, f->L, s, window_of<float>(f),
         f->L % 2 == 0 && (uintptr_t)dh % 8 == 0 && W % 8 == 0 && (uintptr_t)p->w4 % 16 == 0
     };
-    descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, descend_bytes(f->width, f->emb_dim),
-                     stream>>>(g);
+    descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, HIDDEN_BYTES, stream>>>(g);
 }
 
 // `bytes` at `rows` for partial sums; `most` positions a chunk.

@@ -8,7 +8,7 @@
 //           there are SMs, several blocks share the channels and each has the hidden layers.
 // Cost      2 L (E W + 2 W^2) flop in float64, 6 L W C in halves; device memory 4 L C bytes; no
 //           workspace. About 600 instructions for 16 x 64 of h.
-//           Predicted, W = 64, C = 768: 13 us at L = 8192, 90 us at 65536.
+//           Predicted, W = 64, C = 768: 12 us at L = 8192, 85 us at 65536.
 // Accuracy  about 1e-6 of h, most of it from the hidden layers (emulated).
 // Refuses   as cuda_hidden.cuh.
 #ifndef HB_DEVICE_CUDA_GENERATE_CUH
@@ -103,12 +103,12 @@ static __device__ __forceinline__ void put_channel(const struct generate_args &g
     }
 }
 
-// 16 channels from c0 on at the block's positions. STEPS: of 16 features.
-template <int STEPS>
+// 16 channels from c0 on at the block's positions.
 static __device__ __forceinline__ void last_layer(const struct generate_args &g, int64_t c0,
                                                   int64_t p0, const unsigned char *halves,
                                                   bool whole)
 {
+    constexpr int STEPS = HIDDEN_MOST / 16;
     const int lane = (int)threadIdx.x % 32, row = lane / 4, t = lane % 4, W = g.net.W;
     float4 w[2][STEPS];
     float scale[2], back[2], sums[8][4] = {};
@@ -151,47 +151,42 @@ static __device__ __forceinline__ void last_layer(const struct generate_args &g,
             put_channel(g, c0 + row + 8 * h, p0 + 2 * t, sums, 2 * h, back[h], whole);
 }
 
-// Grid (n in tiles, shares of the channels). Dynamic shared: hidden_bytes.
-template <int STEPS>
+// Grid (n in tiles, shares of the channels). Dynamic shared: HIDDEN_BYTES.
 static __global__ __launch_bounds__(WIDE_THREADS, 1) void generate_kernel(
     const __grid_constant__ struct generate_args g)
 {
     extern __shared__ __align__(16) unsigned char shared[];
-    const int W = g.net.W, stride = half_stride(W);
-    double *one = (double *)shared, *other = one + hidden_rows(W, g.net.E) * HSTRIDE;
-    unsigned char *const halves = (unsigned char *)other;      // fits where `other` does
+    const hidden_space h = hidden_share(shared);
+    unsigned char *const halves = (unsigned char *)h.other;    // fits where `other` does
+    const int stride = half_stride(g.net.W);
     const int64_t p0 = blockIdx.x * (int64_t)TILE;
-    ask_for(g.net.w[1], W * W, 0, 1);
-    ask_for(g.net.w[2], W * W, 0, 1);
-    ask_for(g.w4, g.C * W, blockIdx.x, gridDim.x);
-    hidden_table(one, g.net, p0, g.L);
+    ask_for(g.w4, g.C * g.net.W, blockIdx.x, gridDim.x);
+    hidden_load(h, g.net, p0, g.L);
     __syncthreads();
     #pragma unroll 1
     for (int l = 0; l < 2; l++) {
-        double *const below = l ? other : one, *const above = l ? one : other;
-        hidden_layer(
-            g.net, l, below, [&](int r, int p, double, double, float a0, float a1) {
-                hidden_keep(above, r, p, a0, a1);
-            });
+        double *const below = l ? h.other : h.one, *const above = l ? h.one : h.other;
+        hidden_layer(h, g.net, l, below, [&](int r, int p, double, double, float a0, float a1) {
+            hidden_keep(above, r, p, a0, a1);
+        });
         __syncthreads();
     }
-    hidden_layer(
-        g.net, 2, one, [&](int r, int p, double, double, float a0, float a1) {
-            uint32_t high, low;
-            cut_halves(high, low, a0, a1);
-            unsigned short *at = (unsigned short *)(halves + p * stride + r / 4 * 16) + r % 4;
-            at[0] = (unsigned short)high;
-            at[4] = (unsigned short)low;
-            at += stride / 2;
-            at[0] = (unsigned short)(high >> 16);
-            at[4] = (unsigned short)(low >> 16);
-        });
+    hidden_layer(h, g.net, 2, h.one, [&](int r, int p, double, double, float a0, float a1) {
+        uint32_t high, low;
+        cut_halves(high, low, a0, a1);
+        unsigned short *at = (unsigned short *)(halves + p * stride + r / 4 * 16) + r % 4;
+        at[0] = (unsigned short)high;
+        at[4] = (unsigned short)low;
+        at += stride / 2;
+        at[0] = (unsigned short)(high >> 16);
+        at[4] = (unsigned short)(low >> 16);
+    });
     __syncthreads();
     const int64_t first = (int64_t)(threadIdx.x / 32) * gridDim.y + blockIdx.y;
     const bool whole = g.pairs && p0 + TILE <= g.L;
     #pragma unroll 1
     for (int64_t c0 = 16 * first; c0 < g.C; c0 += 16 * WIDE * gridDim.y)
-        last_layer<STEPS>(g, c0, p0, halves, whole);
+        last_layer(g, c0, p0, halves, whole);
 }
 
 #endif

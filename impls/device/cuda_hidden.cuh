@@ -1,12 +1,13 @@
 // cuda_hidden.cuh: the three hidden layers of the implicit filter, layer after layer in the shared
 // memory of a block, for signals of 16 bits (cuda_generate.cuh, cuda_descend.cuh):
 //     x1 = W1 z' + b1, a1 = sin(f x1);  x2 = W2 a1 + b2, a2 = sin(f x2);  x3, a3 likewise
-// Method    A block has TILE positions; each warp has 16 features and ACROSS of the positions at a
-//           time, on the float64 tensor cores: an error in the first layer is some hundred times as
-//           large in h, since f is about 14, and these products are a small part of the filter's.
+// Method    A block has TILE positions; each warp has 16 features by ACROSS positions, on the
+//           float64 tensor cores: an error in the first layer is some hundred times as large in h,
+//           since f is about 14, and these products are a small part of the filter's. All weights
+//           are in shared memory first, as floats; they become doubles on their way into fragments.
 //           f x is brought near zero in float64; its sine is then taken in float32, by a polynomial
 //           that needs no table and no branch.
-// Cost      2 (E W + 2 W^2) flop a position; 2 HSTRIDE doubles of shared memory for each feature.
+// Cost      2 (E W + 2 W^2) flop a position; HIDDEN_BYTES of shared memory.
 // Accuracy  a: 1.2e-7, for |f x| below 2^28.
 // Refuses   W or E above HIDDEN_MOST (the caller takes the float64 path).
 #ifndef HB_DEVICE_CUDA_HIDDEN_CUH
@@ -15,15 +16,17 @@
 #include "cuda_tile64.cuh"
 
 enum {
-    HIDDEN_MOST = 128,           // features
+    HIDDEN_MOST = 64,            // features
     WIDE = 16,                   // warps of a block
     WIDE_THREADS = 32 * WIDE,
     ACROSS = 16,                 // positions of a warp: with 64 features one piece for each warp
     SIDE = TILE / ACROSS,        // warps side by side
+    // Doubles of a row of TILE positions: 4 mod 16, so that the 16 lanes of a half warp hit 16
+    // pairs of banks. Floats of a row of weights, at most: 4 mod 8, and 32 lanes hit 32 banks.
+    HSTRIDE = TILE + 4,
+    HARRAY = HIDDEN_MOST * HSTRIDE,      // numbers of an array of either kind
+    HIDDEN_BYTES = 2 * HARRAY * 8 + 3 * HARRAY * 4,
 };
-// Doubles of a row of TILE positions: 4 mod 16, so that the 16 lanes of a half warp hit 16 pairs of
-// banks.
-constexpr int HSTRIDE = TILE + 4;
 
 // The network; z: the row of the first position that is wanted.
 struct hidden_net {
@@ -43,20 +46,35 @@ static __device__ __forceinline__ float sine(double x)
     return __uint_as_float(__float_as_uint(y) ^ (unsigned)__double2loint(k) << 31);
 }
 
-// Rows of features (or of z) that a block's arrays need.
-static inline __host__ __device__ int hidden_rows(int W, int E)
+// Where a block has it in shared memory.
+struct hidden_space { double *one, *other; float *w; };
+static __device__ __forceinline__ hidden_space hidden_share(unsigned char *shared)
 {
-    return ((W > E ? W : E) + 15) / 16 * 16;
+    double *const one = (double *)shared;
+    return { one, one + HARRAY, (float *)(one + 2 * HARRAY) };
 }
 
-// z of TILE positions (zeros from n on), feature by feature; zeros up to a multiple of 8 features.
-static __device__ __forceinline__ void hidden_table(double *to, const struct hidden_net &g,
-                                                    int64_t p0, int64_t n)
+static __device__ __forceinline__ int up_to_8(int n) { return (n + 7) / 8 * 8; }
+
+// The weights of all layers, and z of TILE positions (zeros from n on) to h.one, a row a feature.
+// Zeros up to a multiple of 16 rows and 8 columns of weights, 8 rows of z.
+static __device__ __forceinline__ void hidden_load(const hidden_space &h,
+                                                   const struct hidden_net &g, int64_t p0,
+                                                   int64_t n)
 {
-    const int up = (g.E + 7) / 8 * 8;
+    const int tall = (g.W + 15) / 16 * 16, up = up_to_8(g.E);
+    #pragma unroll
+    for (int l = 0; l < 3; l++) {
+        const int K = l ? g.W : g.E, wide = up_to_8(K);
+        float *const to = h.w + l * HARRAY;
+        for (int i = (int)threadIdx.x; i < tall * wide; i += WIDE_THREADS) {
+            const int r = i / wide, k = i - r * wide;
+            to[r * (wide + 4) + k] = r < g.W && k < K ? g.w[l][r * K + k] : 0.0f;
+        }
+    }
     for (int i = (int)threadIdx.x; i < up * TILE; i += WIDE_THREADS) {
         const int p = i / up, e = i - p * up;
-        to[e * HSTRIDE + p] = e < g.E && p0 + p < n ? g.z[(p0 + p) * g.E + e] : 0.0f;
+        h.one[e * HSTRIDE + p] = e < g.E && p0 + p < n ? g.z[(p0 + p) * g.E + e] : 0.0f;
     }
 }
 
@@ -64,41 +82,37 @@ static __device__ __forceinline__ void hidden_table(double *to, const struct hid
 // take(feature, position, x0, x1, a0, a1) for each two neighbours in time of each feature, up to a
 // multiple of 16 (a is zero there, nothing else).
 template <class F>
-static __device__ __forceinline__ void hidden_layer(const struct hidden_net &g, int l,
+static __device__ __forceinline__ void hidden_layer(const hidden_space &h,
+                                                    const struct hidden_net &g, int l,
                                                     const double *below, F take)
 {
     constexpr int N = ACROSS / 8;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int row = lane / 4, t = lane % 4, p0 = warp % SIDE * ACROSS, K = l ? g.W : g.E;
-    const float *w = g.w[l];
-    for (int r0 = warp / SIDE * 16; r0 < g.W; r0 += WIDE / SIDE * 16) {
-        double c[N][4] = {};
-        #pragma unroll 4
-        for (int k = 0; k < K; k += 8) {
-            double a[4];
-            #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int r = r0 + row + i % 2 * 8, at = k + t + i / 2 * 4;
-                a[i] = r < g.W && at < K ? w[r * K + at] : 0.0f;
-            }
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                const double *from = below + (k + t) * HSTRIDE + p0 + 8 * n + row;
-                const double b[2] = { from[0], from[4 * HSTRIDE] };
-                mma(c[n], a, b);
-            }
-        }
+    const int row = lane / 4, t = lane % 4, p0 = warp % SIDE * ACROSS, r0 = warp / SIDE * 16;
+    const int wide = up_to_8(l ? g.W : g.E), stride = wide + 4;
+    if (r0 >= g.W) return;
+    const float *w = h.w + l * HARRAY + (r0 + row) * stride + t;
+    const double *from = below + t * HSTRIDE + p0 + row;
+    double c[N][4] = {};
+    #pragma unroll 4
+    for (int k = 0; k < wide; k += 8, w += 8, from += 8 * HSTRIDE) {
+        const double a[4] = { w[0], w[8 * stride], w[4], w[8 * stride + 4] };
         #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int r = r0 + row + 8 * h;
-            const bool in = r < g.W;
-            const double f = in ? g.freq[r] : 0.0, bias = in ? g.b[l][r] : 0.0;
-            #pragma unroll
-            for (int n = 0; n < N; n++) {
-                const double x0 = c[n][2 * h] + bias, x1 = c[n][2 * h + 1] + bias;
-                take(r, p0 + 8 * n + 2 * t, x0, x1, in ? sine(f * x0) : 0.0f,
-                     in ? sine(f * x1) : 0.0f);
-            }
+        for (int n = 0; n < N; n++) {
+            const double b[2] = { from[8 * n], from[8 * n + 4 * HSTRIDE] };
+            mma(c[n], a, b);
+        }
+    }
+    #pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int r = r0 + row + 8 * i;
+        const bool in = r < g.W;
+        const double f = in ? g.freq[r] : 0.0, bias = in ? g.b[l][r] : 0.0;
+        #pragma unroll
+        for (int n = 0; n < N; n++) {
+            const double x0 = c[n][2 * i] + bias, x1 = c[n][2 * i + 1] + bias;
+            take(r, p0 + 8 * n + 2 * t, x0, x1, in ? sine(f * x0) : 0.0f,
+                 in ? sine(f * x1) : 0.0f);
         }
     }
 }
@@ -108,11 +122,6 @@ static __device__ __forceinline__ void hidden_keep(double *to, int r, int p, flo
 {
     to[r * HSTRIDE + p] = a0;
     to[r * HSTRIDE + p + 1] = a1;
-}
-
-static inline size_t hidden_bytes(int W, int E)
-{
-    return (size_t)(2 * HSTRIDE * hidden_rows(W, E)) * sizeof(double);
 }
 
 #endif

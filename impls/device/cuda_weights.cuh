@@ -5,7 +5,7 @@
 //           the cuts. In float64 by cuda_tile64.cuh. In float32 (three products of tf32) a warp has
 //           16 rows, and fragments come straight from device memory, four neighbouring positions a
 //           lane: which positions the columns of a fragment are is free.
-// Cost      2 (C + 3 W) W flop a position and 6 of tf32; in float32 about 310 instructions for 16 x 64
+// Cost      2 (C + 3 W) W flop a position, 6 of tf32; in float32 about 310 instructions for 16 x 64
 //           by 16 positions. Predicted, W = 64, C = 768, L = 8192: 14 us (by tiles of float32: 39).
 // Accuracy  float32: 2^-20 of a product is left out, sums are float32, those of the cuts float64.
 #ifndef HB_DEVICE_CUDA_WEIGHTS_CUH
