@@ -553,19 +553,45 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
     scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
 }
 
-// Four neighbours of a slot of the tile of rows b0 .., from column r on; 0 where there are none.
-// EVEN: hb_even.
+// x[j], j < 4: four neighbours of slot first + slots[j] of the tile of rows b0 .., from column
+// r + columns[j] on; 0 where there are none. EVEN: hb_even. No branches between the loads, so that
+// all are under way; what the end of a row cuts comes afterwards.
+struct hb_places { int slots[4], columns[4]; };
+
 template <class T, int R, bool EVEN>
-__device__ __forceinline__ uint2 hb_read4(const void *in, struct hb_strides si, int64_t c, int b0,
-                                          int end, int slot, int r, int L)
+__device__ __forceinline__ void hb_read4(uint2 (&x)[4], const void *in, struct hb_strides si,
+                                         int64_t c, int b0, int end, int first, int r,
+                                         const hb_places &p, int L)
 {
-    const int row = b0 + hb_row_of<R>(slot), n = slot % R * 256 + r;
-    const bool is = row < end;
-    const T *const x = (const T *)in + c * si.c + (is ? row : b0) * si.b;
-    if constexpr (!EVEN) return hb_load4(x, n, is ? L : 0, ((uintptr_t)x & 7) == 0);
-    uint2 v = make_uint2(0, 0);
-    if (is && n < L) v = *(const uint2 *)(x + n);
-    return v;
+    const T *row[4];
+    int n[4];
+    bool is[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int slot = first + p.slots[j], i = b0 + hb_row_of<R>(slot);
+        n[j] = slot % R * 256 + r + p.columns[j];
+        is[j] = i < end;
+        row[j] = (const T *)in + c * si.c + (is[j] ? i : b0) * si.b;
+        x[j] = make_uint2(0, 0);
+        if (EVEN && is[j] && n[j] < L) x[j] = *(const uint2 *)(row[j] + n[j]);
+    }
+    if constexpr (!EVEN) {
+        uint2 lo[4], hi[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int from = n[j] - hb_below(row[j]);
+            const uint2 *const at = (const uint2 *)(row[j] + from);
+            lo[j] = hi[j] = make_uint2(0, 0);
+            if (is[j] && from + 4 <= L) lo[j] = at[0];
+            if (is[j] && from + 8 <= L) hi[j] = at[1];
+        }
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int from = n[j] - hb_below(row[j]);
+            x[j] = hb_shifted(lo[j], hi[j], hb_below(row[j]));
+            if (is[j] && n[j] < L && from + 8 > L) x[j] = hb_load4_each(row[j], n[j], L);
+        }
+    }
 }
 
 // Reads the tile of rows b0 .. of channel c (in: f16 or bf16; rows from `end` on are 0) and leaves
@@ -578,15 +604,12 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     const hb_lane me = k.me;
     uint2 raw[KT][4];
     uint32_t peak[2] = { 0, 0 };
-    const auto read = [&](auto even) {           // no branches between even loads: all are under way
+    constexpr hb_places places = { { 0, 1, 8, 9 }, { 0, 0, 0, 0 } };
+    const auto read = [&](auto even) {
 #pragma unroll
         for (int kt = 0; kt < KT; kt++)
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
-                raw[kt][j] = hb_read4<T, R, decltype(even)::value>(
-                    in, si, c, b0, end, slot, hb_column(me), L);
-            }
+            hb_read4<T, R, decltype(even)::value>(raw[kt], in, si, c, b0, end,
+                                                  16 * kt + 2 * me.q, hb_column(me), places, L);
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());
@@ -707,20 +730,18 @@ __device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si
     hb_prefetch_line((const T *)in + c * si.c + row * si.b + n);
 }
 
-// x[i][h][e]: the signal where a lane has the results of row tiles from mt on.
+// x[i][2 h + e]: the signal where a lane has the results of row tiles from mt on.
 template <class T, int R, int COUNT>
-__device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][2][2], const void *in,
+__device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void *in,
                                                 struct hb_strides si, int64_t c, int b0, int end,
                                                 int mt, int L, hb_lane me)
 {
+    constexpr hb_places places = { { 0, 0, 8, 8 }, { 0, 16, 0, 16 } };
     const auto read = [&](auto even) {
 #pragma unroll
         for (int i = 0; i < COUNT; i++)
-#pragma unroll
-            for (int j = 0; j < 4; j++)          // h, e
-                x[i][j / 2][j % 2] = hb_read4<T, R, decltype(even)::value>(
-                    in, si, c, b0, end, 16 * (mt + i) + me.g + j / 2 * 8,
-                    32 * me.group + j % 2 * 16 + 4 * me.q, L);
+            hb_read4<T, R, decltype(even)::value>(x[i], in, si, c, b0, end, 16 * (mt + i) + me.g,
+                                                  32 * me.group + 4 * me.q, places, L);
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());
@@ -783,7 +804,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
 #pragma unroll 1
         for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
             float re[COUNT][4][4] = {}, im[1][4][4];
-            uint2 x[COUNT][2][2] = {};           // u once more
+            uint2 x[COUNT][4] = {};              // u once more
             if (!GATED && COUNT <= 2 && job.d)
                 hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
             hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
@@ -814,7 +835,8 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                                 hb_by_words<T, false>(v[e], w[2 * h + e], *post.k,
                                                       n + 16 * e + 4 * me.q);
                         } else {
-                            const float2 lo = hb_two<T>(x[i][h][e].x), hi = hb_two<T>(x[i][h][e].y);
+                            const uint2 pairs = x[i][2 * h + e];
+                            const float2 lo = hb_two<T>(pairs.x), hi = hb_two<T>(pairs.y);
                             v[e][0] += skip * lo.x;
                             v[e][1] += skip * lo.y;
                             v[e][2] += skip * hi.x;

@@ -81,8 +81,17 @@ __device__ __forceinline__ uint4 hb_shifted(uint4 lo, uint4 hi, int off)
 }
 
 // What a thread knows of itself. Copies, peaks and stores: it has chunk `lane` of the slots warp +
-// 8 i, i < 4. at: in a plane, of the outer steps' matrices; e = 1: ^ 32, the upper rows + 8192.
-struct hb_pairs { unsigned char *shared; uint32_t base; int lane, warp, chunk, at; };
+// 8 i, i < 4. at: in a plane, of the outer steps' matrices; e = 1: ^ 32, the lower rows + 8192.
+// there, back: this lane's first turns of a k1.
+struct hb_pairs { unsigned char *shared; uint32_t base; int lane, warp, chunk, at, there, back; };
+
+// Byte of turn (k2, s) of a k1: 16-byte chunk s / 2 is swapped, so that neither lanes with rows k2
+// and columns s of C nor those with rows s and columns k2 meet in a bank. s + 8: ^ 64; k2 + 1, if
+// k2 is even: ^ 64, + 128; k2 + 8: + 1024.
+__host__ __device__ __forceinline__ int hb_turn_at(int k2, int s)
+{
+    return 128 * k2 + (((s >> 1) ^ (k2 & 6) ^ ((k2 & 1) << 2)) << 4) + 8 * (s & 1);
+}
 
 __device__ __forceinline__ void hb_pair_init(hb_pairs &k, unsigned char *shared)
 {
@@ -92,6 +101,8 @@ __device__ __forceinline__ void hb_pair_init(hb_pairs &k, unsigned char *shared)
     k.warp = threadIdx.x >> 5;
     k.chunk = hb_place(k.warp, k.lane);
     k.at = hb_place(k.lane & 15, 4 * k.warp + (k.lane >> 4));
+    k.there = hb_turn_at(k.lane >> 2, 2 * (k.lane & 3));
+    k.back = hb_turn_at(2 * (k.lane & 3), k.lane >> 2);
 }
 
 // Rows b0 .. of channel c: 32 / R of them, those from B on are absent.
@@ -318,18 +329,12 @@ __device__ __forceinline__ void hb_pair_enter(const hb_pairs &k, int buffer)
     }
 }
 
-// Byte of turn (k2, s) of a k1: 16-byte chunk s / 2 is swapped, so that neither lanes with rows k2
-// and columns s of C nor those with rows s and columns k2 meet in a bank.
-__host__ __device__ __forceinline__ int hb_turn_at(int k2, int s)
-{
-    return 128 * k2 + (((s >> 1) ^ (k2 & 6) ^ ((k2 & 1) << 2)) << 4) + 8 * (s & 1);
-}
-
-// Turns of this lane's elements of C [k2][s]; BACK: [s][k2].
+// Turns of this lane's elements of C [k2][s]; BACK: [s][k2]. turns: at the first of them, which is
+// k.there or k.back of a k1.
 template <bool BACK>
-__device__ __forceinline__ void hb_pair_turn(float2 (&w)[2][4], const unsigned char *turns, int lane)
+__device__ __forceinline__ void hb_pair_turn(float2 (&w)[2][4], const unsigned char *shared,
+                                             int turns)
 {
-    const int g = lane >> 2, q = lane & 3;
 #pragma unroll
     for (int t = 0; t < 2; t++)
 #pragma unroll
@@ -337,10 +342,10 @@ __device__ __forceinline__ void hb_pair_turn(float2 (&w)[2][4], const unsigned c
             if constexpr (BACK) {
 #pragma unroll
                 for (int e = 0; e < 2; e++)
-                    w[t][2 * h + e] = *(const float2 *)(turns + 1024 * t
-                                                        + hb_turn_at(2 * q + e, g + 8 * h));
+                    w[t][2 * h + e] = *(const float2 *)(shared + (turns ^ 64 * (h ^ e)) + 1024 * t
+                                                        + 128 * e);
             } else {
-                const float4 v = *(const float4 *)(turns + 1024 * h + hb_turn_at(g, 8 * t + 2 * q));
+                const float4 v = *(const float4 *)(shared + (turns ^ 64 * t) + 1024 * h);
                 w[t][2 * h] = make_float2(v.x, v.y);
                 w[t][2 * h + 1] = make_float2(v.z, v.w);
             }
@@ -352,13 +357,12 @@ template <int R>
 __device__ __forceinline__ void hb_pair_rows(const hb_pairs &k, hb_inner inner,
                                              const uint4 *spectrum, uint32_t flip)
 {
+    int turns = HB_PAIR_TURNS + 2048 * (k.warp % R);
+    uint32_t at = k.base + hb_place(k.warp, 2 * (k.lane & 15) + (k.lane >> 4));
+    spectrum += 64 * (k.warp % R);
 #pragma unroll 1
-    for (int slot = k.warp; slot < 16; slot += 8) {
-        const int k1 = slot % R;
-        const uint4 h[2] = { hb_flipped(spectrum[64 * k1], flip),
-                             hb_flipped(spectrum[64 * k1 + 32], flip) };
-        const unsigned char *const turns = k.shared + HB_PAIR_TURNS + 2048 * k1;
-        const uint32_t at = k.base + hb_place(slot, 2 * (k.lane & 15) + (k.lane >> 4));
+    for (int i = 0; i < 2; i++) {                // slots warp, warp + 8, and 16 further
+        const uint4 h[2] = { hb_flipped(spectrum[0], flip), hb_flipped(spectrum[32], flip) };
         uint32_t xr[2][4], xi[2][4];
         hb_tile z[2], x[2];
 #pragma unroll
@@ -366,12 +370,12 @@ __device__ __forceinline__ void hb_pair_rows(const hb_pairs &k, hb_inner inner,
             hb_load_trans(xr[m], at + 8192 * m);
             hb_load_trans(xi[m], at + 8192 * m + HB_PAIR_PLANE);
         }
-        hb_pair_turn<false>(inner.w, turns, k.lane);
+        hb_pair_turn<false>(inner.w, k.shared, turns + k.there);
 #pragma unroll
         for (int m = 0; m < 2; m++) hb_inner_forth(z[m], inner, xr[m], xi[m]);
 #pragma unroll
         for (int m = 0; m < 2; m++) hb_times(z[m], h, 1);
-        hb_pair_turn<true>(inner.w, turns, k.lane);
+        hb_pair_turn<true>(inner.w, k.shared, turns + k.back);
 #pragma unroll
         for (int m = 0; m < 2; m++) hb_inner_and_back(x[m], inner, z[m]);
 #pragma unroll
@@ -379,6 +383,9 @@ __device__ __forceinline__ void hb_pair_rows(const hb_pairs &k, hb_inner inner,
             hb_store_tiles(at + 8192 * m, x[m].re);
             hb_store_tiles(at + 8192 * m + HB_PAIR_PLANE, x[m].im);
         }
+        at += 4096;
+        if (R == 16) turns += 8 * 2048;
+        if (R == 16) spectrum += 8 * 64;
     }
 }
 

@@ -33,22 +33,30 @@ __device__ __forceinline__ uint2 hb_shifted(uint2 lo, uint2 hi, int off)
     return make_uint2(__byte_perm(w[0], w[1], by), __byte_perm(w[1], w[2], by));
 }
 
-// Four neighbours n .. n+3 of a row as bits (n a multiple of 4); 0 from L on. `vec`: the row is
-// 8-byte aligned. If it is not, they are in two words of 8 bytes: where these are within the row
-// or begin in the 8 bytes of its first element, they are read whole.
+// Elements of a row before the boundary of 8 bytes below it.
+__device__ __forceinline__ int hb_below(const void *row) { return (int)((uintptr_t)row >> 1 & 3); }
+
+// Four neighbours n .. n+3 of a row as bits (n a multiple of 4), one by one; 0 from L on.
+template <class T> __device__ __forceinline__ uint2 hb_load4_each(const T *row, int n, int L)
+{
+    uint32_t v[4];
+#pragma unroll
+    for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
+    return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
+}
+
+// The same at once. `vec`: the row is 8-byte aligned. If it is not, they are in two words of 8
+// bytes: where these are within the row or have its first element, they are read whole.
 template <class T>
 __device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
 {
     if (vec && n + 4 <= L) return *(const uint2 *)(row + n);
     if (!vec && n + 8 <= L) {
-        const int off = (int)((uintptr_t)row >> 1 & 3);
+        const int off = hb_below(row);
         const uint2 *const at = (const uint2 *)(row + n - off);
         return hb_shifted(at[0], at[1], off);
     }
-    uint32_t v[4];
-#pragma unroll
-    for (int t = 0; t < 4; t++) v[t] = n + t < L ? ((const unsigned short *)row)[n + t] : 0;
-    return make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
+    return hb_load4_each(row, n, L);
 }
 
 // Four neighbours of a row of h; 0 from L on.
