@@ -1,47 +1,114 @@
-// rows_dh.cuh: the filter's gradient of rows that fit into one block (rows.cuh); with gates, all
-// gradients.
-//     dh[s] += sum_b sum_n dy[n] u[n - s]     dd += sum_b sum_n dy[n] u[n]
+// rows_dh.cuh: all gradients of rows that fit into one block or two (rows.cuh, rows_wide.cuh).
+//     dh[s] += sum_b sum_n dy[n] u[n - s]     dd += sum_b sum_n dy[n] u[n]     du = adjoint of dy
 //     GATED: r = tap(u) tap(pre) for u, g = dy tap(post) for dy; and (z = h * r + d r, dr its
 //     adjoint of g) dpost, dpre, du: dy z, dr tap(u), dr tap(pre), each back through its filter
 // Method    For each row of the batch in order: transforms of u (kept as half2) and of dy, sums of
-//           conj(U) DY in f32, in the order of the fragments, so that a lane has its own; then one
-//           transform back. Nothing depends on the order of execution. dd: a sum of its own.
-//           GATED: the two transforms also go their way back, after the product with the spectrum,
-//           to z (the forward keeps nothing) and dr. These become float rows in the planes' place,
-//           in the order of time, for the filters' way back: four neighbours a thread.
-// Cost      a sample of u: mma as forward twice there; L2 4 bytes again for dd; R >= 96 24 more for
-//           sums and U. Predicted 5 ps (R <= 64); 9 ps above, where registers spill, too.
-//           GATED: mma twice that; device memory 14 bytes (of four signals, to three), L2 12 more;
-//           about 230 instructions. Predicted 9 ps (R <= 64), 15 above.
+//           conj(U) DY in f32, in the order of the fragments, so that a lane has its own; the
+//           product of DY with the spectrum goes on, back to du. At the end one transform back, of
+//           the sums. Nothing depends on the order of execution. dd: a sum of its own, lag 0, whose
+//           error would else be that of the largest dh.
+//           GATED: u's transform, too, goes its way back, to z (the forward keeps nothing). z and
+//           dr become float rows in the planes' place, in the order of time, for the filters' way
+//           back: four neighbours a thread.
+//           Sums are in shared memory, 8 bytes a point beside the planes' 4: that is why R >= 96
+//           takes a cluster of two blocks for a row, each with half of the slots. U is in registers.
+// Cost      a sample of u: what forward does one and a half times, and 14 instructions. Predicted
+//           (150 instructions at R = 8, 160 at R = 128) at forward's share of issue slots: 1.6
+//           times its time.
+//           GATED: mma twice forward's; device memory 14 bytes (of four signals, to three), L2 12
+//           more; about 230 instructions.
 #ifndef HB_FUSED_ROWS_DH_CUH
 #define HB_FUSED_ROWS_DH_CUH
 
 #include <type_traits>
 
-#include "rows.cuh"
+#include "rows_wide.cuh"
 
 struct hb_fused_dh {
     const void *dy;  struct hb_strides sdy;
     const void *u;   struct hb_strides su;
+    void *du;        struct hb_strides sdu;
     float *dh, *dd;            // (D,L) +=, (D) += or NULL
+    const float *d;            // or NULL; not GATED: du += d dy
     const uint4 *matrix;
-    float4 *scratch;           // R >= 96: HB_DH_SCRATCH bytes a block; else unused
-    int B, D, L;
-    const uint4 *spectrum;     // GATED, from here on: the forward's, with d in it
+    const uint4 *spectrum;     // the forward's; GATED: with d in it
     const float *undo;
-    void *du;  struct hb_strides sdu;
-    struct hb_conv_gates gates;
+    int B, D, L;
+    struct hb_conv_gates gates;              // GATED, from here on
     int K;
 };
 
-// Where sums (f32) and the transform of u (half2) of a block's slots are: R <= 64 shared memory and
-// registers, above that both in device memory, hopefully in L2. Bytes.
-template <int R> constexpr bool HB_DH_NEAR = R <= 64;
-template <int R> constexpr int HB_DH_SUMS = HB_SLOTS<R> * 2048;
-template <int R> constexpr int HB_DH_SCRATCH = HB_DH_NEAR<R> ? 0 : HB_SLOTS<R> * 3072;
-template <int R> constexpr int HB_DH_SHARED =
-    HB_ROWS_SHARED<R> + (HB_DH_NEAR<R> ? HB_DH_SUMS<R> : 0);
-template <int R> constexpr int HB_DH_BLOCKS = R > 32 ? 1 : 2;
+template <int R> constexpr int HB_DH_THREADS = HB_WIDE<R> ? HB_WIDE_THREADS : HB_ROWS_THREADS<R>;
+template <int R> constexpr int HB_DH_BLOCKS = HB_WIDE<R> ? 1 : 2;
+// Bytes: sums of a block (after what rows have), all.
+template <int R> constexpr int HB_DH_SUMS = HB_PART_SLOTS<R> * 2048;
+template <int R> constexpr int HB_DH_BEFORE = HB_WIDE<R> ? HB_WIDE_SHARED<R> : HB_ROWS_SHARED<R>;
+template <int R> constexpr int HB_DH_SHARED = HB_DH_BEFORE<R> + HB_DH_SUMS<R>;
+
+// --- a block, narrow or wide --------------------------------------------------------------------
+template <int R>
+__device__ __forceinline__ void hb_dh_init(hb_block<R> &k, unsigned char *shared,
+                                           const uint4 *matrix)
+{
+    if constexpr (HB_WIDE<R>) hb_wide_init<R>(k, shared, matrix);
+    else hb_block_init<R>(k, shared, matrix);
+}
+
+// hb_inner_of; f: F in device memory.
+template <int R>
+__device__ __forceinline__ hb_inner hb_dh_inner(const hb_block<R> &k, const uint4 *f)
+{
+    if constexpr (!HB_WIDE<R>) return hb_inner_of(k);
+    hb_inner inner;
+    hb_inner_matrix(inner, f, k.me.lane);
+    hb_turns_load(inner, k.constants, k.me);
+    return inner;
+}
+
+// Where the i-th four of this lane's results belong: columns r .. r + 3 of a slot, slot % 16 =
+// g + 8 h.
+template <int R> constexpr int HB_RESULTS =
+    HB_WIDE<R> ? HB_PART_SLOTS<R> / 8 : HB_SLOTS<R> / 4;
+struct hb_spot { int slot, h, r; };
+
+template <int R> __device__ __forceinline__ hb_spot hb_result_at(int i, hb_lane me)
+{
+    if constexpr (HB_WIDE<R>)
+        return { me.half * HB_PART_SLOTS<R> + 8 * i + me.g, i % 2, 16 * me.group + 4 * me.q };
+    else
+        return { i / 2 * 8 + me.g, i / 2 % 2, 32 * me.group + 16 * (i % 2) + 4 * me.q };
+}
+
+// Outer step back: f(i, v) for the lane's results. BETWEEN: a barrier after everybody has read the
+// planes.
+template <int R, bool BETWEEN, class F>
+__device__ __forceinline__ void hb_results(const hb_block<R> &k, F f)
+{
+    if constexpr (HB_WIDE<R>) {
+        float re[HB_PART_SLOTS<R> / 16][2][4] = {};
+        hb_wide_back<R>(re, k);
+        if constexpr (BETWEEN) hb_meet<R>();
+#pragma unroll
+        for (int i = 0; i < HB_RESULTS<R>; i++) {
+            const int h = i % 2;
+            const float v[4] = { re[i / 2][0][2 * h], re[i / 2][1][2 * h],
+                                 re[i / 2][0][2 * h + 1], re[i / 2][1][2 * h + 1] };
+            f(i, v);
+        }
+    } else {
+        constexpr int MT = HB_SLOTS<R> / 16;
+        float re[MT][4][4] = {}, im[1][4][4];
+        hb_outer_back<R, false, MT>(re, im, k.planes, k.matrix, 0, k.me);
+        if constexpr (BETWEEN) hb_meet<R>();
+#pragma unroll
+        for (int i = 0; i < HB_RESULTS<R>; i++) {
+            const int x = i % 4;                 // h, e
+            const float v[4] = { re[i / 4][0][x], re[i / 4][1][x], re[i / 4][2][x],
+                                 re[i / 4][3][x] };
+            f(i, v);
+        }
+    }
+}
 
 // z into this lane's half2 (two uint4) and back.
 __device__ __forceinline__ void hb_halve(uint4 (&v)[2], const hb_tile &z)
@@ -90,35 +157,18 @@ __device__ __forceinline__ void hb_take(hb_tile &z, const float4 *sum, float f, 
     }
 }
 
-// This thread's part of sum dy u over a tile of rows, which have just been read: lag 0 for dd,
-// whose error would else be that of the largest dh.
-template <class T, int R>
-__device__ __forceinline__ float hb_dot(const hb_fused_dh &job, int64_t c, int b0)
-{
-    float sum = 0;
-    for (int row = b0; row < min(b0 + HB_PACK<R>, job.B); row++) {
-        const T *const u = (const T *)job.u + c * job.su.c + row * job.su.b;
-        const T *const dy = (const T *)job.dy + c * job.sdy.c + row * job.sdy.b;
-        for (int n = 4 * threadIdx.x; n < job.L; n += 4 * HB_ROWS_THREADS<R>) {
-            const uint2 x = hb_load4(u, n, job.L, ((uintptr_t)u & 7) == 0);
-            const uint2 y = hb_load4(dy, n, job.L, ((uintptr_t)dy & 7) == 0);
-            sum += hb_product<T>(x.x, y.x) + hb_product<T>(x.y, y.y);
-        }
-    }
-    return sum;
-}
-
-// Power of two that takes the sum of all |z| of the block's sums into (2^14, 2^15]: nothing on the
-// way back exceeds that. lag0: summed over the block. Uses `peaks` (32 floats); two barriers.
+// Power of two that takes the sum of all |z| of the row's sums into (2^14, 2^15]: nothing on the
+// way back exceeds that. lag0: summed over all threads. Uses `peaks` (32 floats); two barriers.
 template <int R>
 __device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float4 *sums,
                                                float &lag0)
 {
-    constexpr int WARPS = HB_ROWS_THREADS<R> / 32;
-    float *const part = (float *)k.peaks;
+    constexpr int WARPS = HB_DH_THREADS<R> / 32;
+    const int warp = threadIdx.x >> 5;
+    float *const mine = (float *)k.peaks;
     float all = 0;
 #pragma unroll 1
-    for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += WARPS)
+    for (int slot = warp; slot < HB_PART_SLOTS<R>; slot += WARPS)
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float4 v = sums[slot * 128 + 32 * i + k.me.lane];
@@ -131,16 +181,62 @@ __device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float
     }
     __syncthreads();              // peaks have been read
     if (k.me.lane == 0) {
-        part[threadIdx.x >> 5] = all;
-        part[16 + (threadIdx.x >> 5)] = lag0;
+        mine[warp] = all;
+        mine[16 + warp] = lag0;
     }
-    __syncthreads();
+    hb_meet<R>();
     all = lag0 = 0;
-    for (int w = 0; w < WARPS; w++) {
-        all += part[w];
-        lag0 += part[16 + w];
+    for (int p = 0; p < HB_PARTS<R>; p++) {
+        const float *const part = hb_of_part<R>(mine, p);
+        for (int w = 0; w < WARPS; w++) {
+            all += part[w];
+            lag0 += part[16 + w];
+        }
     }
     return hb_fused_scale(all, 15);
+}
+
+// x[i]: a signal where a lane has its i-th results.
+template <class T, int R>
+__device__ __forceinline__ void hb_read_there(uint2 (&x)[HB_RESULTS<R>], const void *in,
+                                              struct hb_strides si, int64_t c, int b0, int B, int L,
+                                              hb_lane me)
+{
+    const auto read = [&](auto even) {
+#pragma unroll
+        for (int i = 0; i < HB_RESULTS<R>; i++) {
+            const hb_spot at = hb_result_at<R>(i, me);
+            x[i] = hb_read4<T, R, decltype(even)::value>(in, si, c, b0, B, at.slot, at.r, L);
+        }
+    };
+    if (hb_even<T>(in, si, L)) read(hb_constant<1>());
+    else read(hb_constant<0>());
+}
+
+// du of a tile of rows, and this thread's part of sum dy u.
+template <class T, int R>
+__device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh &job, int64_t c,
+                                         int b0, const float (&scale)[2], float &lag0)
+{
+    const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
+    uint2 u[HB_RESULTS<R>] = {}, dy[HB_RESULTS<R>] = {};
+    if (job.d) {
+        hb_read_there<T, R>(dy, job.dy, job.sdy, c, b0, job.B, job.L, k.me);
+        hb_read_there<T, R>(u, job.u, job.su, c, b0, job.B, job.L, k.me);
+    }
+    hb_results<R, false>(k, [&](int i, const float (&v)[4]) {
+        const hb_spot at = hb_result_at<R>(i, k.me);
+        const int64_t row = b0 + hb_row_of<R>(at.slot);
+        const int n = at.slot % R * 256 + at.r;
+        if (row >= job.B) return;
+        const float f = undo * hb_inverse(scale[at.h]);
+        const float2 lo = hb_two<T>(dy[i].x), hi = hb_two<T>(dy[i].y);
+        const float x[4] = { v[0] * f + skip * lo.x, v[1] * f + skip * lo.y,
+                             v[2] * f + skip * hi.x, v[3] * f + skip * hi.y };
+        lag0 += hb_product<T>(dy[i].x, u[i].x) + hb_product<T>(dy[i].y, u[i].y);
+        T *const du = (T *)job.du + c * job.sdu.c + row * job.sdu.b;
+        hb_store4(du, n, job.L, ((uintptr_t)du & 7) == 0, x);
+    });
 }
 
 // --- gates: the way back through them ------------------------------------------------------------
@@ -151,38 +247,30 @@ constexpr int HB_GATE_SUMS = sizeof(hb_gate_sums) / sizeof(float);
 // Results of the tile to floats in the planes' place, not scaled. Barriers before and after.
 template <int R> __device__ __forceinline__ void hb_to_floats(const hb_block<R> &k)
 {
-    constexpr int MINE = HB_SLOTS<R> / 16 / HB_SPLIT<R>;
-    const hb_lane me = k.me;
-    float re[MINE][4][4] = {}, im[1][4][4];
-    hb_outer_back<R, false, MINE>(re, im, k.planes, k.matrix, me.half * MINE, me);
-    __syncthreads();              // everybody has read the planes
-#pragma unroll
-    for (int i = 0; i < MINE; i++)
-#pragma unroll
-        for (int x = 0; x < 4; x++) {
-            const int slot = 16 * (me.half * MINE + i) + me.g + x / 2 * 8;
-            ((float4 *)k.planes)[hb_four_at(slot, 8 * me.group + 4 * (x % 2) + me.q)] =
-                make_float4(re[i][0][x], re[i][1][x], re[i][2][x], re[i][3][x]);
-        }
-    __syncthreads();
+    hb_results<R, true>(k, [&](int i, const float (&v)[4]) {
+        const hb_spot at = hb_result_at<R>(i, k.me);
+        *hb_fours<R>(k, at.slot, at.r / 4) = make_float4(v[0], v[1], v[2], v[3]);
+    });
+    hb_meet<R>();
 }
 
-// Calls f(row, n, e) for four neighbours at a time of the tile's rows: e[i] the results at n + i as
-// signals, 0 from L on. scale: of the one row, where there is one.
+// Calls f(row, n, e) for four neighbours at a time of this block's part of the tile's rows: e[i]
+// the results at n + i as signals, 0 from L on. scale: of the one row, where there is one.
 template <int R, class F>
 __device__ __forceinline__ void hb_from_floats(const hb_block<R> &k, int b0, int B, int L,
                                                float undo, float scale, F f)
 {
-    const float4 *const row = (const float4 *)k.planes;
+    const int first = hb_part<R>() * HB_PART_SLOTS<R> * 64;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < HB_SLOTS<R> * 64; i += HB_ROWS_THREADS<R>) {
-        const int slot = i / 64, b = b0 + hb_row_of<R>(slot), n = slot % R * 256 + i % 64 * 4;
+    for (int j = threadIdx.x; j < HB_PART_SLOTS<R> * 64; j += HB_DH_THREADS<R>) {
+        const int i = first + j, slot = i / 64, b = b0 + hb_row_of<R>(slot);
+        const int n = slot % R * 256 + i % 64 * 4;
         if (b >= B || n >= L) continue;
-        const float by = undo
-            / (R < 16 ? hb_row_scale<float>(k.peaks, hb_row_of<R>(slot)) : scale);
-        const float4 x = row[hb_four_at(slot, i % 64)];
+        const float by = undo * hb_inverse(
+            R < 16 ? hb_row_scale<float>(k.peaks, hb_row_of<R>(slot)) : scale);
+        const float4 x = *hb_fours<R>(k, slot, i % 64);
         float4 y = make_float4(0, 0, 0, 0);
-        if (n + 4 < L) y = row[hb_four_at((i + 1) / 64, (i + 1) % 64)];
+        if (n + 4 < L) y = *hb_fours<R>(k, (i + 1) / 64, (i + 1) % 64);
         float e[6] = { x.x, x.y, x.z, x.w, y.x, y.y };
 #pragma unroll
         for (int t = 0; t < 6; t++) e[t] = n + t < L ? e[t] * by : 0.0f;
@@ -241,13 +329,14 @@ __device__ __forceinline__ void hb_back_pre(const hb_block<R> &k, const hb_fused
     });
 }
 
-// The block's sums to the gradients of channel c. Uses the planes; a barrier before and after.
+// All sums to the gradients of channel c. Uses the planes; a barrier before and after.
 template <int R>
 __device__ __forceinline__ void hb_gate_totals(const hb_block<R> &k, const hb_fused_dh &job,
                                                int64_t c, const hb_gate_sums &sum)
 {
-    constexpr int WARPS = HB_ROWS_THREADS<R> / 32;
-    float *const part = (float *)k.planes, *const total = part + WARPS * HB_GATE_SUMS;
+    constexpr int WARPS = HB_DH_THREADS<R> / 32;
+    float *const part = (float *)hb_first<R>(k.planes, hb_part<R>());
+    float *const total = part + WARPS * HB_GATE_SUMS;
     const float *const mine = (const float *)&sum;
 #pragma unroll
     for (int i = 0; i < HB_GATE_SUMS; i++) {
@@ -262,154 +351,172 @@ __device__ __forceinline__ void hb_gate_totals(const hb_block<R> &k, const hb_fu
         for (int w = 0; w < WARPS; w++) x += part[w * HB_GATE_SUMS + threadIdx.x];
         total[threadIdx.x] = x;
     }
-    __syncthreads();
-    if (threadIdx.x == 0) {
+    hb_meet<R>();
+    if (threadIdx.x == 0 && hb_part<R>() == 0) {
+        if (HB_PARTS<R> == 2) {
+            const float *const more = hb_of_part<R>(total, 1);
+            for (int i = 0; i < HB_GATE_SUMS; i++) total[i] += more[i];
+        }
         hb_tap_gradients(job.gates.u, total, c, job.K);
         if (job.gates.pre.x) hb_tap_gradients(job.gates.pre.tap, total + 5, c, job.K);
         if (job.gates.post.x) hb_tap_gradients(job.gates.post.tap, total + 10, c, job.K);
         if (job.dd) job.dd[c] += total[15];
     }
-    __syncthreads();
+    hb_meet<R>();
 }
 
-// dh[s] += sum_b sum_n dy[n] u[n - s]; dd += the sum at s = 0; GATED: everything else, too. Any
-// grid: block j does channels j, j + grid, ..., the batch in order. Sums over the batch in f32:
-// 4096 conj(U) DY / N^2.
+// --- the kernel ---------------------------------------------------------------------------------
+// A channel: what its block, or the two of its cluster, keep from row to row.
+template <int R> struct hb_dh_block {
+    hb_block<R> k;
+    float4 *sums;                 // of this lane, of slot `first`
+    const uint4 *spectrum, *f;    // of this lane, k1 = 0; F
+    int64_t c;
+    int first;                    // this warp's first slot; then every WARPS
+};
+
+// Planes from row b0 .. of a signal: x itself, GATED: the product of x and `by`. FIRST: u. Returns
+// what the rows' step needs.
+template <class T, int R, bool GATED, bool FIRST>
+__device__ __forceinline__ hb_inner hb_dh_enter(const hb_dh_block<R> &s, const hb_factor &x,
+                                            const hb_factor &by, int b0, const hb_fused_dh &job,
+                                            float (&scale)[2])
+{
+    if constexpr (HB_WIDE<R> && GATED)
+        hb_wide_product<T, R>(s.k, x, by, s.c, b0, job.L, scale);
+    else if constexpr (HB_WIDE<R>)
+        hb_wide_enter<T, R, FIRST>(s.k, x.x, x.s, s.c, b0, job.L, scale);
+    else if constexpr (GATED)
+        hb_enter_product<T, R>(s.k, x, by, s.c, b0, job.B, job.L, scale);
+    else
+        hb_enter<T, R>(s.k, x.x, x.s, s.c, b0, job.B, job.L, scale);
+    const hb_inner inner = hb_dh_inner(s.k, s.f);    // under way at the barrier
+    __syncthreads();
+    return inner;
+}
+
+// 1 / scale of this warp's i-th slot (hb_scales).
+template <int R> __device__ __forceinline__ float hb_slot_inverse(const float (&scale)[2], int i)
+{
+    if constexpr (R >= 16) return hb_inverse(scale[0]);
+    return hb_inverse(__shfl_sync(~0u, scale[i], threadIdx.x / 128 * 16));
+}
+
+// dh[c] += transform back of the sums.
+template <int R>
+__device__ __forceinline__ void hb_dh_leave(const hb_dh_block<R> &s, const hb_fused_dh &job,
+                                            float all)
+{
+    constexpr int WARPS = HB_DH_THREADS<R> / 32, PACK = HB_PACK<R>;
+    const hb_inner inner = hb_dh_inner(s.k, s.f);
+#pragma unroll 1
+    for (int i = 0; i < HB_PART_SLOTS<R> / WARPS; i++) {
+        const int slot = s.first + i * WARPS;
+        hb_tile z = {};
+        if (slot < R)
+#pragma unroll
+            for (int j = 0; j < PACK; j++)
+                hb_take(z, s.sums + (i * WARPS + j * R) * 128, all, j > 0);
+        hb_inner_back<R, false>(s.k.planes, z, inner, slot, s.k.me);
+    }
+    hb_meet<R>();
+    const float undo = 4 * (256.0f * R / 4096) * hb_inverse(all);
+    hb_results<R, false>(s.k, [&](int i, const float (&v)[4]) {
+        const hb_spot at = hb_result_at<R>(i, s.k.me);
+        const int n = at.slot * 256 + at.r;
+        float *const dh = job.dh + s.c * job.L + n;
+#pragma unroll
+        for (int t = 0; t < 4; t++)
+            if (at.slot < R && n + t < job.L) dh[t] += v[t] * undo;
+    });
+}
+
+// Grid D HB_PARTS, block HB_DH_THREADS, shared HB_DH_SHARED: a block, or the two of a cluster, do a
+// channel, the batch in order. Sums over the batch in f32: 4096 conj(U) DY / N^2.
 template <class T, int R, bool GATED>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
+__global__ void __cluster_dims__(HB_PARTS<R>, 1, 1)
+__launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int SLOTS = HB_SLOTS<R>, WARPS = HB_ROWS_THREADS<R> / 32, OWN = SLOTS / WARPS;
-    constexpr int KT = SLOTS / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
-    constexpr int COUNT = MINE % 2 ? 1 : 2;      // row tiles at a time on the way back
-    constexpr bool NEAR = HB_DH_NEAR<R>;
-    constexpr int UNROLL = NEAR ? OWN : 1;      // registers are no array
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
+    constexpr int WARPS = HB_DH_THREADS<R> / 32, OWN = HB_PART_SLOTS<R> / WARPS, PACK = HB_PACK<R>;
+    hb_dh_block<R> s;
+    hb_dh_init<R>(s.k, shared, job.matrix);
+    const hb_block<R> &k = s.k;
     const hb_lane me = k.me;
-    const uint32_t planes = hb_shared_address(k.planes);
     const int warp = threadIdx.x >> 5;
-    float4 *const sums = NEAR ? (float4 *)(shared + HB_ROWS_SHARED<R>)
-                              : job.scratch + blockIdx.x * (int64_t)(HB_DH_SCRATCH<R> / 16);
-    uint4 *const far = (uint4 *)(sums + HB_DH_SUMS<R> / 16) + me.lane;   // not NEAR
-    using PEAK = std::conditional_t<GATED, float, T>;
-    const hb_factor u_ = { job.u, job.su, k.taps + HB_TAP_U };           // GATED
+    s.c = blockIdx.x / HB_PARTS<R>;
+    s.first = hb_part<R>() * HB_PART_SLOTS<R> + warp;
+    s.sums = (float4 *)(shared + HB_DH_BEFORE<R>) + warp * 128 + me.lane;
+    s.spectrum = job.spectrum + s.c * R * 64 + me.lane;
+    s.f = job.matrix + HB_MATRIX<R> / 16;
+    const uint32_t planes = hb_shared_address(k.planes);
+    const hb_factor u_ = { job.u, job.su, k.taps + HB_TAP_U };
     const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
     const hb_factor dy = { job.dy, job.sdy, k.taps + HB_TAP_NONE };
     const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
-    for (int64_t c = blockIdx.x; c < job.D; c += gridDim.x) {
-        const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
-        hb_gate_sums gates = {};
-        float lag0 = 0;
-        if constexpr (GATED) {
-            hb_filters_init(k.taps, job.gates, c, job.K);
-            __syncthreads();
-        }
-        for (int b0 = 0; b0 < job.B; b0 += PACK) {
-            float scale[2], f[PACK > 1 ? OWN : 1];
-            uint4 u[NEAR ? OWN : 1][2];
-            if constexpr (GATED)
-                hb_enter_product<T, R>(k, u_, pre, c, b0, job.B, job.L, scale);
-            else
-                hb_enter<T, R>(k, job.u, job.su, c, b0, job.B, job.L, scale);
-            __syncthreads();
-            f[0] = 1 / scale[0];
-            {
-            const hb_inner inner = hb_inner_of(k);
-#pragma unroll UNROLL
-            for (int i = 0; i < OWN; i++) {
-                hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + i * WARPS, me);
-                hb_halve(u[NEAR ? i : 0], z);
-                if constexpr (!NEAR) {
-                    far[(warp + i * WARPS) * 64] = u[0][0];
-                    far[(warp + i * WARPS) * 64 + 32] = u[0][1];
-                }
-                if constexpr (PACK > 1)
-                    f[i] = 1 / hb_row_scale<PEAK>(k.peaks, hb_row_of<R>(warp + i * WARPS));
-                if constexpr (GATED) {
-                    if (!post.x) continue;
-                    hb_times(z, spectrum + (warp + i * WARPS) % R * 64, false, 1);
-                    __syncwarp();             // everybody has read the slot
-                    hb_inner_back<R, false>(k.planes, z, inner, warp + i * WARPS, me);
-                }
-            }
-            }
-            __syncthreads();      // peaks and planes have been read; or the planes are full again
-            if constexpr (GATED) {
-                if (post.x) {
-                    hb_to_floats<R>(k);
-                    hb_back_post<T, R>(k, job, c, b0, scale[0], gates);
-                    __syncthreads();
-                }
-                hb_enter_product<T, R>(k, dy, post, c, b0, job.B, job.L, scale);
-                if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, c, b0 + PACK, job.B, job.L);
-                if (post.x) hb_prefetch<T, R>(post.x, post.s, c, b0 + PACK, job.B, job.L);
-            } else {
-                hb_enter<T, R>(k, job.dy, job.sdy, c, b0, job.B, job.L, scale);
-                if (job.dd) lag0 += hb_dot<T, R>(job, c, b0);
-            }
-            hb_prefetch<T, R>(job.u, job.su, c, b0 + PACK, job.B, job.L);
-            hb_prefetch<T, R>(job.dy, job.sdy, c, b0 + PACK, job.B, job.L);
-            __syncthreads();
-            const hb_inner inner = hb_inner_of(k);
-#pragma unroll UNROLL
-            for (int i = 0; i < OWN; i++) {
-                const int slot = warp + i * WARPS;
-                hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
-                if constexpr (!NEAR) {
-                    u[0][0] = far[slot * 64];
-                    u[0][1] = far[slot * 64 + 32];
-                }
-                const float g = PACK > 1
-                    ? f[PACK > 1 ? i : 0] / hb_row_scale<PEAK>(k.peaks, hb_row_of<R>(slot))
-                    : f[0] / scale[0];
-                hb_correlate(sums + slot * 128 + me.lane, u[NEAR ? i : 0], z, g, b0 == 0);
-                if constexpr (GATED) {
-                    hb_times(z, spectrum + slot % R * 64, true, 1);
-                    __syncwarp();
-                    hb_inner_back<R, false>(k.planes, z, inner, slot, me);
-                }
-            }
-            __syncthreads();      // the next tile may write peaks; or the planes are full again
-            if constexpr (GATED) {
-                hb_to_floats<R>(k);
-                hb_back_pre<T, R>(k, job, c, b0, scale[0], dy, post, gates);
-                __syncthreads();
-            }
-        }
-        if constexpr (GATED) hb_gate_totals<R>(k, job, c, gates);
-        const float all = hb_sums_scale<R>(k, sums, lag0);
-        const hb_inner inner = hb_inner_of(k);
-#pragma unroll 1
-        for (int slot = warp; slot < SLOTS; slot += WARPS) {
-            hb_tile z = {};
-            if (slot < R)
+    hb_gate_sums gates = {};
+    float lag0 = 0;
+    if constexpr (GATED) hb_filters_init(k.taps, job.gates, s.c, job.K);
+    if constexpr (GATED) hb_meet<R>();
+    else hb_freed<R>();
+    for (int b0 = 0; b0 < job.B; b0 += PACK) {
+        float scale[2], there[PACK > 1 ? OWN : 1];
+        uint4 u[OWN][2];
+        hb_inner inner = hb_dh_enter<T, R, GATED, true>(s, u_, pre, b0, job, scale);
 #pragma unroll
-                for (int i = 0; i < PACK; i++)
-                    hb_take(z, sums + (slot + i * R) * 128 + me.lane, all, i > 0);
+        for (int i = 0; i < OWN; i++) {
+            const int slot = s.first + i * WARPS;
+            hb_tile z;
+            hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+            hb_halve(u[i], z);
+            if (i < (PACK > 1 ? OWN : 1)) there[i] = hb_slot_inverse<R>(scale, i);
+            if constexpr (GATED) {
+                if (!post.x) continue;
+                hb_times(z, s.spectrum + slot % R * 64, false, 1);
+                __syncwarp();     // everybody has read the slot
+                hb_inner_back<R, false>(k.planes, z, inner, slot, me);
+            }
+        }
+        if constexpr (GATED) {
+            hb_meet<R>();         // the planes have been read; or they are full again
+            if (post.x) {
+                hb_to_floats<R>(k);
+                hb_back_post<T, R>(k, job, s.c, b0, scale[0], gates);
+                hb_meet<R>();
+            }
+            if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, s.c, b0 + PACK, job.B, job.L);
+            if (post.x) hb_prefetch<T, R>(post.x, post.s, s.c, b0 + PACK, job.B, job.L);
+        }
+        inner = hb_dh_enter<T, R, GATED, false>(s, dy, post, b0, job, scale);
+        hb_prefetch<T, R>(job.u, job.su, s.c, b0 + PACK, job.B, job.L);
+        hb_prefetch<T, R>(job.dy, job.sdy, s.c, b0 + PACK, job.B, job.L);
+#pragma unroll
+        for (int i = 0; i < OWN; i++) {
+            const int slot = s.first + i * WARPS;
+            hb_tile z;
+            hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+            hb_correlate(s.sums + i * WARPS * 128, u[i], z,
+                         there[PACK > 1 ? i : 0] * hb_slot_inverse<R>(scale, i), b0 == 0);
+            hb_times(z, s.spectrum + slot % R * 64, true, 1);
+            __syncwarp();
             hb_inner_back<R, false>(k.planes, z, inner, slot, me);
         }
-        __syncthreads();
-        const float undo = 4 * (256.0f * R / 4096) / all;
-#pragma unroll 1
-        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
-            float re[COUNT][4][4] = {}, im[1][4][4];
-            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
-#pragma unroll
-                for (int x = 0; x < 16; x++) {      // t, then e, then h
-                    const int slot = 16 * (mt + i) + me.g + x / 8 * 8;
-                    const int n = slot * 256 + 32 * me.group + x / 4 % 2 * 16 + 4 * me.q + x % 4;
-                    if (slot >= R || n >= job.L) continue;
-                    job.dh[c * job.L + n] += re[i][x % 4][x / 8 * 2 + x / 4 % 2] * undo;
-                }
+        hb_meet<R>();
+        if constexpr (GATED) {
+            hb_to_floats<R>(k);
+            hb_back_pre<T, R>(k, job, s.c, b0, scale[0], dy, post, gates);
+            hb_meet<R>();         // the planes are free
+        } else {
+            hb_leave<T, R>(k, job, s.c, b0, scale, lag0);
+            hb_freed<R>();
         }
-        if (!GATED && job.dd && threadIdx.x == 0) job.dd[c] += lag0;
-        __syncthreads();          // the next channel may write planes
     }
+    if constexpr (GATED) hb_gate_totals<R>(k, job, s.c, gates);
+    else hb_free<R>();
+    const float4 *const all_sums = (const float4 *)(shared + HB_DH_BEFORE<R>);
+    hb_dh_leave(s, job, hb_sums_scale<R>(k, all_sums, lag0));
+    if (!GATED && job.dd && threadIdx.x == 0 && hb_part<R>() == 0) job.dd[s.c] += lag0;
+    if constexpr (HB_PARTS<R> == 2) hb_meet<R>();     // the other block has read this one's planes
 }
 
 #endif

@@ -1,13 +1,11 @@
 // rows_method.cuh: rows that fit into one block (rows.cuh, rows_dh.cuh), host side.
 //     choice    R: N = R 256 points, N >= L; R1 is not used
-// Workspace     4 N bytes a channel: the spectrum; backward with R >= 96: ROWS_WORK bytes more.
+// Workspace     4 N bytes a channel: the spectrum.
 #ifndef HB_FUSED_ROWS_METHOD_CUH
 #define HB_FUSED_ROWS_METHOD_CUH
 
 #include "rows_dh.cuh"
 #include "rows_pair.cuh"
-
-static const int64_t ROWS_WORK = 52 << 20;     // for hb_rows_dh at most (L2 has 50 MB)
 
 struct rows_plan {
     const struct hb_host *host;    // borrowed until free
@@ -16,8 +14,6 @@ struct rows_plan {
     int R, sms;                    // sms: of this GPU
     bool fixed, gated;
     int taps;                      // gated
-    int dh_blocks;
-    float4 *scratch;               // owned, or NULL: hb_rows_dh
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
     uint4 *pair;                   // owned, or NULL: hb_rows_pair
     float *undo;                   // owned: (D), of the spectra
@@ -126,33 +122,24 @@ static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStr
                      .gates = rows_gates(v), .K = s->taps }, stream);
 }
 
-static void rows_gradient(const struct rows_plan *s, const struct hb_longconv_io *v,
-                          cudaStream_t stream)
+// The forward before it left the spectrum.
+static void rows_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
+    const struct rows_plan *s = (const struct rows_plan *)st;
     const struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
+                                     .du = v->du, .sdu = v->sdu,
                                      .dh = (float *)v->dh, .dd = (float *)v->dd,
-                                     .matrix = s->matrix, .scratch = s->scratch,
-                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
+                                     .d = rows_skip(s, v), .matrix = s->matrix,
                                      .spectrum = s->spectrum, .undo = s->undo,
-                                     .du = v->du, .sdu = v->sdu, .gates = rows_gates(v),
-                                     .K = s->taps };
+                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
+                                     .gates = rows_gates(v), .K = s->taps };
     rows_by(s, [&](auto r, auto type, auto gated) {
         constexpr int R = decltype(r)::value;
         using T = decltype(type);
         constexpr bool GATED = decltype(gated)::value;
-        const unsigned grid = (unsigned)s->dh_blocks;
-        hb_rows_dh<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+        const unsigned grid = (unsigned)s->D * HB_PARTS<R>;
+        hb_rows_dh<T, R, GATED><<<grid, HB_DH_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
     });
-}
-
-// The forward before it left the spectrum. With gates one kernel has all gradients.
-static void rows_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
-{
-    const struct rows_plan *s = (const struct rows_plan *)st;
-    if (!s->gated)
-        rows_launch(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
-                         .d = rows_skip(s, v), .adjoint = true }, stream);
-    rows_gradient(s, v, stream);
 }
 
 // --- plan ---------------------------------------------------------------------------------------
@@ -161,7 +148,7 @@ static void rows_free(void *st)
     struct rows_plan *s = (struct rows_plan *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->pair, s->spectrum, s->undo, s->scratch };
+    void *const owned[] = { s->matrix, s->pair, s->spectrum, s->undo };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     s->host->free(s->host, s);
@@ -186,24 +173,6 @@ static int rows_allow(const struct rows_plan *s, bool backward)
     return rc;
 }
 
-// Blocks of hb_rows_dh: one a channel; where they need device memory, as many as run at a time.
-static int rows_scratch(struct rows_plan *s)
-{
-    int rc = HB_OK;
-    s->dh_blocks = (int)s->D;
-    hb_by_rows(s->R, [&](auto r) {
-        constexpr int R = decltype(r)::value;
-        if (HB_DH_NEAR<R>) return;
-        const int64_t fits = ROWS_WORK / (HB_DH_SCRATCH<R> + 1);
-        if (s->dh_blocks > s->sms * HB_DH_BLOCKS<R>) s->dh_blocks = s->sms * HB_DH_BLOCKS<R>;
-        if (s->dh_blocks > fits) s->dh_blocks = (int)fits;
-        const struct hb_device *dev = s->host->device;
-        s->scratch = (float4 *)dev->alloc(dev, (size_t)s->dh_blocks * HB_DH_SCRATCH<R>);
-        if (!s->scratch) rc = HB_ERR_OOM;
-    });
-    return rc;
-}
-
 static int rows_make(const struct hb_host *host, const struct hb_problem *p,
                      const struct fused_choice *choice, void **st)
 {
@@ -220,7 +189,7 @@ static int rows_make(const struct hb_host *host, const struct hb_problem *p,
     if (!rc) rc = hb_fused_constants(host, &s->matrix, s->R, 0.25);
     if (!rc && s->R <= 16 && !s->gated) rc = hb_pair_tables(host, &s->pair, s->R);
     if (!rc) rc = rows_allow(s, p->backward);
-    return rc || !p->backward ? rc : rows_scratch(s);
+    return rc;
 }
 
 static int rows_describe(const void *st, char *buf, size_t cap)
