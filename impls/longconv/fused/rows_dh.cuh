@@ -206,7 +206,12 @@ __device__ __forceinline__ void hb_read_there(uint2 (&x)[HB_RESULTS<R>], const v
 #pragma unroll
         for (int i = 0; i < HB_RESULTS<R>; i++) {
             const hb_spot at = hb_result_at<R>(i, me);
-            x[i] = hb_read4<T, R, decltype(even)::value>(in, si, c, b0, B, at.slot, at.r, L);
+            const int b = b0 + hb_row_of<R>(at.slot), n = at.slot % R * 256 + at.r;
+            const T *const row = (const T *)in + c * si.c + (b < B ? b : b0) * si.b;
+            x[i] = make_uint2(0, 0);
+            if (b < B && n < L)
+                x[i] = decltype(even)::value ? *(const uint2 *)(row + n)
+                                             : hb_load4(row, n, L, ((uintptr_t)row & 7) == 0);
         }
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
