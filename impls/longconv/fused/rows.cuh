@@ -49,6 +49,8 @@ struct hb_fused_job {
     int R1;                    // MID: k1 of a row; else 1
     int tiles;                 // of PACK rows, that one block does
     int chunks;                // blocks for one channel
+    int ahead;                 // blocks that run at a time: what the one so much later will read
+                               // first is asked for
     bool adjoint;              // conj(spectrum)
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int K;                     // taps
@@ -730,6 +732,24 @@ __device__ __forceinline__ void hb_prefetch(const void *in, struct hb_strides si
     hb_prefetch_line((const T *)in + c * si.c + row * si.b + n);
 }
 
+// The rows from b0 on of channel c that come after those of this block's tile at b0: of its own or,
+// after its last, of the block that follows on it, whose spectrum is asked for, too.
+struct hb_rows_next { int64_t c; int b0, end; };
+
+template <int R>
+__device__ __forceinline__ hb_rows_next hb_next_rows(const hb_fused_job &job, int64_t c, int b0,
+                                                     int end)
+{
+    if (b0 + HB_PACK<R> < end) return { c, b0 + HB_PACK<R>, end };
+    const int64_t block = blockIdx.x + (int64_t)job.ahead;
+    if (block >= gridDim.x) return { c, 0, 0 };
+    const int rows = job.tiles * HB_PACK<R>, from = (int)(block % job.chunks) * rows;
+    const int64_t other = block / job.chunks;
+    for (int i = threadIdx.x; i < 8 * R; i += HB_ROWS_THREADS<R>)      // lines of 128 bytes
+        hb_prefetch_line(job.spectrum + other * R * 64 + 8 * i);
+    return { other, from, min(from + rows, job.B) };
+}
+
 // x[i][2 h + e]: the signal where a lane has the results of row tiles from mt on.
 template <class T, int R, int COUNT>
 __device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void *in,
@@ -792,12 +812,13 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
         if constexpr (GATED) {
             __syncthreads();      // the planes are free; and the filters are there
             hb_enter_product<T, R>(k, u, pre, c, b0, end, job.L, scale);
-            if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, c, b0 + PACK, end, job.L);
-            if (post.x) hb_prefetch<T, R>(post.x, post.s, c, b0 + PACK, end, job.L);
         } else {
             hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
         }
-        hb_prefetch<T, R>(job.in, job.si, c, b0 + PACK, end, job.L);
+        const hb_rows_next next = hb_next_rows<R>(job, c, b0, end);
+        if (GATED && pre.x) hb_prefetch<T, R>(pre.x, pre.s, next.c, next.b0, next.end, job.L);
+        if (GATED && post.x) hb_prefetch<T, R>(post.x, post.s, next.c, next.b0, next.end, job.L);
+        hb_prefetch<T, R>(job.in, job.si, next.c, next.b0, next.end, job.L);
         __syncthreads();
         hb_slots<R, false>(k, spectrum, job.adjoint);
         __syncthreads();
@@ -914,7 +935,7 @@ __device__ __forceinline__ hb_exponents hb_exponents_of(float2 m, float N)
 }
 
 // Spectrum of h (+ d at lag 0) and its undo. Grid ceil(D / PACK), block and shared memory as above.
-// Each row is read twice: for the exponents, and then, from L2, to be transformed.
+// Each row is read twice: for the exponents, and then, from L2, to be transformed; job.si.c is L.
 template <int R>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
 hb_rows_spectrum(hb_fused_job job)
@@ -935,6 +956,10 @@ hb_rows_spectrum(hb_fused_job job)
         of[i] = hb_exponents_of(m, 256.0f * R);
         if (threadIdx.x == 0) job.undo[c0 + i] = of[i].undo;
     }
+    const int64_t later = c0 + (int64_t)job.ahead * PACK;
+    for (int64_t i = threadIdx.x; i < (int64_t)PACK * job.L / 32; i += HB_ROWS_THREADS<R>)
+        if (later + PACK <= job.D)               // rows of h follow on each other
+            hb_prefetch_line((const float *)job.in + later * job.si.c + 32 * i);
     uint32_t b[KT][4][2];
     const uint32_t none[1][4][2] = {};
 #pragma unroll

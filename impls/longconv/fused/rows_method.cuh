@@ -45,11 +45,12 @@ template <class F> static void rows_by(const struct rows_plan *s, F f)
 static void rows_spectrum(const struct rows_plan *s, const float *h, const float *d,
                           cudaStream_t stream)
 {
-    const struct hb_fused_job job = { .in = h, .si = { 0, s->L }, .spectrum = s->spectrum, .d = d,
-                                      .undo = s->undo, .matrix = s->matrix, .D = (int)s->D,
-                                      .L = (int)s->L };
+    struct hb_fused_job job = { .in = h, .si = { 0, s->L }, .spectrum = s->spectrum, .d = d,
+                                .undo = s->undo, .matrix = s->matrix, .D = (int)s->D,
+                                .L = (int)s->L };
     hb_by_rows(s->R, [&](auto r) {
         constexpr int R = decltype(r)::value;
+        job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
         hb_rows_spectrum<R><<<(unsigned)((s->D + HB_PACK<R> - 1) / HB_PACK<R>), HB_ROWS_THREADS<R>,
                               HB_ROWS_SHARED<R>, stream>>>(job);
     });
@@ -94,6 +95,7 @@ static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cuda
             if (chunks > tiles) chunks = tiles;
             job.tiles = (int)((tiles + chunks - 1) / chunks);
             job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
+            job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
             const unsigned grid = (unsigned)(s->D * job.chunks);
             hb_rows<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
         }
