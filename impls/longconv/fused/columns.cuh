@@ -31,6 +31,8 @@ enum {
 // Tiles of 8 columns that a warp has, in and out: as many as registers hold. STEPS = R1 / 16.
 template <int STEPS> constexpr int IN_TILES = STEPS > 8 ? 2 : 4;
 template <int STEPS> constexpr int OUT_TILES = STEPS > 4 ? 2 : 4;
+// Blocks of columns_in that an SM is to hold.
+template <int STEPS> constexpr int IN_BLOCKS = STEPS > 4 ? 2 : STEPS > 2 ? 4 : STEPS > 1 ? 5 : 6;
 
 // Constants of one (R1, N2), in device memory.
 struct column_tables {
@@ -226,7 +228,7 @@ struct column_signals { struct column_rows j[2]; int rows, each; };
 
 // Grid: column_share_of.
 template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS)
+__global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
 columns_in(const __grid_constant__ struct column_signals all, struct column_tables k)
 {
     constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>;
