@@ -1,10 +1,11 @@
 // longconv_fused_cuda.cu: causal long convolution that reads u and writes y once, on tensor cores,
 // CUDA. This file chooses the method and is what the suite sees; the methods are in fused/.
 //     y[b,c,t] = sum_{s=0..t} h[c,s] u[b,c,t-s] + d[c] u[b,c,t]   u,y (B,D,L)  f16 bf16 f32
-//     h (D,L), d (D) float32; with gates and short filters (hb.h) L <= 32768
+//     h (D,L), d (D) float32; with gates and short filters (hb.h) L <= 32768, forward 131072
 // Method    Short rows (fused/toeplitz_method.cuh): by definition, as Toeplitz products.
 //           Right-angle transform (fused/mma.cuh): N >= L points and no zero padding.
 //           L <= 32768 (fused/rows.cuh): N = R 256 in the shared memory of one block.
+//           L <= 524288 (fused/cluster.cuh): N = K R 256 in that of a cluster of K blocks.
 //           Longer (fused/long.cuh): N = R1 (R 256), three phases over chunks that stay in L2.
 //           f32 (fused/f32.cuh): the same in float32, by FMA.
 // Cost      fused/rows.cuh, fused/long.cuh; README.md. At most 64 MB of workspace beside the
@@ -12,13 +13,15 @@
 // Source    Poli et al. 2023, arXiv:2302.10866, section 2; Fu et al. 2023, arXiv:2311.05908
 //           (Monarch order on tensor cores); Nicholson 1971 and Crandall, Fagin 1994 (right angle).
 // Accuracy  rel. L2, emulated: f16 7.5e-4, bf16 1.8e-3, dh 8e-4.
-// Refuses   f64; L > 2^22; gates with L > 32768, more than 3 taps or a fixed filter; gradients with
-//           a fixed filter beyond 2^21; GPUs other than Hopper (compute capability 9.0).
+// Refuses   f64; L > 2^22; gates with L > 32768 (forward: 131072), more than 3 taps or a fixed
+//           filter; gradients with a fixed filter beyond 2^21; GPUs other than Hopper (compute
+//           capability 9.0).
 // hb-arch: 90a
 #include "fused/method.h"
 #include "fused/toeplitz_method.cuh"
 #include "fused/f32.cuh"
 #include "fused/rows_method.cuh"
+#include "fused/cluster_method.cuh"
 #include "fused/long_dh.cuh"
 
 // The first row whose types, length and method fit does the problem. Measured beside each: forward,
@@ -26,8 +29,8 @@
 enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16, F32 = 1u << HB_F32 };
 static const struct fused_choice CHOICES[] = {
     // types          L  method        R1    R         ms
-    { F16,          1024, &fused_toeplitz, 0, 0 },  //  as tiles: 128 .026, 512 .066, 1024 .165
-    { BF16,          512, &fused_toeplitz, 0, 0 },  //  -, two terms: twice the work
+    { F16 | BF16,   1024, &fused_toeplitz, 0, 0 },  //  -
+    { F16 | BF16,   2560, &fused_toeplitz_batch, 0, 0 },    // -, B >= 8
     { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
     { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  -
     { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  -
@@ -36,12 +39,14 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  -
     { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
     { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  -
-    { F16 | BF16,  65536, &fused_long,  16,  16 },  //  -
-    { F16 | BF16, 131072, &fused_long,  32,  16 },  //  -
-    { F16 | BF16, 196608, &fused_long,  16,  48 },  //  -
-    { F16 | BF16, 262144, &fused_long,  64,  16 },  //  -
-    { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
-    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  -
+    { F16 | BF16,  49152, &fused_cluster,  4,  48 },  //  -
+    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  three phases 16 x 16: 2.645
+    { F16 | BF16,  98304, &fused_cluster,  8,  48 },  //  -
+    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  three phases 32 x 16: 2.778
+    { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
+    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  three phases 64 x 16: 3.155
+    { F16 | BF16, 393216, &fused_cluster, 16,  96 },  //  -
+    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  three phases 64 x 32: 3.519
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
     { F16 | BF16, 1 << 20, &fused_long, 128,  32 },  //  -
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
@@ -50,7 +55,9 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
     // f32: R1 columns of R points
     { F32,             64, &fused_f32,    1,    64 },  //  -
+    { F32,            128, &fused_f32,    1,   128 },  //  -
     { F32,            256, &fused_f32,    1,   256 },  //  -
+    { F32,            512, &fused_f32,    1,   512 },  //  -
     { F32,           1024, &fused_f32,    1,  1024 },  //  -
     { F32,           2048, &fused_f32,    1,  2048 },  //  -
     { F32,           4096, &fused_f32,    1,  4096 },  //  -

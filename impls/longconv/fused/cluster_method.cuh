@@ -1,0 +1,265 @@
+// cluster_method.cuh: rows that fit into a cluster of blocks (cluster.cuh), host side.
+//     choice    R1 blocks a cluster, R: N = R1 R 256 points, N >= L
+// Method    du and y by the cluster's kernel; dh and dd by the three phases (long_dh.cuh), whose
+//           plan is this one's, too. Where no cluster of this size can run (a GPU may refuse 16
+//           blocks, or be divided), three phases do everything.
+// Workspace     4 N bytes a channel: the spectrum; with backward what long_plan_make takes. The
+//           latter keeps no spectra of its own, also for a fixed filter.
+#ifndef HB_FUSED_CLUSTER_METHOD_CUH
+#define HB_FUSED_CLUSTER_METHOD_CUH
+
+#include "cluster.cuh"
+#include "long_dh.cuh"
+
+struct cluster_plan {
+    const struct hb_host *host;    // borrowed until free
+    enum hb_dtype dtype;
+    int64_t B, L, D;
+    int K, R;
+    bool fixed, gated;
+    int taps;                      // gated
+    int active;                    // clusters that run at a time; 0: three phases do it
+    void *phases;                  // owned: long_plan; NULL: neither backward nor needed otherwise
+    uint4 *matrix, *spectrum;      // owned; matrix (K) words, spectrum (D, N) half2
+    float2 *undo;                  // owned, (D)
+};
+
+static const char *cluster_refuses(const struct hb_problem *p)
+{
+    if (p->D > INT32_MAX / 1024 || p->B > INT32_MAX / 16) return "B or D beyond 2^21";
+    if (!p->gated) return long_refuses(p);
+    if (p->backward) return "gradients of gates beyond L = 32768";
+    if (p->taps > HB_TAPS) return "short filters of more than 3 taps";
+    if (p->filter == HB_FILTER_FIXED) return "gates with a fixed filter";
+    return p->L > 131072 ? "gates beyond L = 131072" : NULL;
+}
+
+// --- launches -----------------------------------------------------------------------------------
+// Calls f(K, R) with constants: the sizes of the table of choices.
+template <class F> static void cluster_by(int K, int R, F f)
+{
+    if (K == 4 && R == 48) f(hb_constant<4>(), hb_constant<48>());
+    else if (K == 4) f(hb_constant<4>(), hb_constant<64>());
+    else if (K == 8 && R == 48) f(hb_constant<8>(), hb_constant<48>());
+    else if (K == 8) f(hb_constant<8>(), hb_constant<64>());
+    else if (R == 48) f(hb_constant<16>(), hb_constant<48>());
+    else if (R == 64) f(hb_constant<16>(), hb_constant<64>());
+    else if (R == 96) f(hb_constant<16>(), hb_constant<96>());
+    else f(hb_constant<16>(), hb_constant<128>());
+}
+
+using cluster_kernel = void (*)(struct cluster_job);
+
+// What to launch: rows of the plan's type, or the spectrum.
+struct cluster_call { cluster_kernel kernel; int K, threads, shared; };
+
+template <int K, int R, bool GATED>
+static cluster_kernel cluster_kernel_of(enum hb_dtype dtype)
+{
+    return dtype == HB_F16 ? cluster_rows<__half, K, R, GATED>
+                           : cluster_rows<__nv_bfloat16, K, R, GATED>;
+}
+
+static struct cluster_call cluster_call_of(const struct cluster_plan *s, bool spectrum)
+{
+    struct cluster_call call = {};
+    cluster_by(s->K, s->R, [&](auto k, auto r) {
+        constexpr int K = decltype(k)::value, R = decltype(r)::value;
+        call = { cluster_spectrum<K, R>, K, HB_ROWS_THREADS<R>, CLUSTER_SHARED<K, R> };
+        if (!spectrum) call.kernel = cluster_kernel_of<K, R, false>(s->dtype);
+        if constexpr (K <= 8)
+            if (!spectrum && s->gated) call.kernel = cluster_kernel_of<K, R, true>(s->dtype);
+    });
+    return call;
+}
+
+// Of `clusters` clusters; `size` must live as long as what is returned.
+static cudaLaunchConfig_t cluster_config(const struct cluster_call *call, int64_t clusters,
+                                         cudaLaunchAttribute *size, cudaStream_t stream)
+{
+    *size = {};
+    size->id = cudaLaunchAttributeClusterDimension;
+    size->val.clusterDim.x = (unsigned)call->K;
+    size->val.clusterDim.y = size->val.clusterDim.z = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)(clusters * call->K));
+    config.blockDim = dim3((unsigned)call->threads);
+    config.dynamicSmemBytes = (size_t)call->shared;
+    config.stream = stream;
+    config.attrs = size;
+    config.numAttrs = 1;
+    return config;
+}
+
+// Whether it succeeded the caller of forward and backward asks (cudaGetLastError).
+static void cluster_launch(const struct cluster_plan *s, bool spectrum, struct cluster_job job,
+                           int64_t clusters, cudaStream_t stream)
+{
+    job.spectrum = s->spectrum;
+    job.undo = s->undo;
+    job.matrix = s->matrix;
+    job.B = (int)s->B;
+    job.D = (int)s->D;
+    job.L = (int)s->L;
+    const struct cluster_call call = cluster_call_of(s, spectrum);
+    cudaLaunchAttribute size;
+    const cudaLaunchConfig_t config = cluster_config(&call, clusters, &size, stream);
+    (void)cudaLaunchKernelEx(&config, call.kernel, job);
+}
+
+// d: added to h[0], or NULL.
+static void cluster_filter(const struct cluster_plan *s, const float *h, const float *d,
+                           cudaStream_t stream)
+{
+    cluster_launch(s, true, { .in = h, .si = { 0, s->L }, .d = d }, s->D, stream);
+}
+
+// Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
+// the machine idle; else as many rows a cluster as there are.
+static void cluster_run(const struct cluster_plan *s, struct cluster_job job, cudaStream_t stream)
+{
+    int64_t chunks = (8 * s->active + s->D - 1) / s->D;
+    if (chunks > s->B) chunks = s->B;
+    job.rows = (int)((s->B + chunks - 1) / chunks);
+    job.chunks = (int)((s->B + job.rows - 1) / job.rows);
+    cluster_launch(s, false, job, s->D * job.chunks, stream);
+}
+
+static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
+{
+    const struct cluster_plan *s = (const struct cluster_plan *)st;
+    if (s->active) cluster_filter(s, h, NULL, stream);
+    else long_set_filter(s->phases, h, stream);
+}
+
+static void cluster_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct cluster_plan *s = (const struct cluster_plan *)st;
+    if (!s->active) {
+        long_forward(s->phases, v, stream);
+        return;
+    }
+    const float *const d = (const float *)v->d;
+    if (!s->fixed) cluster_filter(s, (const float *)v->h, s->gated ? d : NULL, stream);
+    cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = s->gated ? NULL : d,
+                     .gates = v->gates ? *v->gates : (struct hb_conv_gates){}, .taps = s->taps },
+                stream);
+}
+
+// The forward before it left the spectrum.
+static void cluster_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
+{
+    const struct cluster_plan *s = (const struct cluster_plan *)st;
+    if (!s->active) {
+        long_backward(s->phases, v, stream);
+        return;
+    }
+    cluster_run(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
+                     .d = (const float *)v->d, .adjoint = true }, stream);
+    long_gradient((const struct long_plan *)s->phases, v, stream);
+}
+
+// --- plan ---------------------------------------------------------------------------------------
+static void cluster_free(void *st)
+{
+    struct cluster_plan *s = (struct cluster_plan *)st;
+    if (!s) return;
+    const struct hb_device *dev = s->host->device;
+    void *const owned[] = { s->matrix, s->spectrum, s->undo };
+    for (void *p : owned)
+        if (p) dev->free(dev, p);
+    long_free(s->phases);
+    s->host->free(s->host, s);
+}
+
+// Attributes, and how many clusters run at a time. None is no error.
+static int cluster_allow(struct cluster_plan *s)
+{
+    for (const bool spectrum : { true, false }) {
+        const struct cluster_call call = cluster_call_of(s, spectrum);
+        const void *const kernel = (const void *)call.kernel;
+        const int rc = hb_fused_allow(s->host, kernel, call.shared);
+        if (rc) return rc;
+        cudaLaunchAttribute size;
+        const cudaLaunchConfig_t config = cluster_config(&call, 1, &size, NULL);
+        s->active = 0;
+        if ((call.K > 8 && cudaFuncSetAttribute(
+                 kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess)
+            || cudaOccupancyMaxActiveClusters(&s->active, kernel, &config) != cudaSuccess
+            || s->active < 1) {
+            (void)cudaGetLastError();
+            s->active = 0;
+            return HB_OK;
+        }
+    }
+    return HB_OK;
+}
+
+// G of each block, with its shift, and F after each of them.
+static int cluster_constants(struct cluster_plan *s)
+{
+    const int64_t each = hb_fused_words(s->R);
+    const size_t bytes = (size_t)(s->K * each) * sizeof(uint32_t);
+    uint32_t *const words = (uint32_t *)s->host->alloc(s->host, bytes);
+    if (!words) return HB_ERR_OOM;
+    for (int j = 0; j < s->K; j++) {
+        hb_fused_matrix(words + j * each, s->R, (0.25 - j) / s->K, 1);
+        hb_fused_matrix(words + (j + 1) * each - 256, 16, 0, HB_F_SIZE);
+    }
+    void *there = NULL;
+    const int rc = hb_fused_upload(s->host, &there, words, bytes);
+    s->matrix = (uint4 *)there;
+    s->host->free(s->host, words);
+    return rc;
+}
+
+// The three phases' plan, with the smallest N = R1 R 256 >= L that they do well.
+static int cluster_phases(struct cluster_plan *s, const struct hb_problem *p)
+{
+    static const struct fused_choice sizes[] = {
+        { 0, 65536, NULL, 16, 16 }, { 0, 131072, NULL, 32, 16 }, { 0, 196608, NULL, 16, 48 },
+        { 0, 262144, NULL, 64, 16 }, { 0, 393216, NULL, 32, 48 }, { 0, 1 << 19, NULL, 64, 32 },
+    };
+    const struct fused_choice *c = sizes;
+    while (c->L < p->L) c++;
+    struct hb_problem mine = *p;
+    if (s->active) mine.filter = HB_FILTER_FRESH;          // it keeps no spectra
+    return long_plan_for(s->host, &mine, c->R1, c->R, s->active != 0, &s->phases);
+}
+
+static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
+                        const struct fused_choice *choice, void **st)
+{
+    struct cluster_plan *s = (struct cluster_plan *)host->alloc(host, sizeof *s);
+    *st = s;
+    if (!s) return HB_ERR_OOM;
+    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .K = choice->R1,
+           .R = choice->R, .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated,
+           .taps = p->taps };
+    int rc = cluster_allow(s);
+    if (!rc && !s->active && s->gated)
+        return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
+                          " clusters of %d blocks, which cannot run here", s->K);
+    if (!rc && (p->backward || !s->active)) rc = cluster_phases(s, p);
+    if (rc || !s->active) return rc;
+    const struct hb_device *dev = host->device;
+    s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->K * s->R * 256 * 4));
+    s->undo = (float2 *)dev->alloc(dev, (size_t)s->D * sizeof(float2));
+    if (!s->spectrum || !s->undo) return HB_ERR_OOM;
+    return cluster_constants(s);
+}
+
+static int cluster_describe(const void *st, char *buf, size_t cap)
+{
+    const struct cluster_plan *s = (const struct cluster_plan *)st;
+    if (!s->active) return long_describe(s->phases, buf, cap);
+    return snprintf(buf, cap, "N = %d x %d x 256, clusters of %d, %d at a time", s->K, s->R, s->K,
+                    s->active);
+}
+
+static const struct fused_method fused_cluster = {
+    .name = "rows in a cluster of blocks", .refuses = cluster_refuses, .plan = cluster_make,
+    .forward = cluster_forward, .backward = cluster_backward, .set_filter = cluster_set_filter,
+    .describe = cluster_describe, .free = cluster_free,
+};
+#endif
