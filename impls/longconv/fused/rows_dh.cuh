@@ -11,7 +11,8 @@
 //           dr become float rows in the planes' place, in the order of time, for the filters' way
 //           back: four neighbours a thread.
 //           Sums are in shared memory, 8 bytes a point beside the planes' 4: that is why R >= 96
-//           takes a cluster of two blocks for a row, each with half of the slots. U is in registers.
+//           takes a cluster of two blocks for a row, each with half of the slots. U is in
+//           registers.
 // Cost      a sample of u: what forward does one and a half times, and 14 instructions. Predicted
 //           (150 instructions at R = 8, 160 at R = 128) at forward's share of issue slots: 1.6
 //           times its time.

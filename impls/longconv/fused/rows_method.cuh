@@ -5,7 +5,7 @@
 #define HB_FUSED_ROWS_METHOD_CUH
 
 #include "rows_dh.cuh"
-#include "rows_pair.cuh"
+#include "rows_pair_dh.cuh"
 
 struct rows_plan {
     const struct hb_host *host;    // borrowed until free
@@ -128,19 +128,24 @@ static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStr
 static void rows_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct rows_plan *s = (const struct rows_plan *)st;
-    const struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
-                                     .du = v->du, .sdu = v->sdu,
-                                     .dh = (float *)v->dh, .dd = (float *)v->dd,
-                                     .d = rows_skip(s, v), .matrix = s->matrix,
-                                     .spectrum = s->spectrum, .undo = s->undo,
-                                     .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
-                                     .gates = rows_gates(v), .K = s->taps };
+    struct hb_fused_dh job = { .dy = v->dy, .sdy = v->sdy, .u = v->u, .su = v->su,
+                               .du = v->du, .sdu = v->sdu,
+                               .dh = (float *)v->dh, .dd = (float *)v->dd,
+                               .d = rows_skip(s, v), .matrix = s->matrix,
+                               .spectrum = s->spectrum, .undo = s->undo,
+                               .B = (int)s->B, .D = (int)s->D, .L = (int)s->L,
+                               .gates = rows_gates(v), .K = s->taps };
     rows_by(s, [&](auto r, auto type, auto gated) {
         constexpr int R = decltype(r)::value;
         using T = decltype(type);
         constexpr bool GATED = decltype(gated)::value;
         const unsigned grid = (unsigned)s->D * HB_PARTS<R>;
-        hb_rows_dh<T, R, GATED><<<grid, HB_DH_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+        if constexpr (HB_PAIRED<R> && !GATED) {
+            job.matrix = s->pair;
+            hb_rows_pair_dh<T, R><<<grid, 256, HB_PAIR_SHARED<R>, stream>>>(job);
+        } else {
+            hb_rows_dh<T, R, GATED><<<grid, HB_DH_THREADS<R>, HB_DH_SHARED<R>, stream>>>(job);
+        }
     });
 }
 
@@ -169,7 +174,10 @@ static int rows_allow(const struct rows_plan *s, bool backward)
             rc = hb_fused_allow(s->host, (const void *)hb_rows<T, R, GATED>, HB_ROWS_SHARED<R>);
         if (!rc)
             rc = hb_fused_allow(s->host, (const void *)hb_rows_spectrum<R>, HB_ROWS_SHARED<R>);
-        if (!rc && backward)
+        if (rc || !backward) return;
+        if constexpr (HB_PAIRED<R> && !GATED)
+            rc = hb_fused_allow(s->host, (const void *)hb_rows_pair_dh<T, R>, HB_PAIR_SHARED<R>);
+        else
             rc = hb_fused_allow(s->host, (const void *)hb_rows_dh<T, R, GATED>, HB_DH_SHARED<R>);
     });
     return rc;

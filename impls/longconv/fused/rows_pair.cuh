@@ -105,8 +105,10 @@ __device__ __forceinline__ void hb_pair_init(hb_pairs &k, unsigned char *shared)
     k.back = hb_turn_at(2 * (k.lane & 3), k.lane >> 2);
 }
 
-// Rows b0 .. of channel c: 32 / R of them, those from B on are absent.
+// Rows b0 .. of channel c: 32 / R of them, those from B on are absent. Or 16 / R of each of two
+// signals: slots of the second one are 16 further.
 struct hb_pair_tile { int64_t c; int b0; };
+struct hb_pair_signal { const void *x; struct hb_strides s; };
 
 template <int R> __device__ __forceinline__ void hb_pair_next(hb_pair_tile &t, int B)
 {
@@ -142,31 +144,47 @@ __device__ __forceinline__ bool hb_pair_whole(const void *x, struct hb_strides s
 }
 
 // --- from and to device memory ------------------------------------------------------------------
+// Address of row i of a tile of signals, and whether it is there; j: half of the tile it is in.
+template <int R, int COUNT>
+__device__ __forceinline__ uintptr_t hb_pair_find(const hb_pair_signal (&from)[COUNT],
+                                                  hb_pair_tile t, int i, int j, int B, bool &is)
+{
+    const hb_pair_signal &x = from[COUNT == 2 ? j : 0];
+    const int row = COUNT == 2 ? i - j * (16 / R) : i;
+    is = t.b0 + row < B;
+    return hb_pair_address(x.x, x.s, t, row, B);
+}
+
 // Begins to copy the tile to tile `buffer`, rows from the boundary below on; what of a row comes
 // after its last slot goes to the ends (not `whole`).
-template <int R>
+template <int R, int COUNT>
 __device__ __forceinline__ void hb_pair_fetch(const hb_pairs &k, int buffer,
-                                              const hb_fused_job &job, hb_pair_tile t, bool whole)
+                                              const hb_pair_signal (&from)[COUNT], int B, int L,
+                                              hb_pair_tile t, bool whole)
 {
-    const auto copy = [&](uint32_t to, int row, int at) {
-        const uintptr_t x = hb_pair_address(job.in, job.si, t, row, job.B);
+    const auto copy = [&](uint32_t to, int row, int half, int at) {
+        bool is;
+        const uintptr_t x = hb_pair_find<R>(from, t, row, half, B, is);
         const int off = (int)(x & 15);
-        const int have = t.b0 + row < job.B ? 2 * job.L + off - at : 0;
+        const int have = is ? 2 * L + off - at : 0;
         hb_copy(to, (const void *)(x - off + at), min(max(have, 0), 16));
     };
     const uint32_t to = k.base + HB_PAIR_TILES + buffer * HB_PAIR_PLANE + k.chunk;
 #pragma unroll
     for (int i = 0; i < 4; i++)
-        copy(to + 4096 * i, hb_pair_row<R>(k, i), hb_pair_slot<R>(k, i) * 512 + 16 * k.lane);
+        copy(to + 4096 * i, hb_pair_row<R>(k, i), i / 2,
+             hb_pair_slot<R>(k, i) * 512 + 16 * k.lane);
     if (!whole && threadIdx.x < 32 / R)
-        copy(k.base + HB_PAIR_ENDS<R> + 16 * threadIdx.x, threadIdx.x, 512 * R);
+        copy(k.base + HB_PAIR_ENDS<R> + 16 * threadIdx.x, threadIdx.x, threadIdx.x / (16 / R),
+             512 * R);
 }
 
 // Shifts the rows of the tile to where they would be if they began on a boundary. A barrier before
 // and inside.
-template <int R>
+template <int R, int COUNT>
 __device__ __forceinline__ void hb_pair_shift(const hb_pairs &k, int buffer,
-                                              const hb_fused_job &job, hb_pair_tile t)
+                                              const hb_pair_signal (&from)[COUNT], int B,
+                                              hb_pair_tile t)
 {
     unsigned char *const tile = k.shared + HB_PAIR_TILES + buffer * HB_PAIR_PLANE;
     uint4 v[4];
@@ -177,8 +195,9 @@ __device__ __forceinline__ void hb_pair_shift(const hb_pairs &k, int buffer,
         if (k.lane == 31)
             after = hb_pair_slot<R>(k, i) < R - 1 ? tile + hb_place(slot + 1, 0)
                                                   : k.shared + HB_PAIR_ENDS<R> + 16 * row;
+        bool is;
         v[i] = hb_shifted(*(const uint4 *)(tile + k.chunk + 4096 * i), *(const uint4 *)after,
-                          (int)(hb_pair_address(job.in, job.si, t, row, job.B) >> 1 & 7));
+                          (int)(hb_pair_find<R>(from, t, row, i / 2, B, is) >> 1 & 7));
     }
     __syncthreads();              // everybody has read
 #pragma unroll
@@ -243,27 +262,30 @@ __device__ __forceinline__ void hb_pair_leave_any(const hb_pairs &k, const unsig
     else hb_store_some(y + from, v, -from, L - from);
 }
 
-// The tile of results to device memory. whole: all rows begin and end on a boundary.
-template <int R>
+// The tile of results to device memory; COUNT 2: what lies in the place of the second signal. whole:
+// all rows begin and end on a boundary.
+template <int R, int COUNT>
 __device__ __forceinline__ void hb_pair_leave(const hb_pairs &k, int buffer,
-                                              const hb_fused_job &job, hb_pair_tile t, bool whole)
+                                              const hb_pair_signal &to, int B, int L,
+                                              hb_pair_tile t, bool whole)
 {
+    constexpr int FIRST = COUNT == 2 ? 2 : 0;
     const unsigned char *const tile = k.shared + HB_PAIR_TILES + buffer * HB_PAIR_PLANE;
     if (whole) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int row = hb_pair_row<R>(k, i), n = 256 * hb_pair_slot<R>(k, i) + 8 * k.lane;
-            const uintptr_t y = hb_pair_address(job.out, job.so, t, row, job.B);
+        for (int i = FIRST; i < 4; i++) {
+            const int row = hb_pair_row<R>(k, i - FIRST);
+            const int n = 256 * hb_pair_slot<R>(k, i) + 8 * k.lane;
+            const uintptr_t y = hb_pair_address(to.x, to.s, t, row, B);
             const uint4 v = *(const uint4 *)(tile + k.chunk + 4096 * i);
-            if (n < job.L && t.b0 + row < job.B) *(uint4 *)(y + 2 * n) = v;
+            if (n < L && t.b0 + row < B) *(uint4 *)(y + 2 * n) = v;
         }
     } else {
 #pragma unroll 1
-        for (int i = 0; i < 4; i++) {
-            const int row = hb_pair_row<R>(k, i);
-            if (t.b0 + row < job.B)
-                hb_pair_leave_any<R>(k, tile, i, hb_pair_address(job.out, job.so, t, row, job.B),
-                                     job.L);
+        for (int i = FIRST; i < 4; i++) {
+            const int row = hb_pair_row<R>(k, i - FIRST);
+            if (t.b0 + row < B)
+                hb_pair_leave_any<R>(k, tile, i, hb_pair_address(to.x, to.s, t, row, B), L);
         }
     }
 }
@@ -389,8 +411,34 @@ __device__ __forceinline__ void hb_pair_rows(const hb_pairs &k, hb_inner inner,
     }
 }
 
-// Step 3: the planes to y, where u was: y = results 2^-eu undo + skip u.
-template <class T, int R>
+// A thread's matrices of step 3, of p = 2 warp + e, transposed.
+__device__ __forceinline__ void hb_pair_matrix_back(uint32_t (&gr)[4], uint32_t (&gi)[4],
+                                                    const hb_pairs &k, int e)
+{
+    const uint32_t matrix = k.base + HB_PAIR_MATRICES + 2048 * k.warp + 32 * (k.lane & 7)
+                            + 256 * (k.lane >> 4)
+                            + (((k.lane >> 3 & 1) ^ (k.lane >> 2 & 1)) << 4) + 1024 * e;
+    hb_load_trans(gr, matrix);
+    hb_load_trans(gi, matrix + 512);
+}
+
+// Results of 16 slots of planes at `at`.
+__device__ __forceinline__ void hb_pair_results(float (&re)[2][4], const uint32_t (&gr)[4],
+                                                const uint32_t (&gi)[4], uint32_t at)
+{
+    uint32_t vr[4], vi[4];
+    hb_load_trans(vr, at);
+    hb_load_trans(vi, at + HB_PAIR_PLANE);
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        hb_mma(re[t], gr, vr[2 * t], vr[2 * t + 1]);
+        hb_mma(re[t], gi, vi[2 * t], vi[2 * t + 1]);
+    }
+}
+
+// Step 3: the planes to y, where u was: y = results 2^-eu undo + skip u. COUNT 2: of the second
+// signal only.
+template <class T, int R, int COUNT>
 __device__ __forceinline__ void hb_pair_back(const hb_pairs &k, int buffer, float undo, float skip)
 {
     float f[2][2];
@@ -398,28 +446,18 @@ __device__ __forceinline__ void hb_pair_back(const hb_pairs &k, int buffer, floa
     for (int i = 0; i < 4; i++)                  // the matrices have 1 / R in them
         f[i / 2][i % 2] = R == 16 && i % 2 ? f[i / 2][0]
             : undo * R * hb_inverse(hb_pair_scale<T, R>(k, buffer, 8 * i + (k.lane >> 2)));
-    const uint32_t matrix = k.base + HB_PAIR_MATRICES + 2048 * k.warp + 32 * (k.lane & 7)
-                            + 256 * (k.lane >> 4)
-                            + (((k.lane >> 3 & 1) ^ (k.lane >> 2 & 1)) << 4);
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        uint32_t gr[4], gi[4];                   // transposed
-        hb_load_trans(gr, matrix + 1024 * e);
-        hb_load_trans(gi, matrix + 1024 * e + 512);
+        uint32_t gr[4], gi[4];
+        hb_pair_matrix_back(gr, gi, k, e);
 #pragma unroll
-        for (int m = 0; m < 2; m++) {
+        for (int m = COUNT - 1; m < 2; m++) {
             const uint32_t at = k.base + 8192 * m + (k.at ^ 32 * e);
             const uint32_t tile = at + HB_PAIR_TILES + buffer * HB_PAIR_PLANE;
-            uint32_t vr[4], vi[4], u[4] = {}, y[4];
+            uint32_t u[4] = {}, y[4];
             float re[2][4] = {};
-            hb_load_trans(vr, at);
-            hb_load_trans(vi, at + HB_PAIR_PLANE);
             if (skip != 0) hb_load_matrices(u, tile);
-#pragma unroll
-            for (int t = 0; t < 2; t++) {
-                hb_mma(re[t], gr, vr[2 * t], vr[2 * t + 1]);
-                hb_mma(re[t], gi, vi[2 * t], vi[2 * t + 1]);
-            }
+            hb_pair_results(re, gr, gi, at);
 #pragma unroll
             for (int i = 0; i < 4; i++) {        // t, h
                 const float2 x = hb_two<T>(u[i]);
@@ -452,7 +490,8 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
     const int count = (int)((blockIdx.x + 1) * all / gridDim.x - first);
     if (count == 0) return;
     hb_pair_tile before = {}, now = { first / job.tiles, (int)(first % job.tiles) * (32 / R) };
-    hb_pair_fetch<R>(k, 0, job, now, whole_in);
+    const hb_pair_signal in[1] = { { job.in, job.si } }, out = { job.out, job.so };
+    hb_pair_fetch<R>(k, 0, in, job.B, job.L, now, whole_in);
     __syncthreads();              // no peaks, and the tables
 #pragma unroll 1
     for (int i = 0;; i++) {
@@ -461,23 +500,25 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
             hb_copied();
             if (!whole_in) {
                 __syncthreads();  // everybody's copies
-                hb_pair_shift<R>(k, buffer, job, now);
+                hb_pair_shift<R>(k, buffer, in, job.B, now);
             }
             hb_pair_measure<R>(k, buffer);
         }
         __syncthreads();
-        if (i > 0) hb_pair_leave<R>(k, buffer ^ 1, job, before, whole_out);
+        if (i > 0)
+            hb_pair_leave<R, 1>(k, buffer ^ 1, out, job.B, job.L, before, whole_out);
         if (i == count) break;
         hb_pair_enter<T, R>(k, buffer);
         if (threadIdx.x < 8) peaks[8 * (buffer ^ 1) + threadIdx.x] = 0;
         __syncthreads();
         before = now;
         hb_pair_next<R>(now, job.B);
-        if (i + 1 < count) hb_pair_fetch<R>(k, buffer ^ 1, job, now, whole_in);
+        if (i + 1 < count)
+            hb_pair_fetch<R>(k, buffer ^ 1, in, job.B, job.L, now, whole_in);
         const float undo = job.undo[before.c], skip = job.d ? job.d[before.c] : 0;
         hb_pair_rows<R>(k, inner, job.spectrum + before.c * (64 * R) + k.lane, flip);
         __syncthreads();
-        hb_pair_back<T, R>(k, buffer, undo, skip);
+        hb_pair_back<T, R, 1>(k, buffer, undo, skip);
     }
 }
 
