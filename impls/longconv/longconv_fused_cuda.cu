@@ -48,9 +48,9 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16, 393216, &fused_cluster, 16,  96 },  //  -
     { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  three phases 64 x 32: 3.519
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
-    { F16 | BF16, 1 << 20, &fused_long, 128,  32 },  //  -
+    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  -, 128 x 32: 5.789
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
-    { F16 | BF16, 1 << 21, &fused_long, 256,  32 },  //  -
+    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  -, 256 x 32: 7.376
     { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
     // f32: R1 columns of R points
