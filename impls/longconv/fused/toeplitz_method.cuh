@@ -81,9 +81,11 @@ static const char *refuses(const struct hb_problem *p)
     return p->D > INT32_MAX ? "D above 2^31" : NULL;
 }
 
-// A block of long rows has 16 of the batch, whether they are there or not.
+// A block of long rows has 16 of the batch, whether they are there or not. Backward of L = 2048 took
+// 1.00 ms at B 64, D 768 (dh 0.64 of it), twice the transforms' of 4096.
 static const char *refuses_few(const struct hb_problem *p)
 {
+    if (p->backward) return "backward";
     return p->B < 8 ? "fewer than 8 rows a channel" : refuses(p);
 }
 
