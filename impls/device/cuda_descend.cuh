@@ -43,28 +43,31 @@ template <bool VECTORS>
 static __device__ __forceinline__ float2 two_of_dh(const struct descend_args &g, int64_t c,
                                                    int64_t p)
 {
-    const float *at = g.dh + c * g.L + g.s.j0 + p;
+    const float *row = g.dh + (c < g.C ? c : g.C - 1) * g.L + g.s.j0;
     const bool in = c < g.C && p < g.s.n;
-    if constexpr (VECTORS) return in ? *(const float2 *)at : make_float2(0, 0);
-    else return make_float2(in ? at[0] : 0.0f, in && p + 1 < g.s.n ? at[1] : 0.0f);
+    if constexpr (VECTORS) {
+        const float2 d = *(const float2 *)(row + (p < g.s.n ? p : 0));
+        return make_float2(in ? d.x : 0.0f, in ? d.y : 0.0f);
+    } else {
+        return make_float2(in ? row[p] : 0.0f, in && p + 1 < g.s.n ? row[p + 1] : 0.0f);
+    }
 }
 
-// w4 of a channel at eight features from w on; zeros outside. VECTORS: W is a multiple of 8, rows
-// lie at multiples of 16 bytes.
+// w4 of a channel at eight features from w on; outside, others of them: dh is zero there, or nobody
+// asks for that da3. VECTORS: W is a multiple of 8, rows lie at multiples of 16 bytes.
 template <bool VECTORS>
 static __device__ __forceinline__ void eight_weights(float (&v)[8], const struct descend_args &g,
                                                      int64_t c, int w)
 {
-    const float *at = g.w4 + c * g.net.W + w;
+    const float *row = g.w4 + (c < g.C ? c : g.C - 1) * g.net.W;
     #pragma unroll
     for (int i = 0; i < 8; i += 4) {
         if constexpr (VECTORS) {
-            float4 four = make_float4(0, 0, 0, 0);
-            if (c < g.C && w < g.net.W) four = *(const float4 *)(at + i);
+            const float4 four = *(const float4 *)(row + min(w, g.net.W - 8) + i);
             v[i] = four.x, v[i + 1] = four.y, v[i + 2] = four.z, v[i + 3] = four.w;
         } else {
             #pragma unroll
-            for (int k = i; k < i + 4; k++) v[k] = c < g.C && w + k < g.net.W ? at[k] : 0.0f;
+            for (int k = i; k < i + 4; k++) v[k] = row[min(w + k, g.net.W - 1)];
         }
     }
 }

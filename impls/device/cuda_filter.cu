@@ -139,11 +139,12 @@ static void forward(float *h, const struct hb_filter_shape *f, const struct hb_f
 // h for signals of 16 bits. Blocks share the channels where there are SMs for them, as long as each
 // warp has some.
 static void generate(float *h, const struct hb_filter_shape *f, const struct hb_filter_params *p,
-                     bool pairs, cudaStream_t stream)
+                     cudaStream_t stream)
 {
     const struct generate_args g = { net_of(f, p, 0), h, p->w4, f->channels, f->L,
-                                     window_of<float>(f), pairs,
-                                     f->width % 4 == 0 && (uintptr_t)p->w4 % 16 == 0 };
+                                     window_of<float>(f),
+                                     f->width % 4 == 0 && f->L % 4 == 0
+                                     && ((uintptr_t)p->w4 | (uintptr_t)h) % 16 == 0 };
     const int64_t across = tiles(f->L), fit = gpu.sms / across;
     const int64_t most = (f->channels + 16 * WIDE - 1) / (16 * WIDE);
     const int64_t shares = fit < 1 ? 1 : fit < most ? fit : most;
@@ -156,10 +157,10 @@ int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape 
 {
     (void)d;
     cudaStream_t stream = (cudaStream_t)on.stream;
-    const bool pairs = f.L % 2 == 0 && (uintptr_t)h % 8 == 0;
     if (in_float32(&f, on)) {
-        generate(h, &f, &p, pairs, stream);
+        generate(h, &f, &p, stream);
     } else {
+        const bool pairs = f.L % 2 == 0 && (uintptr_t)h % 8 == 0;
         int64_t most = most_positions(&f);
         double *x = (double *)ws + count_totals(&f), *half = x + ARRAYS / 2 * f.width * most;
         double *const a[3] = { x, half, x };     // a3 over a1

@@ -7,8 +7,9 @@
 //           access, and both halves of its part of a3 are another. Where L gives fewer blocks than
 //           there are SMs, several blocks share the channels and each has the hidden layers.
 // Cost      2 L (E W + 2 W^2) flop in float64, 6 L W C in halves; device memory 4 L C bytes; no
-//           workspace. About 600 instructions for 16 x 64 of h.
-//           Predicted, W = 64, C = 768: 12 us at L = 8192, 85 us at 65536.
+//           workspace. A tile of 16 x 64: 96 products, 32 + 8 + 8 accesses of 16 bytes.
+//           Measured, W = 64, C = 768, with a branch for each access: 29 us at L = 8192, 205 at
+//           65536. Predicted without: 20 and 140.
 // Accuracy  about 1e-6 of h, most of it from the hidden layers (emulated).
 // Refuses   as cuda_hidden.cuh.
 #ifndef HB_DEVICE_CUDA_GENERATE_CUH
@@ -22,13 +23,13 @@ struct generate_args {
     const float *w4;             // (C,W)
     int64_t C, L;
     struct window<float> win;
-    bool pairs, fours;           // rows of h lie at multiples of 8 bytes, of w4 at multiples of 16
+    bool vectors;                // rows of h and w4 lie at multiples of 16 bytes
 };
 
 // a3 as halves: a position has 16 bytes for each four features, high and then low. The distance of
 // two positions is an odd multiple of 64 bytes: 8 lanes (2 positions, 4 times 4 features) hit all
 // banks.
-static __device__ __forceinline__ int half_stride(int W) { return 64 * ((W + 15) / 16 | 1); }
+enum { HALF_STRIDE = 4 * HIDDEN_MOST + 64 };
 
 // Two floats as pairs of halves: x = high + low.
 static __device__ __forceinline__ void cut_halves(uint32_t &high, uint32_t &low, float x0, float x1)
@@ -61,15 +62,14 @@ static __device__ __forceinline__ void ask_for(const float *p, int64_t n, int64_
         asm volatile("prefetch.global.L2 [%0];" :: "l"(p + i));
 }
 
-// w[k .. k+3] of a row of W; zeros beyond it, and of a row that is not there.
-static __device__ __forceinline__ float4 four_weights(const float *w, int k, int W, bool in,
-                                                      bool fours)
+// w[k .. k+3] of a row of W; beyond it others of the row, since a3 is zero there. VECTORS: rows lie
+// at multiples of 16 bytes.
+template <bool VECTORS>
+static __device__ __forceinline__ float4 four_weights(const float *w, int k, int W)
 {
-    if (fours) return in && k < W ? *(const float4 *)(w + k) : make_float4(0, 0, 0, 0);
-    float v[4];
-    #pragma unroll
-    for (int i = 0; i < 4; i++) v[i] = in && k + i < W ? w[k + i] : 0.0f;
-    return make_float4(v[0], v[1], v[2], v[3]);
+    if constexpr (VECTORS) return *(const float4 *)(w + min(k, W - 4));
+    else return make_float4(w[min(k, W - 1)], w[min(k + 1, W - 1)], w[min(k + 2, W - 1)],
+                            w[min(k + 3, W - 1)]);
 }
 
 // The power of two that takes m into [1, 2), and its inverse; m normal and not extremely large.
@@ -80,33 +80,39 @@ static __device__ __forceinline__ float to_one(float m, float *back)
     return __uint_as_float((254 - e) << 23);
 }
 
-// h of a channel at this lane's positions p, p+1, p+8, p+9, ...: what the products (sums[n][at],
-// sums[n][at+1]) by `back` and the window are. `whole`: all are there, and by pairs.
+// h of a channel at this lane's positions p .. p+3, p+16 .. p+19, ...: the products (sums of two
+// tiles, at `at` and after it) by `back` and the window. VECTORS: all are there, whole vectors.
+template <bool VECTORS>
 static __device__ __forceinline__ void put_channel(const struct generate_args &g, int64_t channel,
                                                    int64_t p, const float (&sums)[8][4], int at,
-                                                   float back, bool whole)
+                                                   float back)
 {
     const float c = (float)channel, j = (float)p;
-    const float leap = g.win.along_j(8, c), next = g.win.along_j(1, c);
+    const float leap = g.win.along_j(16, c), next = g.win.along_j(1, c);
     const float shift = g.win.on ? g.win.shift * back : 0.0f;
     float v = g.win.at(j, c) * back;
     float *to = g.h + channel * g.L + p;
     #pragma unroll
-    for (int n = 0; n < 8; n++, v *= leap) {
-        const float y0 = sums[n][at] * (v + shift), y1 = sums[n][at + 1] * (v * next + shift);
-        if (whole) {
-            *(float2 *)(to + 8 * n) = make_float2(y0, y1);
+    for (int m = 0; m < 4; m++, v *= leap) {
+        const float v1 = v * next, v2 = v1 * next, v3 = v2 * next;
+        const float y[4] = { sums[2 * m][at] * (v + shift), sums[2 * m][at + 1] * (v1 + shift),
+                             sums[2 * m + 1][at] * (v2 + shift),
+                             sums[2 * m + 1][at + 1] * (v3 + shift) };
+        if constexpr (VECTORS) {
+            *(float4 *)(to + 16 * m) = make_float4(y[0], y[1], y[2], y[3]);
         } else {
-            if (p + 8 * n < g.L) to[8 * n] = y0;
-            if (p + 8 * n + 1 < g.L) to[8 * n + 1] = y1;
+            #pragma unroll
+            for (int i = 0; i < 4; i++)
+                if (p + 16 * m + i < g.L) to[16 * m + i] = y[i];
         }
     }
 }
 
-// 16 channels from c0 on at the block's positions.
+// 16 channels from c0 on at the block's positions. Column (row) of tile n is the position
+// 16 (n / 2) + 4 (row / 2) + 2 (n % 2) + row % 2, so that a lane's results are neighbours, too.
+template <bool VECTORS>
 static __device__ __forceinline__ void last_layer(const struct generate_args &g, int64_t c0,
-                                                  int64_t p0, const unsigned char *halves,
-                                                  bool whole)
+                                                  int64_t p0, const unsigned char *halves)
 {
     constexpr int STEPS = HIDDEN_MOST / 16;
     const int lane = (int)threadIdx.x % 32, row = lane / 4, t = lane % 4, W = g.net.W;
@@ -115,18 +121,23 @@ static __device__ __forceinline__ void last_layer(const struct generate_args &g,
     #pragma unroll
     for (int h = 0; h < 2; h++) {
         const int64_t c = c0 + row + 8 * h;
+        const float *const from = g.w4 + (c < g.C ? c : g.C - 1) * W;
+        #pragma unroll
+        for (int s = 0; s < STEPS; s++) w[h][s] = four_weights<VECTORS>(from, 16 * s + 4 * t, W);
+    }
+    #pragma unroll
+    for (int h = 0; h < 2; h++) {
         float top = 0;
         #pragma unroll
         for (int s = 0; s < STEPS; s++) {
-            const float4 v = w[h][s] = four_weights(g.w4 + c * W, 16 * s + 4 * t, W, c < g.C,
-                                                    g.fours);
+            const float4 v = w[h][s];
             top = fmaxf(top, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
         }
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
         top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
         scale[h] = to_one(top, &back[h]);
     }
-    const int stride = half_stride(W);
+    halves += (4 * (row / 2) + row % 2) * HALF_STRIDE + t * 16;
     #pragma unroll
     for (int s = 0; s < STEPS; s++) {
         if (16 * s >= W) break;
@@ -139,7 +150,8 @@ static __device__ __forceinline__ void last_layer(const struct generate_args &g,
         }
         #pragma unroll
         for (int n = 0; n < 8; n++) {
-            const uint4 a = *(const uint4 *)(halves + (8 * n + row) * stride + (4 * s + t) * 16);
+            const int p = 16 * (n / 2) + 2 * (n % 2);
+            const uint4 a = *(const uint4 *)(halves + p * HALF_STRIDE + 64 * s);
             mma_halves(sums[n], low, a.x, a.y);
             mma_halves(sums[n], high, a.z, a.w);
             mma_halves(sums[n], high, a.x, a.y);
@@ -148,7 +160,7 @@ static __device__ __forceinline__ void last_layer(const struct generate_args &g,
     #pragma unroll
     for (int h = 0; h < 2; h++)
         if (c0 + row + 8 * h < g.C)
-            put_channel(g, c0 + row + 8 * h, p0 + 2 * t, sums, 2 * h, back[h], whole);
+            put_channel<VECTORS>(g, c0 + row + 8 * h, p0 + 4 * t, sums, 2 * h, back[h]);
 }
 
 // Grid (n in tiles, shares of the channels). Dynamic shared: HIDDEN_BYTES.
@@ -158,7 +170,6 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void generate_kernel(
     extern __shared__ __align__(16) unsigned char shared[];
     const hidden_space h = hidden_share(shared);
     unsigned char *const halves = (unsigned char *)h.other;    // fits where `other` does
-    const int stride = half_stride(g.net.W);
     const int64_t p0 = blockIdx.x * (int64_t)TILE;
     ask_for(g.w4, g.C * g.net.W, blockIdx.x, gridDim.x);
     hidden_load(h, g.net, p0, g.L);
@@ -174,19 +185,20 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void generate_kernel(
     hidden_layer(h, g.net, 2, h.one, [&](int r, int p, double, double, float a0, float a1) {
         uint32_t high, low;
         cut_halves(high, low, a0, a1);
-        unsigned short *at = (unsigned short *)(halves + p * stride + r / 4 * 16) + r % 4;
+        unsigned short *at = (unsigned short *)(halves + p * HALF_STRIDE + r / 4 * 16) + r % 4;
         at[0] = (unsigned short)high;
         at[4] = (unsigned short)low;
-        at += stride / 2;
+        at += HALF_STRIDE / 2;
         at[0] = (unsigned short)(high >> 16);
         at[4] = (unsigned short)(low >> 16);
     });
     __syncthreads();
     const int64_t first = (int64_t)(threadIdx.x / 32) * gridDim.y + blockIdx.y;
-    const bool whole = g.pairs && p0 + TILE <= g.L;
+    const bool vectors = g.vectors && p0 + TILE <= g.L;
     #pragma unroll 1
     for (int64_t c0 = 16 * first; c0 < g.C; c0 += 16 * WIDE * gridDim.y)
-        last_layer(g, c0, p0, halves, whole);
+        if (vectors) last_layer<true>(g, c0, p0, halves);
+        else last_layer<false>(g, c0, p0, halves);
 }
 
 #endif

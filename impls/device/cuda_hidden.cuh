@@ -25,7 +25,7 @@ enum {
     // pairs of banks. Floats of a row of weights, at most: 4 mod 8, and 32 lanes hit 32 banks.
     HSTRIDE = TILE + 4,
     HARRAY = HIDDEN_MOST * HSTRIDE,      // numbers of an array of either kind
-    HIDDEN_BYTES = 2 * HARRAY * 8 + 3 * HARRAY * 4,
+    HIDDEN_BYTES = 2 * HARRAY * 8 + 3 * HARRAY * 4 + 4 * HIDDEN_MOST * 4,
 };
 
 // The network; z: the row of the first position that is wanted.
@@ -46,35 +46,50 @@ static __device__ __forceinline__ float sine(double x)
     return __uint_as_float(__float_as_uint(y) ^ (unsigned)__double2loint(k) << 31);
 }
 
-// Where a block has it in shared memory.
-struct hidden_space { double *one, *other; float *w; };
+// Where a block has it in shared memory; b: of the layers, and then freq.
+struct hidden_space { double *one, *other; float *w, *b; };
 static __device__ __forceinline__ hidden_space hidden_share(unsigned char *shared)
 {
     double *const one = (double *)shared;
-    return { one, one + HARRAY, (float *)(one + 2 * HARRAY) };
+    float *const w = (float *)(one + 2 * HARRAY);
+    return { one, one + HARRAY, w, w + 3 * HARRAY };
 }
 
 static __device__ __forceinline__ int up_to_8(int n) { return (n + 7) / 8 * 8; }
 
 // The weights of all layers, and z of TILE positions (zeros from n on) to h.one, a row a feature.
-// Zeros up to a multiple of 16 rows and 8 columns of weights, 8 rows of z.
+// Zeros up to a multiple of 16 rows and 8 columns of weights, 8 rows of z. A thread has one column
+// and all loads are under way before the first is waited for.
 static __device__ __forceinline__ void hidden_load(const hidden_space &h,
                                                    const struct hidden_net &g, int64_t p0,
                                                    int64_t n)
 {
-    const int tall = (g.W + 15) / 16 * 16, up = up_to_8(g.E);
+    constexpr int DOWN = WIDE_THREADS / HIDDEN_MOST, EACH_ROW = HIDDEN_MOST / DOWN;
+    static_assert(TILE == HIDDEN_MOST);
+    const int k = (int)threadIdx.x % HIDDEN_MOST, r0 = (int)threadIdx.x / HIDDEN_MOST;
+    const float *const w[3] = { g.w[0], g.w[1], g.w[2] };
+    float v[4][EACH_ROW], b = 0;
     #pragma unroll
-    for (int l = 0; l < 3; l++) {
-        const int K = l ? g.W : g.E, wide = up_to_8(K);
-        float *const to = h.w + l * HARRAY;
-        for (int i = (int)threadIdx.x; i < tall * wide; i += WIDE_THREADS) {
-            const int r = i / wide, k = i - r * wide;
-            to[r * (wide + 4) + k] = r < g.W && k < K ? g.w[l][r * K + k] : 0.0f;
+    for (int i = 0; i < EACH_ROW; i++) {
+        const int r = r0 + i * DOWN;
+        #pragma unroll
+        for (int l = 0; l < 3; l++) {
+            const int K = l ? g.W : g.E;
+            v[l][i] = r < g.W && k < K ? w[l][r * K + k] : 0.0f;
         }
+        v[3][i] = k < g.E && p0 + r < n ? g.z[(p0 + r) * g.E + k] : 0.0f;
     }
-    for (int i = (int)threadIdx.x; i < up * TILE; i += WIDE_THREADS) {
-        const int p = i / up, e = i - p * up;
-        h.one[e * HSTRIDE + p] = e < g.E && p0 + p < n ? g.z[(p0 + p) * g.E + e] : 0.0f;
+    if (r0 < 4 && k < g.W) b = (r0 < 3 ? g.b[r0] : g.freq)[k];
+    if (r0 < 4) h.b[r0 * HIDDEN_MOST + k] = b;
+    #pragma unroll
+    for (int i = 0; i < EACH_ROW; i++) {
+        const int r = r0 + i * DOWN;
+        #pragma unroll
+        for (int l = 0; l < 3; l++) {
+            const int wide = up_to_8(l ? g.W : g.E);
+            if (k < wide) h.w[l * HARRAY + r * (wide + 4) + k] = v[l][i];
+        }
+        if (k < up_to_8(g.E)) h.one[k * HSTRIDE + r] = v[3][i];
     }
 }
 
@@ -107,7 +122,7 @@ static __device__ __forceinline__ void hidden_layer(const hidden_space &h,
     for (int i = 0; i < 2; i++) {
         const int r = r0 + row + 8 * i;
         const bool in = r < g.W;
-        const double f = in ? g.freq[r] : 0.0, bias = in ? g.b[l][r] : 0.0;
+        const double f = h.b[3 * HIDDEN_MOST + r], bias = h.b[l * HIDDEN_MOST + r];
         #pragma unroll
         for (int n = 0; n < N; n++) {
             const double x0 = c[n][2 * i] + bias, x1 = c[n][2 * i + 1] + bias;
