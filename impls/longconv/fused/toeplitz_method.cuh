@@ -53,6 +53,7 @@ struct state {
     bool hopper;               // the device has wgmma (compute capability 9.0)
     int processors;            // of the device
     const struct whole_shape *whole[2];   // or NULL: rows at 16-byte boundaries; anywhere
+    int resident[2];           // of its blocks on a processor
     int64_t width, origin;     // of the windows
     int64_t group;             // channels whose windows are there at a time; D for fixed filters
     bool dh_whole[2];          // dh goes whole; as `whole`
@@ -81,11 +82,9 @@ static const char *refuses(const struct hb_problem *p)
     return p->D > INT32_MAX ? "D above 2^31" : NULL;
 }
 
-// A block of long rows has 16 of the batch, whether they are there or not. Backward of L = 2048 took
-// 1.00 ms at B 64, D 768 (dh 0.64 of it), twice the transforms' of 4096.
+// A block of long rows has 16 of the batch, whether they are there or not.
 static const char *refuses_few(const struct hb_problem *p)
 {
-    if (p->backward) return "backward";
     return p->B < 8 ? "fewer than 8 rows a channel" : refuses(p);
 }
 
@@ -125,6 +124,9 @@ template <class F> static void by_rows(enum hb_dtype t, int rows, F f)
     else all(__nv_bfloat16());
 }
 
+// Bytes a nanosecond that a processor can have of the memory.
+static const int SHARE = 23;
+
 static void launch_whole(const struct state *s, const struct whole_shape *w, struct whole_job j,
                          bool adjoint, cudaStream_t stream)
 {
@@ -133,6 +135,10 @@ static void launch_whole(const struct state *s, const struct whole_shape *w, str
     j.batch_tiles = (int)blocks_of(s->B, w->rows);
     j.blocks = (int)blocks_of(reach_of(s, j.in, j.si), STEP);
     const unsigned grid = (unsigned)(s->D * j.batch_tiles);
+    const unsigned at_once = (unsigned)(s->resident[anywhere(s, j.in, j.si)] * s->processors);
+    j.staggered = grid >= 2 * at_once ? at_once : 0;
+    j.processors = (unsigned)s->processors;
+    j.delay = (unsigned)(w->rows * s->L * 2 / SHARE);
     by_rows(s->dtype, w->rows, [&](auto x, auto rows) {
         using T = decltype(x);
         constexpr int R = decltype(rows)::value;
@@ -142,7 +148,8 @@ static void launch_whole(const struct state *s, const struct whole_shape *w, str
     });
 }
 
-static int allow_whole(const struct state *s, const struct whole_shape *w)
+static int allow_whole(const struct state *s, const struct whole_shape *w, int blocks,
+                       int *resident)
 {
     int rc = HB_OK;
     by_rows(s->dtype, w->rows, [&](auto x, auto rows) {
@@ -156,6 +163,9 @@ static int allow_whole(const struct state *s, const struct whole_shape *w)
                 rc = HB_CUDA(s->host, cudaFuncSetAttribute(     // as many blocks as have room
                     kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
                     cudaSharedmemCarveoutMaxShared));
+            if (!rc)
+                rc = HB_CUDA(s->host, cudaOccupancyMaxActiveBlocksPerMultiprocessor(
+                    resident, kernel, WHOLE_THREADS, whole_shared<R>(blocks)));
         }
     });
     return rc;
@@ -374,11 +384,13 @@ static int find_device(struct state *s)
 }
 
 // Kernels that need more than the 48 KB everybody may have.
-static int allow(const struct state *s)
+static int allow(struct state *s)
 {
     int rc = HB_OK;
-    for (const struct whole_shape *w : s->whole)
-        if (!rc && w) rc = allow_whole(s, w);
+    for (int i = 0; i < 2; i++)
+        if (!rc && s->whole[i])
+            rc = allow_whole(s, s->whole[i], (int)blocks_of(i ? longest(s) : s->L, STEP),
+                             &s->resident[i]);
     if (!rc && s->part)
         hb_by_type(s->dtype, [&](auto x) {
             rc = hb_fused_allow(s->host, (const void *)outer<decltype(x)>, DH_SHARED);

@@ -170,6 +170,27 @@ template <int n> __device__ __forceinline__ void wgmma_done(void)
 #endif
 }
 
+// Barrier ID of some of a block's warps, COUNT threads in all.
+template <int ID, int COUNT> __device__ __forceinline__ void meet(void)
+{
+    asm volatile("barrier.sync.aligned %0, %1;" :: "n"(ID), "n"(COUNT) : "memory");
+}
+
+// For each of a group of four warps: registers it gives back, takes from those.
+template <int COUNT> __device__ __forceinline__ void fewer_registers(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" :: "n"(COUNT));
+#endif
+}
+
+template <int COUNT> __device__ __forceinline__ void more_registers(void)
+{
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" :: "n"(COUNT));
+#endif
+}
+
 // Stores four 8 x 8 matrices, transposed; addresses as load_matrices has them.
 __device__ __forceinline__ void store_matrices(uint32_t at, const uint32_t (&r)[4])
 {

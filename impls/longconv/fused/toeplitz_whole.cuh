@@ -11,7 +11,11 @@
 // columns. (So the columns always start at the first register: others the compiler would not let
 // run asynchronously.) No barriers between products. The skip term is in h[0]. Results take the
 // places of the inputs of their group, which nobody needs any more, and whole rows go from there to
-// memory. A block has no pipeline from memory: two to six of them on an SM are one.
+// memory. A block has no pipeline from memory: two to six of them on an SM are one. But blocks that
+// start together load together, multiply together and store together, and so do those that follow
+// them: then the times of memory and of the tensor cores add. So of the first `staggered` blocks,
+// which all start at once, those that are an SM's second, third .. (there are `processors`) wait,
+// `delay` ns more each: what it takes to load the rows of the one before.
 // bf16 is turned into halves where it lies, exactly: each row times the power of two that takes its
 // largest to 2^15 (what is below 2^-39 of that is rounded), undone in float32 at the end. So h has
 // one term of 11 bits in both types.
@@ -24,8 +28,10 @@
 // 1024; profile at 1024: 33 % of the warps' time before the first product (20 % the largest tap,
 // read one load after the other: now 8 at a time), 52 % products (35 % of the tensor cores), 15 %
 // stores.
-// Predicted now: .045 at 512, .100 at 1024, .33 at 2048 (tensor cores at 600 TFLOP/s: .355, at 800
-// .266; memory .034 .067 .135).
+// Predicted, then measured without stagger: .045 at 512, .100 at 1024, .33 at 2048; .0511 .1252
+// .3755. Memory takes .034 .067 .135, tensor cores (1.98 GHz) .014 .051 .199: about the sum. With
+// stagger a simulation of an SM (.055 .130 .344 without) has .038 .090 .227; predicted .042 .095
+// .27.
 //
 // Gates (hb_conv_gates) would come in where rows are in shared memory: behind `arrived`, each
 // thread turns its pieces u into tap(u) tap(pre), both rows fetched (twice the shared memory: L =
@@ -49,6 +55,7 @@ struct whole_job {
     const float *h, *d;                   // (D,L); (D) or NULL
     int B, L, batch_tiles;
     int blocks;                           // of STEP samples
+    unsigned staggered, processors, delay;   // below
 };
 
 template <int ROWS> constexpr int WHOLE_TILE = ROWS * STEP * 2;
@@ -230,6 +237,7 @@ __global__ void __launch_bounds__(WHOLE_THREADS, WHOLE_BLOCKS<ROWS>) whole(const
 {
     extern __shared__ __align__(1024) unsigned char ring[];
     constexpr int SPAN = WHOLE_SPAN<ROWS>;
+    if (blockIdx.x < j.staggered) __nanosleep(blockIdx.x / j.processors * j.delay);
     const int64_t c = blockIdx.x / j.batch_tiles, b0 = blockIdx.x % j.batch_tiles * (int64_t)ROWS;
     const void *const any = (const void *)((uintptr_t)j.in & ~(uintptr_t)15);
     whole_pieces<T, ADJOINT, ROWS>(ring, j, c, b0, [&](const whole_row<T> &r, int t, void *where) {

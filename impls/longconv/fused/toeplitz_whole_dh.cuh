@@ -13,16 +13,19 @@
 // sums. There are no partial sums in device memory.
 // Diagonals: see fold_diagonals; then the four warps' parts of a lag, always in the same order.
 //
+// Four more warps load: what is written for wgmma must be fenced, and a fence waits for everything
+// that its thread has under way. (With all threads loading, each step waited for the memory: 3300
+// cycles a step at every length, .0246 .043 .082 .209 .627 ms at L = 128 256 512 1024 2048.)
+//
 // Cost: a step is 12 products of 64 x 64 x ROWS, 1536 cycles of the tensor cores (64 rows), and
 // reads 16 KB (the SM's share of memory: 1400 cycles); the first steps of a pass have fewer
 // products. A pass ends with 800 instructions a warp.
 // Measured before (mma.sync on two ldmatrix operands, eight G_q a pass; f16, B = 64, D = 768):
 // .0232 .0376 .0746 .2137 ms at L = 128 256 512 1024 (backward less forward; 1024: profile).
-// Predicted now: .015 .024 .045 .105, 2048: .29; tensor cores at 600 TFLOP/s: .003 .009 .025 .091
+// Predicted now: .015 .024 .045 .105, 2048: .30; tensor cores at 600 TFLOP/s: .003 .009 .025 .091
 // .355, at 800 .068, .266; memory twice .0043 .0085 .017 .033 .067, and again a quarter at 1024, .9
 // at 2048.
-// Registers (nvcc 13.0): 235, one block of eight warps an SM. (3 groups with 4 G_q each: 168
-// are not enough.)
+// Registers: 240 and, for warps that load, 24 (20 bytes of spills there); one block an SM.
 #ifndef HB_TOEPLITZ_WHOLE_DH_CUH
 #define HB_TOEPLITZ_WHOLE_DH_CUH
 
@@ -34,7 +37,9 @@ enum {
     DH_GROUPS = 2,                        // of four warps
     DH_LAGS = 6,                          // lag blocks of a group
     DH_PASS = DH_GROUPS * DH_LAGS,
-    WHOLE_DH_THREADS = 128 * DH_GROUPS,
+    DH_MAKERS = 128 * DH_GROUPS,          // threads with products
+    DH_FEEDERS = 128,                     // threads that load
+    WHOLE_DH_THREADS = DH_MAKERS + DH_FEEDERS,
     DH_AHEAD = 4,                         // steps that are on their way
     U_SLOTS = DH_PASS + DH_AHEAD,         // of the ring: what a step needs, and those; a power of 2
     DY_SLOTS = 1 + DH_AHEAD,
@@ -55,7 +60,7 @@ static_assert((U_SLOTS & U_SLOTS - 1) == 0);
 template <int ROWS> constexpr int DH_TILE = ROWS * STEP * 2;
 // Rings, then each warp's place to fold in, then the lags of all warps.
 template <int ROWS> constexpr int DH_RINGS = (U_SLOTS + DY_SLOTS) * DH_TILE<ROWS>;
-constexpr int DH_WARPS = WHOLE_DH_THREADS / 32, DH_FOLDS = DH_WARPS * FOLD<2> * (int)sizeof(float);
+constexpr int DH_WARPS = DH_MAKERS / 32, DH_FOLDS = DH_WARPS * FOLD<2> * (int)sizeof(float);
 template <int ROWS> constexpr int WHOLE_DH_SHARED =
     DH_RINGS<ROWS> + DH_FOLDS + DH_PASS * 4 * WARP_LAGS * (int)sizeof(float);
 
@@ -79,23 +84,24 @@ __device__ __forceinline__ void dh_next(struct dh_step *s, const struct whole_dh
     s->c += gridDim.x;
 }
 
-// Calls f(sample, row, end, where, u) for the 16 bytes of a step that this thread moves: `row` is
-// that of dy or of u, in the time that starts `from` before it.
+// Calls f(piece, where) for the 16 bytes each of a step that this feeder moves.
 template <class T, int ROWS, class F>
 __device__ __forceinline__ void dh_pieces(const struct whole_dh_job &j, const struct dh_step &s,
                                           unsigned char *u_tile, unsigned char *dy_tile, F f)
 {
-    for (int i = threadIdx.x; i < 2 * ROWS * 8; i += WHOLE_DH_THREADS) {
-        const bool is_u = i >= ROWS * 8;
-        const int row = i / 8 % ROWS, p = i % 8;
-        const int64_t b = (int64_t)s.chunk * ROWS + row;
-        const struct hb_strides stride = is_u ? j.su : j.sdy;
-        const T *const at = (const T *)(is_u ? j.u : j.dy) + b * stride.b + s.c * stride.c;
-        const int from = j.shifted ? shift_of(at) : 0, end = b < j.B ? j.L + from : 0;
-        const int t = (is_u ? s.age : s.first + s.age) * STEP + 8 * p;
-        f(piece<T>{ at - from + t, t, from, end },
-          (is_u ? u_tile : dy_tile) + place<T>(row, 2 * STEP, p));
-    }
+    const int n = threadIdx.x - DH_MAKERS, p = n % 8, first = s.chunk * ROWS + n / 8;
+    const int place_in = place<T>(n / 8, 2 * STEP, p);
+    auto side = [&](const void *x, struct hb_strides stride, int block, unsigned char *tile) {
+        const T *at = (const T *)x + first * stride.b + s.c * stride.c;
+        const int t = block * STEP + 8 * p;
+#pragma unroll
+        for (int r = 0; r < ROWS; r += DH_FEEDERS / 8, at += DH_FEEDERS / 8 * stride.b) {
+            const int from = j.shifted ? shift_of(at) : 0, end = first + r < j.B ? j.L + from : 0;
+            f(piece<T>{ at - from + t, t, from, end }, tile + place_in + r * 2 * STEP);
+        }
+    };
+    side(j.u, j.su, s.age, u_tile);
+    side(j.dy, j.sdy, s.first + s.age, dy_tile);
 }
 
 // Sum of the four warps' lags of a G_q at i - j = x, -64 < x < 64. Warp w's rows are 16 w later.
@@ -114,14 +120,14 @@ __device__ __forceinline__ float dh_lag(const float *lags, int x)
 __device__ __forceinline__ void add_lags(const struct whole_dh_job &j, int64_t c, int first,
                                          const float (&g)[DH_LAGS][32], float *folds, float *lags)
 {
-    constexpr int MANY = (DH_PASS * STEP + STEP + WHOLE_DH_THREADS - 1) / WHOLE_DH_THREADS;
+    constexpr int MANY = (DH_PASS * STEP + STEP + DH_MAKERS - 1) / DH_MAKERS;
     const int warp = threadIdx.x / 32, last = min(first + DH_PASS, j.blocks);
     const int begin = max(0, STEP * (first - 1)) + threadIdx.x, end = min(j.L, STEP * last);
     float *const dh = j.dh + c * j.L;
     float sum[MANY];                      // starts with what is there: read before it is needed
 #pragma unroll
     for (int r = 0; r < MANY; r++) {
-        const int s = begin + r * WHOLE_DH_THREADS;
+        const int s = begin + r * DH_MAKERS;
         sum[r] = s < end ? dh[s] : 0;
     }
 #pragma unroll
@@ -133,10 +139,10 @@ __device__ __forceinline__ void add_lags(const struct whole_dh_job &j, int64_t c
                                   return g[i][4 * column + 2 * row + e];
                               });
     }
-    __syncthreads();
+    meet<1, DH_MAKERS>();
 #pragma unroll
     for (int r = 0; r < MANY; r++) {
-        const int s = begin + r * WHOLE_DH_THREADS, q = s / STEP, x = s % STEP;
+        const int s = begin + r * DH_MAKERS, q = s / STEP, x = s % STEP;
         if (s >= end) continue;
         float lag = 0;
         if (q >= first) lag += dh_lag(lags + (q - first) * 4 * WARP_LAGS, x);
@@ -146,79 +152,109 @@ __device__ __forceinline__ void add_lags(const struct whole_dh_job &j, int64_t c
     }
 }
 
+// A step's slots in the rings.
+struct dh_slots {
+    int u, dy;
+    __device__ __forceinline__ void next()
+    {
+        u = (u + 1) % U_SLOTS;
+        dy = dy + 1 == DY_SLOTS ? 0 : dy + 1;
+    }
+};
+
+// The feeders: their copies are under way while the makers' fences wait for what they did
+// themselves, so no thread is both.
+template <class T, int ROWS>
+__device__ __forceinline__ void dh_feed(const struct whole_dh_job &j, unsigned char *us,
+                                        unsigned char *dys)
+{
+    const int chunks = (j.B + ROWS - 1) / ROWS;
+    const void *const any = (const void *)((uintptr_t)j.dy & ~(uintptr_t)15);
+    struct dh_step next = { blockIdx.x, 0, 0, 0 }, now = next;
+    struct dh_slots next_in = { 0, 0 }, now_in = { 0, 0 };
+    auto load = [&]() {
+        if (next.c < j.D) {
+            dh_pieces<T, ROWS>(j, next, us + next_in.u * DH_TILE<ROWS>,
+                               dys + next_in.dy * DH_TILE<ROWS>,
+                               [&](const struct piece<T> &s, void *to) {
+                                   if (j.shifted) fetch_aligned<T>(s, to, any);
+                                   else fetch<T>(s, to, any);
+                               });
+            dh_next(&next, j, chunks);
+            next_in.next();
+        }
+        commit();
+    };
+    for (int i = 0; i < DH_AHEAD; i++)
+        load();
+    for (; now.c < j.D; dh_next(&now, j, chunks), now_in.next()) {
+        arrived<DH_AHEAD - 1>();
+        if (now.age == 0 && j.shifted)
+            dh_pieces<T, ROWS>(j, now, us + now_in.u * DH_TILE<ROWS>,
+                               dys + now_in.dy * DH_TILE<ROWS>,
+                               [&](const struct piece<T> &s, void *to) {
+                                   if (s.t == 0) blank<T>(to, s.from);
+                               });
+        meet<0, WHOLE_DH_THREADS>();           // it is there; nobody needs the oldest any more
+        load();
+    }
+}
+
+// G_q of a pass, for all steps of it; `now` is then the first one of the next pass.
+template <class T, int ROWS>
+__device__ __forceinline__ void dh_pass(float (&g)[DH_LAGS][32], const struct whole_dh_job &j,
+                                        struct dh_step *now, struct dh_slots *in,
+                                        const unsigned char *us, const unsigned char *dys)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);      // the same for the compiler, too
+    const int chunks = (j.B + ROWS - 1) / ROWS, first = now->first;
+    const int64_t c = now->c;
+    for (; now->c == c && now->first == first; dh_next(now, j, chunks), in->next()) {
+        meet<0, WHOLE_DH_THREADS>();
+        publish();
+        uint32_t a[ROWS / 16][4];
+        const uint32_t dy = hb_shared_address(dys) + in->dy * DH_TILE<ROWS>;
+#pragma unroll
+        for (int s = 0; s < ROWS / 16; s++)
+            load_matrices<true>(a[s], dy + place<T>(16 * s + lane % 8 + lane / 16 * 8, 2 * STEP,
+                                                    2 * (warp % 4) + lane / 8 % 2));
+#pragma unroll
+        for (int i = 0; i < DH_LAGS; i++) {
+            const int q = group + DH_GROUPS * i;                   // from `first` on
+            if (q > now->age) continue;
+            const uint64_t u = tile_of(us) + (in->u - q & U_SLOTS - 1) * (DH_TILE<ROWS> / 16);
+            wgmma_begin();
+#pragma unroll
+            for (int s = 0; s < ROWS / 16; s++)
+                wgmma<T, 32, true>(g[i], a[s], u + s * (16 * 2 * STEP / 16));
+            wgmma_commit();
+        }
+        wgmma_done<0>();
+    }
+}
+
 // Grid: at most D blocks, as many as run at a time; dynamic shared WHOLE_DH_SHARED.
 template <class T, int ROWS>
 __global__ void __launch_bounds__(WHOLE_DH_THREADS, 1) outer_whole(const struct whole_dh_job j)
 {
     extern __shared__ __align__(1024) unsigned char ring[];
     unsigned char *const dys = ring + U_SLOTS * DH_TILE<ROWS>;
+    if (threadIdx.x >= DH_MAKERS) {
+        fewer_registers<24>();               // 168 at first: 128 (168 - 24) = 256 (240 - 168)
+        dh_feed<T, ROWS>(j, ring, dys);
+        return;
+    }
+    more_registers<240>();
     float *const folds = (float *)(ring + DH_RINGS<ROWS>);
     float *const lags = (float *)(ring + DH_RINGS<ROWS> + DH_FOLDS);
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int group = __shfl_sync(~0u, threadIdx.x / 128, 0);      // the same for the compiler, too
-    const int chunks = (j.B + ROWS - 1) / ROWS;
-    const void *const any = (const void *)((uintptr_t)j.dy & ~(uintptr_t)15);
-
-    struct dh_step next = { blockIdx.x, 0, 0, 0 }, now = next;
-    int next_u = 0, next_dy = 0, u_slot = 0, dy_slot = 0;          // slots of `next`, of `now`
-    auto load = [&]() {
-        if (next.c < j.D) {
-            dh_pieces<T, ROWS>(j, next, ring + next_u * DH_TILE<ROWS>,
-                               dys + next_dy * DH_TILE<ROWS>,
-                               [&](const struct piece<T> &s, void *to) {
-                                   if (j.shifted) fetch_aligned<T>(s, to, any);
-                                   else fetch<T>(s, to, any);
-                               });
-            dh_next(&next, j, chunks);
-            next_u = (next_u + 1) % U_SLOTS;
-            next_dy = next_dy + 1 == DY_SLOTS ? 0 : next_dy + 1;
-        }
-        commit();
-    };
-    // This step's tiles are there, and nobody needs the oldest any more: those are filled again.
-    auto turn = [&]() {
-        arrived<DH_AHEAD - 1>();
-        if (now.age == 0 && j.shifted)
-            dh_pieces<T, ROWS>(j, now, ring + u_slot * DH_TILE<ROWS>,
-                               dys + dy_slot * DH_TILE<ROWS>,
-                               [&](const struct piece<T> &s, void *to) {
-                                   if (s.t == 0) blank<T>(to, s.from);
-                               });
-        publish();
-        __syncthreads();
-        load();
-    };
-    for (int i = 0; i < DH_AHEAD; i++)
-        load();
+    struct dh_step now = { blockIdx.x, 0, 0, 0 };
+    struct dh_slots in = { 0, 0 };
     while (now.c < j.D) {
         float g[DH_LAGS][32] = {};
         const int64_t c = now.c;
         const int first = now.first;
-        while (now.c == c && now.first == first) {
-            turn();
-            uint32_t a[ROWS / 16][4];
-            const uint32_t dy = hb_shared_address(dys) + dy_slot * DH_TILE<ROWS>;
-#pragma unroll
-            for (int s = 0; s < ROWS / 16; s++)
-                load_matrices<true>(a[s], dy + place<T>(16 * s + lane % 8 + lane / 16 * 8, 2 * STEP,
-                                                        2 * (warp % 4) + lane / 8 % 2));
-#pragma unroll
-            for (int i = 0; i < DH_LAGS; i++) {
-                const int q = group + DH_GROUPS * i;               // from `first` on
-                if (q > now.age) continue;
-                const uint64_t u = tile_of(ring)
-                                   + (u_slot - q & U_SLOTS - 1) * (DH_TILE<ROWS> / 16);
-                wgmma_begin();
-#pragma unroll
-                for (int s = 0; s < ROWS / 16; s++)
-                    wgmma<T, 32, true>(g[i], a[s], u + s * (16 * 2 * STEP / 16));
-                wgmma_commit();
-            }
-            wgmma_done<0>();
-            u_slot = (u_slot + 1) % U_SLOTS;
-            dy_slot = dy_slot + 1 == DY_SLOTS ? 0 : dy_slot + 1;
-            dh_next(&now, j, chunks);
-        }
+        dh_pass<T, ROWS>(g, j, &now, &in, ring, dys);
         add_lags(j, c, first, g, folds, lags);
     }
 }
