@@ -80,15 +80,15 @@ template <int R> __device__ __forceinline__ hb_spot hb_result_at(int i, hb_lane 
         return { i / 2 * 8 + me.g, i / 2 % 2, 32 * me.group + 16 * (i % 2) + 4 * me.q };
 }
 
-// Outer step back: f(i, v) for the lane's results. BETWEEN: a barrier after everybody has read the
-// planes.
-template <int R, bool BETWEEN, class F>
-__device__ __forceinline__ void hb_results(const hb_block<R> &k, F f)
+// Outer step back: f(i, v) for the lane's results; before that, when this thread has read the
+// planes, between().
+template <int R, class BETWEEN, class F>
+__device__ __forceinline__ void hb_results(const hb_block<R> &k, BETWEEN between, F f)
 {
     if constexpr (HB_WIDE<R>) {
         float re[HB_PART_SLOTS<R> / 16][2][4] = {};
         hb_wide_back<R>(re, k);
-        if constexpr (BETWEEN) hb_meet<R>();
+        between();
 #pragma unroll
         for (int i = 0; i < HB_RESULTS<R>; i++) {
             const int h = i % 2;
@@ -100,7 +100,7 @@ __device__ __forceinline__ void hb_results(const hb_block<R> &k, F f)
         constexpr int MT = HB_SLOTS<R> / 16;
         float re[MT][4][4] = {}, im[1][4][4];
         hb_outer_back<R, false, MT>(re, im, k.planes, k.matrix, 0, k.me);
-        if constexpr (BETWEEN) hb_meet<R>();
+        between();
 #pragma unroll
         for (int i = 0; i < HB_RESULTS<R>; i++) {
             const int x = i % 4;                 // h, e
@@ -225,23 +225,25 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh
                                          int b0, const float (&scale)[2], float &lag0)
 {
     const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
+    const bool even = hb_even<T>(job.du, job.sdu, job.L);
     uint2 u[HB_RESULTS<R>] = {}, dy[HB_RESULTS<R>] = {};
     if (job.d) {
         hb_read_there<T, R>(dy, job.dy, job.sdy, c, b0, job.B, job.L, k.me);
         hb_read_there<T, R>(u, job.u, job.su, c, b0, job.B, job.L, k.me);
     }
-    hb_results<R, false>(k, [&](int i, const float (&v)[4]) {
+    hb_results<R>(k, [] { hb_freed<R>(); }, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, k.me);
         const int64_t row = b0 + hb_row_of<R>(at.slot);
         const int n = at.slot % R * 256 + at.r;
-        if (row >= job.B) return;
         const float f = undo * hb_inverse(scale[at.h]);
         const float2 lo = hb_two<T>(dy[i].x), hi = hb_two<T>(dy[i].y);
         const float x[4] = { v[0] * f + skip * lo.x, v[1] * f + skip * lo.y,
                              v[2] * f + skip * hi.x, v[3] * f + skip * hi.y };
         lag0 += hb_product<T>(dy[i].x, u[i].x) + hb_product<T>(dy[i].y, u[i].y);
+        if (row >= job.B || n >= job.L) return;
         T *const du = (T *)job.du + c * job.sdu.c + row * job.sdu.b;
-        hb_store4(du, n, job.L, ((uintptr_t)du & 7) == 0, x);
+        if (even) *(uint2 *)(du + n) = hb_four_of<T>(x);
+        else hb_store4(du, n, job.L, ((uintptr_t)du & 7) == 0, x);
     });
 }
 
@@ -253,7 +255,7 @@ constexpr int HB_GATE_SUMS = sizeof(hb_gate_sums) / sizeof(float);
 // Results of the tile to floats in the planes' place, not scaled. Barriers before and after.
 template <int R> __device__ __forceinline__ void hb_to_floats(const hb_block<R> &k)
 {
-    hb_results<R, true>(k, [&](int i, const float (&v)[4]) {
+    hb_results<R>(k, [] { hb_meet<R>(); }, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, k.me);
         *hb_fours<R>(k, at.slot, at.r / 4) = make_float4(v[0], v[1], v[2], v[3]);
     });
@@ -381,17 +383,28 @@ template <int R> struct hb_dh_block {
     int first;                    // this warp's first slot; then every WARPS
 };
 
+// What has been read of a row before it is needed: wide, not GATED.
+template <int R, bool GATED> using hb_ahead = uint32_t[HB_WIDE<R> && !GATED ? R / 16 : 1][4];
+
+template <class T, int R, bool GATED>
+__device__ __forceinline__ void hb_dh_read(const hb_dh_block<R> &s, hb_ahead<R, GATED> &ahead,
+                                           const hb_factor &x, int b0, int L)
+{
+    if constexpr (HB_WIDE<R> && !GATED)
+        hb_wide_read<T, R>(ahead, x.x, x.s, s.c, b0, L, s.k.me);
+}
+
 // Planes from row b0 .. of a signal: x itself, GATED: the product of x and `by`. FIRST: u. Returns
 // what the rows' step needs.
 template <class T, int R, bool GATED, bool FIRST>
 __device__ __forceinline__ hb_inner hb_dh_enter(const hb_dh_block<R> &s, const hb_factor &x,
                                             const hb_factor &by, int b0, const hb_fused_dh &job,
-                                            float (&scale)[2])
+                                            hb_ahead<R, GATED> &ahead, float (&scale)[2])
 {
     if constexpr (HB_WIDE<R> && GATED)
         hb_wide_product<T, R>(s.k, x, by, s.c, b0, job.L, scale);
     else if constexpr (HB_WIDE<R>)
-        hb_wide_enter<T, R, FIRST>(s.k, x.x, x.s, s.c, b0, job.L, scale);
+        hb_wide_enter<T, R, FIRST>(s.k, ahead, scale);
     else if constexpr (GATED)
         hb_enter_product<T, R>(s.k, x, by, s.c, b0, job.B, job.L, scale);
     else
@@ -427,13 +440,28 @@ __device__ __forceinline__ void hb_dh_leave(const hb_dh_block<R> &s, const hb_fu
     }
     hb_meet<R>();
     const float undo = 4 * (256.0f * R / 4096) * hb_inverse(all);
-    hb_results<R, false>(s.k, [&](int i, const float (&v)[4]) {
+    float *const dh = job.dh + s.c * job.L;
+    const bool even = (((uintptr_t)dh & 15) | (job.L & 3)) == 0;
+    float4 old[HB_RESULTS<R>];                   // read at once, as a store would hold up a load
+#pragma unroll
+    for (int i = 0; i < HB_RESULTS<R>; i++) {
+        const hb_spot at = hb_result_at<R>(i, s.k.me);
+        old[i] = make_float4(0, 0, 0, 0);
+        const int n = at.slot * 256 + at.r;
+        if (at.slot >= R || n >= job.L) continue;
+        old[i] = even ? *(const float4 *)(dh + n) : hb_load4_floats(dh, n, job.L);
+    }
+    hb_results<R>(s.k, [] {}, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, s.k.me);
         const int n = at.slot * 256 + at.r;
-        float *const dh = job.dh + s.c * job.L + n;
+        const float x[4] = { old[i].x + v[0] * undo, old[i].y + v[1] * undo,
+                             old[i].z + v[2] * undo, old[i].w + v[3] * undo };
+        if (at.slot >= R || n >= job.L) return;
+        if (even) *(float4 *)(dh + n) = make_float4(x[0], x[1], x[2], x[3]);
+        else
 #pragma unroll
-        for (int t = 0; t < 4; t++)
-            if (at.slot < R && n + t < job.L) dh[t] += v[t] * undo;
+            for (int t = 0; t < 4; t++)
+                if (n + t < job.L) dh[n + t] = x[t];
     });
 }
 
@@ -468,7 +496,10 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
     for (int b0 = 0; b0 < job.B; b0 += PACK) {
         float scale[2], there[PACK > 1 ? OWN : 1];
         uint4 u[OWN][2];
-        hb_inner inner = hb_dh_enter<T, R, GATED, true>(s, u_, pre, b0, job, scale);
+        hb_ahead<R, GATED> ahead;
+        hb_dh_read<T, R, GATED>(s, ahead, u_, b0, job.L);
+        hb_inner inner = hb_dh_enter<T, R, GATED, true>(s, u_, pre, b0, job, ahead, scale);
+        hb_dh_read<T, R, GATED>(s, ahead, dy, b0, job.L);
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const int slot = s.first + i * WARPS;
@@ -493,17 +524,19 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
             if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, s.c, b0 + PACK, job.B, job.L);
             if (post.x) hb_prefetch<T, R>(post.x, post.s, s.c, b0 + PACK, job.B, job.L);
         }
-        inner = hb_dh_enter<T, R, GATED, false>(s, dy, post, b0, job, scale);
+        inner = hb_dh_enter<T, R, GATED, false>(s, dy, post, b0, job, ahead, scale);
         hb_prefetch<T, R>(job.u, job.su, s.c, b0 + PACK, job.B, job.L);
         hb_prefetch<T, R>(job.dy, job.sdy, s.c, b0 + PACK, job.B, job.L);
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const int slot = s.first + i * WARPS;
+            const uint4 *const at = s.spectrum + slot % R * 64;
+            const uint4 h[2] = { hb_flipped(at[0], 0x80000000u), hb_flipped(at[32], 0x80000000u) };
             hb_tile z;
             hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
             hb_correlate(s.sums + i * WARPS * 128, u[i], z,
                          there[PACK > 1 ? i : 0] * hb_slot_inverse<R>(scale, i), b0 == 0);
-            hb_times(z, s.spectrum + slot % R * 64, true, 1);
+            hb_times(z, h, 1);
             __syncwarp();
             hb_inner_back<R, false>(k.planes, z, inner, slot, me);
         }
@@ -514,7 +547,6 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
             hb_meet<R>();         // the planes are free
         } else {
             hb_leave<T, R>(k, job, s.c, b0, scale, lag0);
-            hb_freed<R>();
         }
     }
     if constexpr (GATED) hb_gate_totals<R>(k, job, s.c, gates);

@@ -66,6 +66,8 @@ __device__ __forceinline__ void hb_pair_rows_dh(const hb_pairs &k, hb_inner inne
         const uint32_t at = hb_pair_planes(k, i);
         const int k1 = hb_pair_k1<R>(k, i), turns = HB_PAIR_TURNS + 2048 * k1;
         const int slot = k.warp + 8 * i;
+        const uint4 h[2] = { hb_flipped(spectrum[64 * k1], 0x80000000u),
+                             hb_flipped(spectrum[64 * k1 + 32], 0x80000000u) };
         hb_tile z[2];
         hb_pair_turn<false>(inner.w, k.shared, turns + k.there);
 #pragma unroll
@@ -78,7 +80,7 @@ __device__ __forceinline__ void hb_pair_rows_dh(const hb_pairs &k, hb_inner inne
         hb_pair_correlate(sum[i], z[0], z[1],
                           hb_inverse(hb_pair_scale<T, R>(k, buffer, slot))
                               * hb_inverse(hb_pair_scale<T, R>(k, buffer, slot + 16)));
-        hb_times(z[1], spectrum + 64 * k1, true, 1);
+        hb_times(z[1], h, 1);
         hb_pair_turn<true>(inner.w, k.shared, turns + k.back);
         hb_inner_and_back(z[0], inner, z[1]);
         hb_store_tiles(at + 8192, z[0].re);
@@ -146,6 +148,15 @@ __device__ __forceinline__ void hb_pair_dh_leave(const hb_pairs &k, hb_inner inn
     }
     __syncthreads();
     const float undo = 4 * (256.0f * R / 4096) * R * hb_inverse(all);
+    float old[2][8];                             // read at once, as a store would hold up a load
+    int n[2][8];
+#pragma unroll
+    for (int i = 0; i < 16; i++) {               // e, t, h, column
+        const int x = i % 8, slot = k.lane / 4 + x / 2 % 2 * 8;
+        const int r = 32 * k.warp + 16 * (i / 8) + x / 4 * 8 + 2 * (k.lane & 3) + x % 2;
+        n[i / 8][x] = slot < R ? slot * 256 + r : L;
+        old[i / 8][x] = n[i / 8][x] < L ? dh[n[i / 8][x]] : 0;
+    }
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         uint32_t gr[4], gi[4];
@@ -153,11 +164,8 @@ __device__ __forceinline__ void hb_pair_dh_leave(const hb_pairs &k, hb_inner inn
         hb_pair_matrix_back(gr, gi, k, e);
         hb_pair_results(re, gr, gi, k.base + (k.at ^ 32 * e));
 #pragma unroll
-        for (int x = 0; x < 8; x++) {            // t, h, column
-            const int slot = k.lane / 4 + x / 2 % 2 * 8;
-            const int n = slot * 256 + 32 * k.warp + 16 * e + x / 4 * 8 + 2 * (k.lane & 3) + x % 2;
-            if (slot < R && n < L) dh[n] += re[x / 4][x % 4] * undo;
-        }
+        for (int x = 0; x < 8; x++)
+            if (n[e][x] < L) dh[n[e][x]] = old[e][x] + re[x / 4][x % 4] * undo;
     }
 }
 

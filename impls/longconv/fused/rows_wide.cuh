@@ -181,38 +181,42 @@ __device__ __forceinline__ void hb_wide_outer(const hb_block<R> &k,
     }
 }
 
-// hb_enter of row b of channel c. FIRST: after the planes have been read for another row, hb_freed.
-template <class T, int R, bool FIRST>
-__device__ __forceinline__ void hb_wide_enter(const hb_block<R> &k, const void *in,
-                                              struct hb_strides si, int64_t c, int64_t b, int L,
-                                              float (&scale)[2])
+// Row b of channel c, where hb_wide_outer wants it.
+template <class T, int R>
+__device__ __forceinline__ void hb_wide_read(uint32_t (&x)[R / 16][4], const void *in,
+                                             struct hb_strides si, int64_t c, int64_t b, int L,
+                                             hb_lane me)
 {
-    constexpr int KT = R / 16;
-    const hb_lane me = k.me;
     const T *const row = (const T *)in + c * si.c + b * si.b;
-    const bool even = (((uintptr_t)row & 3) | (L & 1)) == 0;
-    uint32_t x[KT][4], peak = 0;
-    const auto read = [&](auto pairs) {          // no branches between: all loads are under way
+    const auto read = [&](auto even) {           // no branches between: all loads are under way
 #pragma unroll
-        for (int i = 0; i < 4 * KT; i++) {
+        for (int i = 0; i < R / 4; i++) {
             const int n = (i / 4 * 16 + 2 * me.q + i % 2 + i % 4 / 2 * 8) * 256
                         + 16 * me.group + 2 * me.g;
-            x[i / 4][i % 4] = hb_load2<decltype(pairs)::value>((const unsigned short *)row, n, L);
+            x[i / 4][i % 4] = hb_load2<decltype(even)::value>((const unsigned short *)row, n, L);
         }
     };
-    if (even) read(hb_constant<1>());
+    if ((((uintptr_t)row & 3) | (L & 1)) == 0) read(hb_constant<1>());
     else read(hb_constant<0>());
+}
+
+// hb_enter of a row that hb_wide_read has read. FIRST: after the planes have been read for another
+// row, hb_freed.
+template <class T, int R, bool FIRST>
+__device__ __forceinline__ void hb_wide_enter(const hb_block<R> &k, uint32_t (&x)[R / 16][4],
+                                              float (&scale)[2])
+{
+    uint32_t peak = 0;
 #pragma unroll
-    for (int i = 0; i < 4 * KT; i++) peak = hb_larger(peak, x[i / 4][i % 4]);
-#pragma unroll
-    for (int l = 1; l < 32; l *= 2) peak = max(peak, __shfl_xor_sync(~0u, peak, l));
-    if (me.lane == 0) k.peaks[4 * me.group] = peak;
+    for (int i = 0; i < R / 4; i++) peak = __vmaxu2(peak, x[i / 4][i % 4] & 0x7fff7fffu);
+    peak = __reduce_max_sync(~0u, max(peak << 16, peak & 0xffff0000u));
+    if (k.me.lane == 0) k.peaks[4 * k.me.group] = peak;
     __syncthreads();
     if constexpr (FIRST) hb_free<R>();
     scale[0] = scale[1] = hb_row_scale<T, HB_WIDE_WARPS>(k.peaks, 0);
     if constexpr (!HB_IS_HALF<T>)
 #pragma unroll
-        for (int i = 0; i < 4 * KT; i++)
+        for (int i = 0; i < R / 4; i++)
             x[i / 4][i % 4] = hb_halves<T>(x[i / 4][i % 4], scale[0]);
     hb_wide_outer<R>(k, x, HB_IS_HALF<T> ? scale[0] / R : 1.0f / R);
 }
@@ -259,42 +263,59 @@ __device__ __forceinline__ void hb_wide_product(const hb_block<R> &k, const hb_f
 }
 
 // --- back ---------------------------------------------------------------------------------------
-// Row tiles of this block's part of the signal, [tile][t][c], as hb_outer_back.
+// Words of row tile kt of planes: [real, imaginary][slots 2q, 2q + 1, 2q + 8, 2q + 9].
+template <int R>
+__device__ __forceinline__ void hb_wide_words(uint32_t (&x)[2][4], const unsigned char *planes,
+                                              int kt, hb_lane me)
+{
+    const unsigned char *const at = planes + 4 * (me.g & 3);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        x[i / 4][i % 4] = *(const uint32_t *)(at + i / 4 * HB_PLANE<R>
+            + hb_place(16 * kt + 2 * me.q + i % 2 + i % 4 / 2 * 8, 2 * me.group + (me.g >> 2)));
+}
+
+// re += the part of the results that is from those.
+template <int R>
+__device__ __forceinline__ void hb_wide_add(float (&re)[HB_PART_SLOTS<R> / 16][2][4],
+                                            const hb_block<R> &k, const uint32_t (&x)[2][4], int kt)
+{
+    uint32_t b[2][2][2];                         // [real, imaginary][t]
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        b[i / 2][0][i % 2] = hb_low(x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1]);
+        b[i / 2][1][i % 2] = hb_high(x[i / 2][i % 2 * 2], x[i / 2][i % 2 * 2 + 1]);
+    }
+#pragma unroll
+    for (int mt = 0; mt < HB_PART_SLOTS<R> / 16; mt++) {
+        uint32_t gr[4], gi[4];
+        hb_fragment(gr, k.matrix[(mt * (R / 16) + kt) * 64 + k.me.lane]);
+        hb_fragment(gi, k.matrix[(mt * (R / 16) + kt) * 64 + 32 + k.me.lane]);
+#pragma unroll
+        for (int t = 0; t < 2; t++) {
+            hb_mma(re[mt][t], gr, b[0][t][0], b[0][t][1]);
+            hb_mma(re[mt][t], gi, b[1][t][0], b[1][t][1]);
+        }
+    }
+}
+
+// Row tiles of this block's part of the signal, [tile][t][c], as hb_outer_back. What the other
+// block has is on its way while this one's is worked on.
 template <int R>
 __device__ __forceinline__ void hb_wide_back(float (&re)[HB_PART_SLOTS<R> / 16][2][4],
                                              const hb_block<R> &k)
 {
-    constexpr int KT = R / 16, MT = HB_PART_SLOTS<R> / 16;
-    const hb_lane me = k.me;
-    const int chunk = 2 * me.group + (me.g >> 2), byte = 4 * (me.g & 3);
-    const auto add = [&](const unsigned char *planes, int first) {
+    constexpr int MT = HB_PART_SLOTS<R> / 16;
+    const int mine = k.me.half * MT, others = (1 - k.me.half) * MT;
+    const unsigned char *const other = hb_planes_of(k, HB_PARTS<R> - 1 - k.me.half);
 #pragma unroll 2
-        for (int kt = first; kt < first + MT; kt++) {
-            uint32_t b[2][2][2];                 // [part][t]
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int slot = 16 * kt + 2 * me.q + i % 2 * 8;
-                const unsigned char *const at = planes + i / 2 * HB_PLANE<R> + byte;
-                const uint32_t x = *(const uint32_t *)(at + hb_place(slot, chunk));
-                const uint32_t y = *(const uint32_t *)(at + hb_place(slot + 1, chunk));
-                b[i / 2][0][i % 2] = hb_low(x, y);
-                b[i / 2][1][i % 2] = hb_high(x, y);
-            }
-#pragma unroll
-            for (int mt = 0; mt < MT; mt++) {
-                uint32_t gr[4], gi[4];
-                hb_fragment(gr, k.matrix[(mt * KT + kt) * 64 + me.lane]);
-                hb_fragment(gi, k.matrix[(mt * KT + kt) * 64 + 32 + me.lane]);
-#pragma unroll
-                for (int t = 0; t < 2; t++) {
-                    hb_mma(re[mt][t], gr, b[0][t][0], b[0][t][1]);
-                    hb_mma(re[mt][t], gi, b[1][t][0], b[1][t][1]);
-                }
-            }
-        }
-    };
-    add(k.planes, me.half * MT);
-    if constexpr (HB_PARTS<R> == 2) add(hb_planes_of(k, 1 - me.half), (1 - me.half) * MT);
+    for (int i = 0; i < MT; i++) {
+        uint32_t x[2][4], y[2][4];
+        if constexpr (HB_PARTS<R> == 2) hb_wide_words<R>(y, other, others + i, k.me);
+        hb_wide_words<R>(x, k.planes, mine + i, k.me);
+        hb_wide_add<R>(re, k, x, mine + i);
+        if constexpr (HB_PARTS<R> == 2) hb_wide_add<R>(re, k, y, others + i);
+    }
 }
 
 #endif
