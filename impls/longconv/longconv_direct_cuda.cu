@@ -3,8 +3,8 @@
 //     h (D,L), d (D) float32
 // Method    The Toeplitz method of longconv_fused_cuda at every length: fused/toeplitz_method.cuh,
 //           kernels beside it.
-// Cost      about B D L (L + 64) flop a pass (bf16: y and du twice), triangle only; workspace: the
-//           windows (4 L bytes a channel; bf16 8 L, f32 4 L), backward 8 L bytes a channel, both at
+// Cost      about B D L (L + 64) flop a pass (bf16 above 3072: y and du twice), triangle only; the
+//           windows (4 L bytes a channel; bf16 8 L, f32 4 L), backward 8 L bytes a channel, each at
 //           most 64 MB by taking groups of channels, except for fixed filters.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 2, equation 1; PTX ISA, mma.m16n8k16,
 //           wgmma.m64n64k16 and its 128-byte swizzle.
@@ -14,66 +14,18 @@
 // hb-arch: 90a 80
 #include "fused/toeplitz_method.cuh"
 
-struct state {
-    const struct hb_host *host;    // borrowed until destroy
-    bool backward;
-    void *toeplitz;                // owned
-};
+#define FUSED_NAME "longconv_direct_cuda"
+static const struct fused_choice CHOICE = { 0, toeplitz::MAX_L, &fused_toeplitz, 0, 0 };
 
-static const char *refuses(const struct hb_problem *p) { return fused_toeplitz.refuses(p); }
-
-static void destroy(void *st)
+static const struct fused_choice *choose(const struct hb_problem *p, const char **why)
 {
-    struct state *s = (struct state *)st;
-    if (!s) return;
-    fused_toeplitz.free(s->toeplitz);
-    s->host->free(s->host, s);
+    *why = fused_toeplitz.refuses(p);
+    return *why ? NULL : &CHOICE;
 }
 
-static int plan(const struct hb_host *host, const struct hb_problem *p, void **st)
-{
-    struct state *s = (struct state *)host->alloc(host, sizeof *s);
-    if (!s) return HB_ERR_OOM;
-    *s = { .host = host, .backward = p->backward };
-    const int rc = fused_toeplitz.plan(host, p, NULL, &s->toeplitz);
-    if (rc) {
-        destroy(s);
-        return rc;
-    }
-    *st = s;
-    return HB_OK;
-}
+static int check_gpu(const struct hb_host *) { return HB_OK; }
 
-static int forward(void *st, const struct hb_io *io)
-{
-    const struct state *s = (const struct state *)st;
-    fused_toeplitz.forward(s->toeplitz, &io->conv, (cudaStream_t)io->stream);
-    return hb_cuda_launched(s->host, "longconv_direct_cuda forward");
-}
-
-static int backward(void *st, const struct hb_io *io)
-{
-    const struct state *s = (const struct state *)st;
-    if (!s->backward)
-        return s->host->fail(s->host, HB_ERR_INPUT,
-                             "longconv_direct_cuda: not planned for backward");
-    fused_toeplitz.backward(s->toeplitz, &io->conv, (cudaStream_t)io->stream);
-    return hb_cuda_launched(s->host, "longconv_direct_cuda backward");
-}
-
-static int set_filter(void *st, const void *h)
-{
-    const struct state *s = (const struct state *)st;
-    fused_toeplitz.set_filter(s->toeplitz, (const float *)h,
-                              (cudaStream_t)s->host->device->stream);
-    return hb_cuda_launched(s->host, "longconv_direct_cuda set_filter");
-}
-
-static int describe(const void *st, char *buf, size_t cap)
-{
-    fused_toeplitz.describe(((const struct state *)st)->toeplitz, buf, cap);
-    return HB_OK;
-}
+#include "fused/impl.h"
 
 HB_EXPORT const struct hb_impl hb_impl = {
     .abi = HB_ABI_VERSION,

@@ -81,14 +81,6 @@ static const struct fused_choice CHOICES[] = {
     { F32,        1 << 22, &fused_f32,  512,  8192 },  //  -
 };
 
-struct state {
-    const struct hb_host *host;          // borrowed until destroy
-    const struct fused_method *method;
-    void *plan;                          // owned, the method's
-    bool backward;
-    size_t bytes;                        // of device memory, all in all
-};
-
 // Its row of the table, or NULL and *why: what the first that fits has against it.
 static const struct fused_choice *choose(const struct hb_problem *p, const char **why)
 {
@@ -101,44 +93,6 @@ static const struct fused_choice *choose(const struct hb_problem *p, const char 
     }
     if (!*why) *why = "no method for this type and length";
     return NULL;
-}
-
-static const char *refuses(const struct hb_problem *p)
-{
-    const char *why;
-    return choose(p, &why) ? NULL : why;
-}
-
-static int forward(void *st, const struct hb_io *io)
-{
-    const struct state *s = (const struct state *)st;
-    s->method->forward(s->plan, &io->conv, (cudaStream_t)io->stream);
-    return hb_cuda_launched(s->host, "longconv_fused_cuda forward");
-}
-
-static int backward(void *st, const struct hb_io *io)
-{
-    const struct state *s = (const struct state *)st;
-    if (!s->backward)
-        return s->host->fail(s->host, HB_ERR_INPUT,
-                             "longconv_fused_cuda: not planned for backward");
-    s->method->backward(s->plan, &io->conv, (cudaStream_t)io->stream);
-    return hb_cuda_launched(s->host, "longconv_fused_cuda backward");
-}
-
-static int set_filter(void *st, const void *h)
-{
-    const struct state *s = (const struct state *)st;
-    s->method->set_filter(s->plan, (const float *)h, (cudaStream_t)s->host->device->stream);
-    return hb_cuda_launched(s->host, "longconv_fused_cuda set_filter");
-}
-
-static void destroy(void *st)
-{
-    struct state *s = (struct state *)st;
-    if (!s) return;
-    s->method->free(s->plan);
-    s->host->free(s->host, s);
 }
 
 // The kernels use what Hopper alone has (wgmma).
@@ -155,34 +109,8 @@ static int check_gpu(const struct hb_host *host)
                       " 9.0 (Hopper), this one has %d.%d", major, minor);
 }
 
-static int plan(const struct hb_host *host, const struct hb_problem *p, void **st)
-{
-    const char *why;
-    const struct fused_choice *const c = choose(p, &why);
-    if (!c) return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: %s", why);
-    struct state *s = (struct state *)host->alloc(host, sizeof *s);
-    if (!s) return HB_ERR_OOM;
-    *s = { .host = host, .method = c->method, .backward = p->backward };
-    const struct hb_device *dev = host->device;
-    const size_t before = dev->now_bytes(dev);
-    int rc = check_gpu(host);
-    if (!rc) rc = c->method->plan(host, p, c, &s->plan);
-    if (rc) {
-        destroy(s);
-        return rc;
-    }
-    s->bytes = dev->now_bytes(dev) - before;
-    *st = s;
-    return HB_OK;
-}
-
-static int describe(const void *st, char *buf, size_t cap)
-{
-    const struct state *s = (const struct state *)st;
-    const int n = snprintf(buf, cap, "%s, %.1f MB: ", s->method->name, 1e-6 * (double)s->bytes);
-    if (n < 0 || (size_t)n >= cap) return n;
-    return n + s->method->describe(s->plan, buf + n, cap - (size_t)n);
-}
+#define FUSED_NAME "longconv_fused_cuda"
+#include "fused/impl.h"
 
 HB_EXPORT const struct hb_impl hb_impl = {
     .abi = HB_ABI_VERSION,
