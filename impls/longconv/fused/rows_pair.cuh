@@ -14,8 +14,9 @@
 //           Grid: the blocks that run at a time; each does its share of all tiles, channel after
 //           channel. Barriers a tile: u and its peaks are there, and the planes are free; the
 //           planes are full, and the other tile is free; the rows are transformed back.
-// Cost      Two blocks an SM, 112 KB (R 16) each. A sample: device memory and mma as rows.cuh; about
-//           33 instructions (counted before compiling). Predicted .45 ms at L 4096, B 64, D 768.
+// Cost      Two blocks an SM, 112 KB (R 16) each. A sample: device memory and mma as rows.cuh;
+//           about 50 instructions (SASS, counted). L 4096, B 64, D 768: predicted .48 ms, measured
+//           .61.
 // Accuracy  as rows.cuh: G and A are rounded to halves once, together.
 #ifndef HB_FUSED_ROWS_PAIR_CUH
 #define HB_FUSED_ROWS_PAIR_CUH
@@ -49,7 +50,8 @@ __device__ __forceinline__ void hb_store_matrices(uint32_t at, const uint32_t (&
 // Two tiles of C as halves, where hb_load_trans or hb_load_matrices would find them.
 __device__ __forceinline__ void hb_store_tiles(uint32_t at, const float (&c)[2][4])
 {
-    const uint32_t r[4] = { hb_pair(c[0], 0), hb_pair(c[0], 1), hb_pair(c[1], 0), hb_pair(c[1], 1) };
+    const uint32_t r[4] = { hb_pair(c[0], 0), hb_pair(c[0], 1),
+                            hb_pair(c[1], 0), hb_pair(c[1], 1) };
     hb_store_matrices(at, r);
 }
 
@@ -134,7 +136,7 @@ template <int R> __device__ __forceinline__ int hb_pair_slot(const hb_pairs &k, 
 __device__ __forceinline__ uintptr_t hb_pair_address(const void *x, struct hb_strides s,
                                                      hb_pair_tile t, int i, int B)
 {
-    return (uintptr_t)x + 2 * (t.c * s.c + (t.b0 + i < B ? t.b0 + i : t.b0) * s.b);
+    return (uintptr_t)x + 2 * (t.c * s.c + t.b0 * s.b) + (t.b0 + i < B ? 2 * i * s.b : 0);
 }
 
 // All rows of a signal of 2-byte numbers begin on a boundary.
@@ -149,7 +151,7 @@ template <int R, int COUNT>
 __device__ __forceinline__ uintptr_t hb_pair_find(const hb_pair_signal (&from)[COUNT],
                                                   hb_pair_tile t, int i, int j, int B, bool &is)
 {
-    const hb_pair_signal &x = from[COUNT == 2 ? j : 0];
+    const hb_pair_signal x = COUNT == 2 && j == 1 ? from[COUNT - 1] : from[0];
     const int row = COUNT == 2 ? i - j * (16 / R) : i;
     is = t.b0 + row < B;
     return hb_pair_address(x.x, x.s, t, row, B);
@@ -262,8 +264,8 @@ __device__ __forceinline__ void hb_pair_leave_any(const hb_pairs &k, const unsig
     else hb_store_some(y + from, v, -from, L - from);
 }
 
-// The tile of results to device memory; COUNT 2: what lies in the place of the second signal. whole:
-// all rows begin and end on a boundary.
+// The tile of results to device memory; COUNT 2: what lies in the place of the second signal.
+// whole: all rows begin and end on a boundary.
 template <int R, int COUNT>
 __device__ __forceinline__ void hb_pair_leave(const hb_pairs &k, int buffer,
                                               const hb_pair_signal &to, int B, int L,
@@ -327,28 +329,32 @@ __device__ __forceinline__ void hb_pair_enter(const hb_pairs &k, int buffer)
             : hb_half_scale_of<T>(hb_pair_scale<T, R>(k, buffer, 8 * i + 2 * (k.lane & 3)));
     const uint32_t matrix = k.base + HB_PAIR_MATRICES + 2048 * k.warp + 32 * (k.lane & 15)
                             + (((k.lane >> 4) ^ (k.lane >> 2 & 1)) << 4);
+    uint32_t gr[2][4], gi[2][4], x[2][2][4];     // all is asked for before the first wait
 #pragma unroll
     for (int e = 0; e < 2; e++) {                // p = 2 warp + e
-        uint32_t gr[4], gi[4];
-        hb_load_matrices(gr, matrix + 1024 * e);
-        hb_load_matrices(gi, matrix + 1024 * e + 512);
+#pragma unroll
+        for (int m = 0; m < 2; m++)
+            hb_load_trans(x[e][m], k.base + 8192 * m + (k.at ^ 32 * e) + HB_PAIR_TILES
+                                   + buffer * HB_PAIR_PLANE);
+        hb_load_matrices(gr[e], matrix + 1024 * e);
+        hb_load_matrices(gi[e], matrix + 1024 * e + 512);
+    }
+#pragma unroll
+    for (int e = 0; e < 2; e++)
 #pragma unroll
         for (int m = 0; m < 2; m++) {
             const uint32_t at = k.base + 8192 * m + (k.at ^ 32 * e);
-            uint32_t x[4];
             float re[2][4] = {}, im[2][4] = {};
-            hb_load_trans(x, at + HB_PAIR_TILES + buffer * HB_PAIR_PLANE);
 #pragma unroll
-            for (int j = 0; j < 4; j++) x[j] = hb_scaled<T>(x[j], scale[m][j % 2]);
+            for (int j = 0; j < 4; j++) x[e][m][j] = hb_scaled<T>(x[e][m][j], scale[m][j % 2]);
 #pragma unroll
             for (int t = 0; t < 2; t++) {
-                hb_mma(re[t], gr, x[2 * t], x[2 * t + 1]);
-                hb_mma(im[t], gi, x[2 * t], x[2 * t + 1]);
+                hb_mma(re[t], gr[e], x[e][m][2 * t], x[e][m][2 * t + 1]);
+                hb_mma(im[t], gi[e], x[e][m][2 * t], x[e][m][2 * t + 1]);
             }
             hb_store_tiles(at, re);
             hb_store_tiles(at + HB_PAIR_PLANE, im);
         }
-    }
 }
 
 // Turns of this lane's elements of C [k2][s]; BACK: [s][k2]. turns: at the first of them, which is
@@ -374,17 +380,17 @@ __device__ __forceinline__ void hb_pair_turn(float2 (&w)[2][4], const unsigned c
         }
 }
 
-// Step 2. spectrum: of this lane, slot k1 = 0; flip: sign bit of the imaginary halves, or 0. inner: F.
+// Step 2. spectrum: of this lane, slot k1 = 0; inner: F.
 template <int R>
 __device__ __forceinline__ void hb_pair_rows(const hb_pairs &k, hb_inner inner,
-                                             const uint4 *spectrum, uint32_t flip)
+                                             const uint4 *spectrum)
 {
     int turns = HB_PAIR_TURNS + 2048 * (k.warp % R);
     uint32_t at = k.base + hb_place(k.warp, 2 * (k.lane & 15) + (k.lane >> 4));
     spectrum += 64 * (k.warp % R);
 #pragma unroll 1
     for (int i = 0; i < 2; i++) {                // slots warp, warp + 8, and 16 further
-        const uint4 h[2] = { hb_flipped(spectrum[0], flip), hb_flipped(spectrum[32], flip) };
+        const uint4 h[2] = { spectrum[0], spectrum[32] };
         uint32_t xr[2][4], xi[2][4];
         hb_tile z[2], x[2];
 #pragma unroll
@@ -422,18 +428,26 @@ __device__ __forceinline__ void hb_pair_matrix_back(uint32_t (&gr)[4], uint32_t 
     hb_load_trans(gi, matrix + 512);
 }
 
-// Results of 16 slots of planes at `at`.
+// Results of 16 slots from their planes' B.
+__device__ __forceinline__ void hb_pair_results(float (&re)[2][4], const uint32_t (&gr)[4],
+                                                const uint32_t (&gi)[4], const uint32_t (&vr)[4],
+                                                const uint32_t (&vi)[4])
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        hb_mma(re[t], gr, vr[2 * t], vr[2 * t + 1]);
+        hb_mma(re[t], gi, vi[2 * t], vi[2 * t + 1]);
+    }
+}
+
+// The same; planes at `at`.
 __device__ __forceinline__ void hb_pair_results(float (&re)[2][4], const uint32_t (&gr)[4],
                                                 const uint32_t (&gi)[4], uint32_t at)
 {
     uint32_t vr[4], vi[4];
     hb_load_trans(vr, at);
     hb_load_trans(vi, at + HB_PAIR_PLANE);
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        hb_mma(re[t], gr, vr[2 * t], vr[2 * t + 1]);
-        hb_mma(re[t], gi, vi[2 * t], vi[2 * t + 1]);
-    }
+    hb_pair_results(re, gr, gi, vr, vi);
 }
 
 // Step 3: the planes to y, where u was: y = results 2^-eu undo + skip u. COUNT 2: of the second
@@ -446,28 +460,41 @@ __device__ __forceinline__ void hb_pair_back(const hb_pairs &k, int buffer, floa
     for (int i = 0; i < 4; i++)                  // the matrices have 1 / R in them
         f[i / 2][i % 2] = R == 16 && i % 2 ? f[i / 2][0]
             : undo * R * hb_inverse(hb_pair_scale<T, R>(k, buffer, 8 * i + (k.lane >> 2)));
+    uint32_t gr[2][4], gi[2][4], v[2][2][2][4], u[2][2][4] = {};     // all is asked for at first
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        uint32_t gr[4], gi[4];
-        hb_pair_matrix_back(gr, gi, k, e);
+        hb_pair_matrix_back(gr[e], gi[e], k, e);
 #pragma unroll
         for (int m = COUNT - 1; m < 2; m++) {
             const uint32_t at = k.base + 8192 * m + (k.at ^ 32 * e);
-            const uint32_t tile = at + HB_PAIR_TILES + buffer * HB_PAIR_PLANE;
-            uint32_t u[4] = {}, y[4];
+            hb_load_trans(v[e][m][0], at);
+            hb_load_trans(v[e][m][1], at + HB_PAIR_PLANE);
+        }
+    }
+    if (skip != 0) {
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            if (i % 2 >= COUNT - 1)
+                hb_load_matrices(u[i / 2][i % 2], k.base + 8192 * (i % 2) + (k.at ^ 32 * (i / 2))
+                                                  + HB_PAIR_TILES + buffer * HB_PAIR_PLANE);
+    }
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+#pragma unroll
+        for (int m = COUNT - 1; m < 2; m++) {
+            uint32_t y[4];
             float re[2][4] = {};
-            if (skip != 0) hb_load_matrices(u, tile);
-            hb_pair_results(re, gr, gi, at);
+            hb_pair_results(re, gr[e], gi[e], v[e][m][0], v[e][m][1]);
 #pragma unroll
             for (int i = 0; i < 4; i++) {        // t, h
-                const float2 x = hb_two<T>(u[i]);
+                const float2 x = hb_two<T>(u[e][m][i]);
                 const float *const c = re[i / 2] + i % 2 * 2;
                 y[i] = hb_pair_of<T>(c[0] * f[m][i % 2] + skip * x.x,
                                      c[1] * f[m][i % 2] + skip * x.y);
             }
-            hb_store_matrices(tile, y);
+            hb_store_matrices(k.base + 8192 * m + (k.at ^ 32 * e) + HB_PAIR_TILES
+                              + buffer * HB_PAIR_PLANE, y);
         }
-    }
 }
 
 // y = h * u + d u. job.matrix: hb_pair_tables; job.tiles: of 32 / R rows, of a channel. Any grid.
@@ -485,7 +512,6 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
     hb_inner_matrix(inner, job.matrix + HB_PAIR_TABLES<R> / 16, k.lane);
     const bool whole_in = hb_pair_whole(job.in, job.si);
     const bool whole_out = hb_pair_whole(job.out, job.so) && job.L % 8 == 0;
-    const uint32_t flip = job.adjoint ? 0x80000000u : 0;
     const int64_t all = (int64_t)job.D * job.tiles, first = blockIdx.x * all / gridDim.x;
     const int count = (int)((blockIdx.x + 1) * all / gridDim.x - first);
     if (count == 0) return;
@@ -516,7 +542,7 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
         if (i + 1 < count)
             hb_pair_fetch<R>(k, buffer ^ 1, in, job.B, job.L, now, whole_in);
         const float undo = job.undo[before.c], skip = job.d ? job.d[before.c] : 0;
-        hb_pair_rows<R>(k, inner, job.spectrum + before.c * (64 * R) + k.lane, flip);
+        hb_pair_rows<R>(k, inner, job.spectrum + before.c * (64 * R) + k.lane);
         __syncthreads();
         hb_pair_back<T, R, 1>(k, buffer, undo, skip);
     }
@@ -526,7 +552,7 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
 // Words on the device: HB_PAIR_TABLES, then F's fragments.
 static inline int64_t hb_pair_words(int R) { return 16 * 256 + R * 512 + 256; }
 
-// G with A(k1, p) for each p, by 1 / R; 16-byte chunk c of row k1 lies at c ^ (k1 / 4 % 2). Float64.
+// G with A(k1, p) for each p, by 1 / R; 16-byte chunk c of row k1 lies at c ^ (k1 / 4 % 2).
 static inline void hb_pair_matrices(unsigned short *out, int R)
 {
     for (int i = 0; i < 16 * 2 * 256; i++) {
