@@ -1,7 +1,6 @@
 // rows.cuh: a transform, the product with a spectrum and the way back, of rows that fit into one
-// block: N = R 256 points, R = 4, 8, 16, 32, 48, 64, 96, 128.
-//     real rows (CONVOLVE, SPECTRUM): the right-angle convolution of mma.cuh, signals in T
-//     complex rows (MID): plain transforms of what lies between the columns of three phases
+// block: N = R 256 points, R = 4, 8, 16, 32, 48, 64, 96, 128; the right-angle convolution of
+// mma.cuh. Without gates, rows of R <= 16 are in rows_pair.cuh. MID: for mid.cuh's complex rows.
 // Method    One block has a row in shared memory as half planes [slot][256] real, then imaginary; a
 //           slot is k1 (R < 16: 16 / R rows of the batch stand above each other, G is block
 //           diagonal). Three steps with a barrier between them:
@@ -17,18 +16,17 @@
 //           of time and waits in the planes' place, as floats, till its largest is known; tap(post)
 //           multiplies the results of 3 as they are stored.
 //           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
-//           (k1 bit 2, bits 0 + 2, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads of 3
-//           (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks 2 p +
-//           t) of 2 have no bank conflicts.
+//           (k1 bit 2, bits 0 + 2, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads
+//           of 3 (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks
+//           2 p + t) of 2 have no bank conflicts.
 // Cost      (f16, R 64, sm_90) 124 registers, two blocks an SM; R >= 96 one of 16 warps.
-//           A sample, real: mma 8 R + 512 flop (R 16: 640, 32: 768, 64: 1024, 128: 1536); device
-//           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4; shared memory 16 bytes and
-//           2 x R / 8 of G; about 70 instructions (SASS, counted).
-//           Predicted, of each sample: mma at 500 TFLOP/s 1.3, 1.5, 2.0, 3.1 ps; instructions at
-//           132 x 4 x 1.7 GHz 2.5 ps; bytes 1.4 - 1.6 ps; shared memory (R 64) 1.1, (128) 1.6 ps.
-//           Hence 3 ps at R = 16, 4 at 64, 5 at 128: 0.6, 0.8, 1.0 ms for 201M samples.
+//           A sample: mma 8 R + 512 flop (R 32: 768, 64: 1024, 128: 1536); device memory 4 bytes +
+//           spectrum 4 / B; L2 the spectrum again, 4, and u for the skip term, 2; shared memory 16
+//           bytes and 2 x R / 8 of G; instructions (R 32) 75, (128) 87 (SASS, counted).
 //           GATED: device memory 8 bytes (u, pre, post, y) for 4, shared memory 8 more, about 25
-//           instructions more, two barriers more a tile. Predicted 1 ps more than without.
+//           instructions more, a barrier more a tile.
+//           Odd rows: u in two words of 8 bytes and shifted, y in words with what a lane lacks from
+//           the next one. What it costs is in README.md.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
@@ -38,20 +36,15 @@
 struct hb_fused_job {
     const void *in;  struct hb_strides si;   // u (f16, bf16); SPECTRUM: h (D,L) float32
     void *out;       struct hb_strides so;   // like u
-    void *mid;                               // MID: [channels][batch][R1][2][N] halves, in place
-    uint4 *spectrum;           // [D][k1 < R1][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
+    uint4 *spectrum;           // [D][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
     const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
-    const float *scale;        // (D), MID: hb_fused_mid's boost
-    const float *gain;         // (D), MID: SPECTRUM
     float *undo;               // (D), SPECTRUM: out; CONVOLVE: 4 2^-e1
-    const uint4 *matrix;       // hb_fused_constants(R, MID ? 0 : 0.25)
+    const uint4 *matrix;       // hb_fused_constants(R, 0.25)
     int B, D, L;
-    int R1;                    // MID: k1 of a row; else 1
     int tiles;                 // of PACK rows, that one block does
     int chunks;                // blocks for one channel
     int ahead;                 // blocks that run at a time: what the one so much later will read
                                // first is asked for
-    bool adjoint;              // conj(spectrum)
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int K;                     // taps
 };
@@ -116,12 +109,11 @@ __device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step
 struct hb_lane { int lane, g, q, group, half; };
 
 // --- 1: columns to planes -----------------------------------------------------------------------
-// b, bi: B fragments of the group's columns (bi: imaginary parts, MID). scale[h]: factor of rows
-// g + 8 h of a tile (they differ only where rows are packed).
-template <int R, bool MID, int KT>
+// b: B fragments of the group's columns. scale[h]: factor of rows g + 8 h of a tile (they differ
+// only where rows are packed).
+template <int R, int KT>
 __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *matrix,
                                          const uint32_t (&b)[KT][4][2],
-                                         const uint32_t (&bi)[MID ? KT : 1][4][2],
                                          const float (&scale)[2], hb_lane me)
 {
     constexpr int mine = KT / HB_SPLIT<R>, n = 1024 * R;
@@ -131,29 +123,24 @@ __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *mat
         float re[4][4] = {}, im[4][4] = {};
 #pragma unroll
         for (int kt = 0; kt < KT; kt++) {
-            uint32_t gr[4], gi[4], minus[4];
+            uint32_t gr[4], gi[4];
             hb_fragment(gr, matrix[(mt * KT + kt) * 64 + me.lane]);
             hb_fragment(gi, matrix[(mt * KT + kt) * 64 + 32 + me.lane]);
-            hb_negated(minus, gi);
 #pragma unroll
             for (int t = 0; t < 4; t++) {
                 hb_mma(re[t], gr, b[kt][t][0], b[kt][t][1]);
                 hb_mma(im[t], gi, b[kt][t][0], b[kt][t][1]);
-                if constexpr (MID) {
-                    hb_mma(re[t], minus, bi[kt][t][0], bi[kt][t][1]);
-                    hb_mma(im[t], gr, bi[kt][t][0], bi[kt][t][1]);
-                }
             }
         }
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int slot = 16 * mt + me.g + 8 * h;
-            const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
+            const int f = 4 * (slot % R) - 1;
             const float2 step = hb_unit(f, n);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int r = 32 * me.group + 16 * e + 4 * me.q;
-                const float2 unit = hb_unit(f * (r + (MID ? 0 : 64)), n);
+                const float2 unit = hb_unit(f * (r + 64), n);
                 float2 w[4], v[4];
                 hb_four(w, make_float2(unit.x * scale[h], unit.y * scale[h]), step);
 #pragma unroll
@@ -475,9 +462,8 @@ template <int R> __device__ __forceinline__ hb_inner hb_inner_of(const hb_block<
 }
 
 // The rows' step: all slots of the block. spectrum: of this lane, slot k1 = 0.
-template <int R, bool MID>
-__device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum, bool adjoint,
-                                         float by = 1)
+template <int R>
+__device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spectrum)
 {
     const uint32_t planes = hb_shared_address(k.planes);
     const hb_inner inner = hb_inner_of(k);
@@ -485,9 +471,9 @@ __device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spec
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
         hb_tile z;
         hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
-        hb_times(z, spectrum + slot % R * 64, adjoint, by);
+        hb_times(z, spectrum + slot % R * 64, false, 1);
         __syncwarp();             // everybody has read the slot
-        hb_inner_back<R, MID>(k.planes, z, inner, slot, k.me);
+        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
     }
 }
 
@@ -539,10 +525,9 @@ __device__ __forceinline__ void hb_enter_halves(const hb_block<R> &k,
 {
     constexpr int KT = HB_SLOTS<R> / 16;
     uint32_t b[KT][4][2];
-    const uint32_t none[1][4][2] = {};
 #pragma unroll
     for (int kt = 0; kt < KT; kt++) hb_columns(b[kt], x[kt]);
-    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, k.me);
+    hb_outer<R, KT>(k.planes, k.matrix, b, there, k.me);
 }
 
 // scale[h]: 2^eu of the row that slots g + 8 h belong to. T: what the peaks are of; those of float
@@ -647,8 +632,9 @@ __device__ __forceinline__ int hb_four_at(int slot, int i)
 }
 
 // The same of the product of two factors. Both are read in the order of time, the product waits in
-// the planes' place, as floats, till its largest is known. Barrier before.
-template <class T, int R>
+// the planes' place, as floats, till its largest is known. A barrier before (the planes are free;
+// and the filters are there), or BARRIER: inside, while the first loads are under way.
+template <class T, int R, bool BARRIER = false>
 __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_factor &f,
                                                  const hb_factor &g, int64_t c, int b0, int end,
                                                  int L, float (&scale)[2])
@@ -659,24 +645,30 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
     const hb_lane me = k.me;
     float4 *const wait = (float4 *)k.planes;
     float peak[PACK] = {};
+    constexpr int BATCH = EACH % 8 ? 1 : 2;      // of four: so many loads are under way
 #pragma unroll 1
-    for (int m = 0; m < EACH; m += 4) {
-        uint32_t x[4][3], y[4][3];
+    for (int m = 0; m < EACH; m += 4 * BATCH) {
+        uint32_t x[BATCH][4][3], y[BATCH][4][3];
         const auto at = [&](int j, int &row, int &n) {
             const int i = threadIdx.x + (m + j) * THREADS, slot = i / 64;
             row = b0 + hb_row_of<R>(slot);
             n = row < end ? slot % R * 256 + i % 64 * 4 : -1;
         };
-        hb_windows<T>(x, f, c, L, at);
-        if (g.x) hb_windows<T>(y, g, c, L, at);
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
+        for (int k4 = 0; k4 < BATCH; k4++) {
+            const auto here = [&](int j, int &row, int &n) { at(4 * k4 + j, row, n); };
+            hb_windows<T>(x[k4], f, c, L, here);
+            if (g.x) hb_windows<T>(y[k4], g, c, L, here);
+        }
+        if (BARRIER && m == 0) __syncthreads();
+#pragma unroll
+        for (int j = 0; j < 4 * BATCH; j++) {
             const int i = threadIdx.x + (m + j) * THREADS;
             int row, n;
             at(j, row, n);
             float v[4];
-            hb_by_words<T, true>(v, x[j], *f.k, n);
-            if (g.x) hb_by_words<T, false>(v, y[j], *g.k, n);
+            hb_by_words<T, true>(v, x[j / 4][j % 4], *f.k, n);
+            if (g.x) hb_by_words<T, false>(v, y[j / 4][j % 4], *g.k, n);
 #pragma unroll
             for (int t = 0; t < 4; t++)
                 if (n < 0 || n + t >= L) v[t] = 0;
@@ -793,6 +785,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
     constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time on the way back
+    constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
     hb_block<R> k;
     hb_block_init<R>(k, shared, job.matrix);
     const hb_lane me = k.me;
@@ -810,8 +803,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
     for (int b0 = first; b0 < end; b0 += PACK) {
         float scale[2];
         if constexpr (GATED) {
-            __syncthreads();      // the planes are free; and the filters are there
-            hb_enter_product<T, R>(k, u, pre, c, b0, end, job.L, scale);
+            hb_enter_product<T, R, true>(k, u, pre, c, b0, end, job.L, scale);
         } else {
             hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
         }
@@ -820,26 +812,32 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
         if (GATED && post.x) hb_prefetch<T, R>(post.x, post.s, next.c, next.b0, next.end, job.L);
         hb_prefetch<T, R>(job.in, job.si, next.c, next.b0, next.end, job.L);
         __syncthreads();
-        hb_slots<R, false>(k, spectrum, job.adjoint);
+        hb_slots<R>(k, spectrum);
         __syncthreads();
 #pragma unroll 1
         for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
             float re[COUNT][4][4] = {}, im[1][4][4];
             uint2 x[COUNT][4] = {};              // u once more
-            if (!GATED && COUNT <= 2 && job.d)
+            uint32_t w[EARLY ? COUNT : 1][4][3];             // windows of post: h, e
+            const auto read_post = [&](int i) {
+                hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
+                    const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
+                    row = b0 + hb_row_of<R>(slot);
+                    n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
+                });
+            };
+            if (!GATED && EARLY && job.d)
                 hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+            if (GATED && EARLY && post.x) {
+#pragma unroll
+                for (int i = 0; i < COUNT; i++) read_post(i);
+            }
             hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
-            if (!GATED && COUNT > 2 && job.d)    // before, there are no registers for them
+            if (!GATED && !EARLY && job.d)
                 hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
 #pragma unroll
             for (int i = 0; i < COUNT; i++) {
-                uint32_t w[4][3];                // of post: h, e
-                if (GATED && post.x)
-                    hb_windows<T>(w, post, c, job.L, [&](int j, int &row, int &n) {
-                        const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
-                        row = b0 + hb_row_of<R>(slot);
-                        n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
-                    });
+                if (GATED && !EARLY && post.x) read_post(i);
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     const int slot = 16 * (mt + i) + me.g + 8 * h;
@@ -853,7 +851,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
                         for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
                         if constexpr (GATED) {
                             if (post.x)
-                                hb_by_words<T, false>(v[e], w[2 * h + e], *post.k,
+                                hb_by_words<T, false>(v[e], w[EARLY ? i : 0][2 * h + e], *post.k,
                                                       n + 16 * e + 4 * me.q);
                         } else {
                             const uint2 pairs = x[i][2 * h + e];
@@ -883,7 +881,7 @@ __device__ __forceinline__ float2 hb_measure(const float *row, float first, int6
         sum += fabsf(x);
     };
     const int64_t fours = ((uintptr_t)row & 15) == 0 ? L / 4 : 0;
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t i = threadIdx.x; i < fours; i += THREADS) {
         const float4 v = ((const float4 *)row)[i];
         take(i == 0 ? v.x + first : v.x);
@@ -891,7 +889,7 @@ __device__ __forceinline__ float2 hb_measure(const float *row, float first, int6
         take(v.z);
         take(v.w);
     }
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t n = 4 * fours + threadIdx.x; n < L; n += THREADS)
         take(n == 0 ? row[0] + first : row[n]);
 #pragma unroll
@@ -934,6 +932,36 @@ __device__ __forceinline__ hb_exponents hb_exponents_of(float2 m, float N)
     return { in, all / in * (N / 4096), 4 / all };
 }
 
+// B of row tile kt of the filters of channels c0 .. (rows apart by L), scaled; d at lag 0 added.
+template <int R, bool EVEN>
+__device__ __forceinline__ void hb_read_filter(uint32_t (&b)[4][2], const hb_fused_job &job,
+                                               int64_t c0, const hb_exponents (&of)[HB_PACK<R>],
+                                               int kt, hb_lane me)
+{
+    const float *row[4];
+    int n[4];
+    bool is[4];
+    float4 x[4];
+    uint2 halves[4];
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
+        const int64_t c = c0 + hb_row_of<R>(slot);
+        n[j] = slot % R * 256 + hb_column(me);
+        is[j] = c < job.D;
+        row[j] = (const float *)job.in + (is[j] ? c : c0) * job.L;
+    }
+    hb_read_floats<EVEN>(x, row, n, is, job.L);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const int i = hb_row_of<R>(16 * kt + 2 * me.q + j % 2 + j / 2 * 8);
+        if (kt == 0 && n[j] == 0 && is[j] && job.d) x[j].x += job.d[c0 + i];
+        const float s = hb_one_of(of, i).scale;
+        halves[j] = make_uint2(hb_pack(x[j].x * s, x[j].y * s), hb_pack(x[j].z * s, x[j].w * s));
+    }
+    hb_columns(b, halves);
+}
+
 // Spectrum of h (+ d at lag 0) and its undo. Grid ceil(D / PACK), block and shared memory as above.
 // Each row is read twice: for the exponents, and then, from L2, to be transformed; job.si.c is L.
 template <int R>
@@ -961,25 +989,16 @@ hb_rows_spectrum(hb_fused_job job)
         if (later + PACK <= job.D)               // rows of h follow on each other
             hb_prefetch_line((const float *)job.in + later * job.si.c + 32 * i);
     uint32_t b[KT][4][2];
-    const uint32_t none[1][4][2] = {};
+    const auto read = [&](auto even) {
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) {
-        uint2 raw[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
-            const int64_t c = c0 + hb_row_of<R>(slot);
-            const bool is = c < job.D;
-            raw[j] = hb_load4_filter((const float *)job.in + (is ? c : c0) * job.si.c,
-                                     slot % R * 256 + hb_column(me), is ? job.L : 0,
-                                     hb_one_of(of, hb_row_of<R>(slot)).scale,
-                                     is && job.d ? job.d[c] : 0.0f);
-        }
-        hb_columns(b[kt], raw);
-    }
+        for (int kt = 0; kt < KT; kt++)
+            hb_read_filter<R, decltype(even)::value>(b[kt], job, c0, of, kt, me);
+    };
+    if (((uintptr_t)job.in & 15) == 0 && job.L % 4 == 0) read(hb_constant<1>());
+    else read(hb_constant<0>());
     __syncthreads();
     const float there[2] = { 1.0f / R, 1.0f / R };
-    hb_outer<R, false, KT>(k.planes, k.matrix, b, none, there, me);
+    hb_outer<R, KT>(k.planes, k.matrix, b, there, me);
     __syncthreads();
     const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1
@@ -990,82 +1009,6 @@ hb_rows_spectrum(hb_fused_job job)
         hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
         hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z,
                 hb_one_of(of, hb_row_of<R>(slot)).gain);
-    }
-}
-
-// Complex rows: grid D chunks R1 (k1 fastest); block (c, chunk, k1) does this row of `tiles` entries
-// of the batch. SPECTRUM: it is the filter's and goes to job.spectrum; else in place, turned by
-// conj(T) R1 of the columns.
-template <int R, bool SPECTRUM>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 1) hb_rows_mid(hb_fused_job job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int KT = R / 16, N2 = 256 * R, COUNT = KT % 2 ? 1 : 2;
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
-    const hb_lane me = k.me;
-    const int k1 = (int)(blockIdx.x % job.R1), chunk = blockIdx.x / job.R1 % job.chunks;
-    const int64_t c = blockIdx.x / job.R1 / job.chunks;
-    uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + me.lane;
-    const int first = chunk * job.tiles, end = SPECTRUM ? 1 : min(first + job.tiles, job.B);
-    for (int row = first; row < end; row++) {
-        unsigned short *const mid = (unsigned short *)job.mid
-                                    + ((c * job.B + row) * job.R1 + k1) * 2 * N2;
-        uint32_t b[KT][4][2], bi[KT][4][2];
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++)
-#pragma unroll
-            for (int part = 0; part < 2; part++) {
-                uint2 raw[4];
-#pragma unroll
-                for (int j = 0; j < 4; j++)
-                    raw[j] = *(const uint2 *)(mid + part * N2 + hb_column(me)
-                             + (16 * kt + 2 * me.q + j % 2 + j / 2 * 8) * 256);
-                hb_columns(part ? bi[kt] : b[kt], raw);
-            }
-        __syncthreads();          // the planes are free; and the matrix is there
-        const float there[2] = { 1.0f / R, 1.0f / R };
-        hb_outer<R, true, KT>(k.planes, k.matrix, b, bi, there, me);
-        __syncthreads();
-        if constexpr (SPECTRUM) {
-            const hb_inner inner = hb_inner_of(k);
-#pragma unroll 1
-            for (int slot = threadIdx.x >> 5; slot < R; slot += HB_ROWS_THREADS<R> / 32) {
-                hb_tile z;
-                hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
-                hb_keep(spectrum + slot * 64, z, job.gain[c]);
-            }
-        } else {
-            hb_slots<R, true>(k, spectrum, job.adjoint,
-                              (job.scale ? job.scale[c * job.B + row] : 1) / HB_MID_TOP);
-            __syncthreads();
-            const int n = 4 * job.R1 * N2, f = 4 * k1 - 1;
-            const float2 step = hb_unit(f, n);
-#pragma unroll 1
-            for (int mt = 0; mt < KT; mt += COUNT) {
-                float re[COUNT][4][4] = {}, im[COUNT][4][4] = {};
-                hb_outer_back<R, true, COUNT>(re, im, k.planes, k.matrix, mt, me);
-#pragma unroll
-                for (int i = 0; i < COUNT; i++)
-#pragma unroll
-                    for (int h = 0; h < 2; h++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++) {
-                            const int r = (16 * (mt + i) + me.g + 8 * h) * 256 + 32 * me.group
-                                          + 16 * e + 4 * me.q;
-                            float2 w[4], v[4];
-                            hb_four(w, hb_unit(f * (r + N2 / 4), n), step);
-#pragma unroll
-                            for (int t = 0; t < 4; t++)
-                                v[t] = hb_cmul(make_float2(re[i][t][2 * h + e],
-                                                           im[i][t][2 * h + e]), hb_conj(w[t]));
-                            *(uint2 *)(mid + r) = make_uint2(hb_pack(v[0].x, v[1].x),
-                                                             hb_pack(v[2].x, v[3].x));
-                            *(uint2 *)(mid + N2 + r) = make_uint2(hb_pack(v[0].y, v[1].y),
-                                                                  hb_pack(v[2].y, v[3].y));
-                        }
-            }
-        }
     }
 }
 
@@ -1093,73 +1036,6 @@ template <class F> static inline void hb_by_mid_rows(int R, F f)
     case 48: f(hb_constant<48>()); break;
     default: f(hb_constant<64>()); break;
     }
-}
-
-// --- complex rows, for three phases -------------------------------------------------------------
-// In place: mid [channels][batch][R1][2][N2] halves, 16-byte aligned, as mma.cuh says; N2 = R 256,
-// R = 16, 32, 48, 64. Each row k1 is transformed, multiplied by its spectrum, transformed back and
-// multiplied by conj(T)(k1, r) R1 (in f32, before rounding), so that the columns' way back is only
-// conj(G) and y's factor. N = R1 N2 <= 2^22.
-//   spectrum  [channels][R1][N2] half2, 16-byte aligned, in the kernels' order
-//   matrix    on the device: hb_fused_constants(R, 0), hb_fused_words(R) words
-// hb_fused_mid_init before the first launch (not while capturing).
-struct hb_fused_mid {
-    void *mid;
-    void *spectrum;
-    const float *gain;         // (channels): spectrum only, as mma.cuh says
-    const float *boost;        // (channels, batch): convolve only, times rows' products; or NULL
-    const uint4 *matrix;
-    int64_t channels, batch;
-    int R1, R;
-    int blocks;                // convolve: so many or more, if there are rows for them
-};
-
-static inline int hb_fused_mid_init(const struct hb_host *host, int R)
-{
-    int rc = 0;
-    hb_by_mid_rows(R, [&](auto r) {
-        constexpr int ROWS = decltype(r)::value;
-        rc = hb_fused_allow(host, (const void *)hb_rows_mid<ROWS, true>, HB_ROWS_SHARED<ROWS>);
-        if (!rc)
-            rc = hb_fused_allow(host, (const void *)hb_rows_mid<ROWS, false>,
-                                HB_ROWS_SHARED<ROWS>);
-    });
-    return rc;
-}
-
-static inline struct hb_fused_job hb_fused_mid_job(const struct hb_fused_mid *m)
-{
-    return { .mid = m->mid, .spectrum = (uint4 *)m->spectrum, .scale = m->boost,
-             .gain = m->gain, .matrix = m->matrix,
-             .B = (int)m->batch, .D = (int)m->channels, .R1 = m->R1 };
-}
-
-// spectrum = of mid (batch 1), times gain; mid is left alone.
-static inline void hb_fused_mid_spectrum(const struct hb_fused_mid *m, cudaStream_t stream)
-{
-    struct hb_fused_job job = hb_fused_mid_job(m);
-    job.B = job.chunks = 1;
-    hb_by_mid_rows(m->R, [&](auto r) {
-        constexpr int ROWS = decltype(r)::value;
-        hb_rows_mid<ROWS, true><<<(unsigned)(m->channels * m->R1), HB_ROWS_THREADS<ROWS>,
-                                  HB_ROWS_SHARED<ROWS>, stream>>>(job);
-    });
-}
-
-// mid = transformed back of (transform of mid times spectrum); `adjoint`: conj(spectrum).
-static inline void hb_fused_mid_convolve(const struct hb_fused_mid *m, bool adjoint,
-                                         cudaStream_t stream)
-{
-    struct hb_fused_job job = hb_fused_mid_job(m);
-    const int64_t blocks = m->channels * m->R1, rows = blocks * m->batch / (m->blocks + 1);
-    job.tiles = rows < 1 ? 1 : rows < m->batch ? (int)rows : (int)m->batch;
-    job.chunks = (job.B + job.tiles - 1) / job.tiles;
-    job.adjoint = adjoint;
-    hb_by_mid_rows(m->R, [&](auto r) {
-        constexpr int ROWS = decltype(r)::value;
-        hb_rows_mid<ROWS, false><<<(unsigned)(blocks * job.chunks), HB_ROWS_THREADS<ROWS>,
-                                   HB_ROWS_SHARED<ROWS>, stream>>>(job);
-    });
 }
 
 #endif

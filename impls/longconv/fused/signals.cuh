@@ -59,23 +59,51 @@ __device__ __forceinline__ uint2 hb_load4(const T *row, int n, int L, bool vec)
     return hb_load4_each(row, n, L);
 }
 
-// Four neighbours of a row of h; 0 from L on.
+// Four neighbours n .. of a row of floats, one by one; 0 from L on.
 __device__ __forceinline__ float4 hb_load4_floats(const float *row, int n, int L)
 {
-    if (((uintptr_t)row & 15) == 0 && n + 4 <= L) return *(const float4 *)(row + n);
     float v[4];
 #pragma unroll
     for (int t = 0; t < 4; t++) v[t] = n + t < L ? row[n + t] : 0.0f;
     return make_float4(v[0], v[1], v[2], v[3]);
 }
 
-// The same as halves: times scale, the first one with d.
-__device__ __forceinline__ uint2 hb_load4_filter(const float *row, int n, int L, float scale,
-                                                 float d)
+// Four floats of the eight in lo, hi, from the one at `off` = 0 .. 3 on.
+__device__ __forceinline__ float4 hb_shifted(float4 lo, float4 hi, int off)
 {
-    float4 v = hb_load4_floats(row, n, L);
-    if (n == 0) v.x += d;
-    return make_uint2(hb_pack(v.x * scale, v.y * scale), hb_pack(v.z * scale, v.w * scale));
+    const float w[8] = { lo.x, lo.y, lo.z, lo.w, hi.x, hi.y, hi.z, hi.w };
+    float v[5];
+#pragma unroll
+    for (int i = 0; i < 5; i++) v[i] = off & 2 ? w[i + 2] : w[i];
+    const bool one = off & 1;
+    return make_float4(one ? v[1] : v[0], one ? v[2] : v[1], one ? v[3] : v[2], one ? v[4] : v[3]);
+}
+
+// x[j], j < COUNT: four neighbours of rows of floats, n[j] .. of row[j]; 0 from L on, and where
+// !is[j]. EVEN: all rows begin and end on 16 bytes. No branches between the loads; what the
+// end of a row cuts comes afterwards.
+template <bool EVEN, int COUNT>
+__device__ __forceinline__ void hb_read_floats(float4 (&x)[COUNT], const float *const (&row)[COUNT],
+                                               const int (&n)[COUNT], const bool (&is)[COUNT],
+                                               int L)
+{
+    float4 more[COUNT];
+#pragma unroll
+    for (int j = 0; j < COUNT; j++) {
+        x[j] = more[j] = make_float4(0, 0, 0, 0);
+        const int from = n[j] - (EVEN ? 0 : (int)((uintptr_t)row[j] >> 2 & 3));
+        const float4 *const at = (const float4 *)(row[j] + from);
+        if (is[j] && from + 4 <= L) x[j] = at[0];
+        if (!EVEN && is[j] && from + 8 <= L) more[j] = at[1];
+    }
+    if constexpr (!EVEN) {
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            const int off = (int)((uintptr_t)row[j] >> 2 & 3);
+            x[j] = hb_shifted(x[j], more[j], off);
+            if (is[j] && n[j] < L && n[j] - off + 8 > L) x[j] = hb_load4_floats(row[j], n[j], L);
+        }
+    }
 }
 
 // Two floats as a pair of T, the first one low.
