@@ -13,11 +13,12 @@
 //           Sums are in shared memory, 8 bytes a point beside the planes' 4: that is why R >= 96
 //           takes a cluster of two blocks for a row, each with half of the slots. U is in
 //           registers.
-// Cost      a sample of u: what forward does one and a half times, and 14 instructions. Predicted
-//           (150 instructions at R = 8, 160 at R = 128) at forward's share of issue slots: 1.6
-//           times its time.
+// Cost      a sample of u: what forward does one and a half times, and 14 instructions: 169 at
+//           R = 128 (counted by a profile), 36 % of issue slots. Measured with an earlier version,
+//           which waited for dh and for the spectrum: R 32, 64, 128 1.61, 2.07, 3.17 ms for 201M
+//           samples.
 //           GATED: mma twice forward's; device memory 14 bytes (of four signals, to three), L2 12
-//           more; about 230 instructions.
+//           more; about 230 instructions (predicted).
 #ifndef HB_FUSED_ROWS_DH_CUH
 #define HB_FUSED_ROWS_DH_CUH
 

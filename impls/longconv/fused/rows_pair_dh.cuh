@@ -5,8 +5,8 @@
 //           adds conj(U) DY to its sums, in registers, and sends DY times conj(H) back; du takes
 //           dy's place. A block does a channel, the batch in order; at its end the sums go back.
 //           Barriers a tile: as hb_rows_pair's. dd: a sum of its own, as in rows_dh.cuh.
-// Cost      as hb_rows_pair. A sample of u: about 70 instructions (counted before compiling).
-//           Predicted .4 ms at L 2048 and .75 ms at L 4096, B 64, D 768.
+// Cost      as hb_rows_pair. A sample of u: about 88 instructions (SASS, counted). Measured: R 16
+//           1.06 ms for 201M samples; predicted from that: R 8 .55 ms for 101M.
 // Accuracy  as rows_dh.cuh.
 #ifndef HB_FUSED_ROWS_PAIR_DH_CUH
 #define HB_FUSED_ROWS_PAIR_DH_CUH
