@@ -40,13 +40,13 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
     { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  -
     { F16 | BF16,  49152, &fused_cluster,  4,  48 },  //  -
-    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  three phases 16 x 16: 2.645
+    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.600; three phases: 2.645
     { F16 | BF16,  98304, &fused_cluster,  8,  48 },  //  -
-    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  three phases 32 x 16: 2.778
+    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.755; three phases: 2.778
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
-    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  three phases 64 x 16: 3.155
+    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  2.075; three phases: 3.155
     { F16 | BF16, 393216, &fused_cluster, 16,  96 },  //  -
-    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  three phases 64 x 32: 3.519
+    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  2.861; three phases: 3.519
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
     { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  -, 128 x 32: 5.789
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -

@@ -15,15 +15,23 @@
 //           of K back and stores y. Three barriers of the cluster a row: largest |u| is known and
 //           planes are free; planes hold z; planes hold w.
 //           A spectrum is made by the same steps from float32, measured by the cluster.
+//           Gradients: a cluster has a channel. A row of u is transformed and kept (half2, device
+//           memory), then dy, whose product with it is added (f32) to sums in shared memory and
+//           whose way back is du; dh comes back from the sums.
 //           GATED: r is made where u is read (signals.cuh) and stays in registers till its largest
 //           is known; d is a tap; tap(post) multiplies y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
-//           Above N = 2^18 a row of few large samples is boosted at the product (column_boost).
+//           From R = 96 on a row of few large samples is boosted at the product (column_boost).
 // Cost      a sample: mma 16 R + 512 flop; f32 about 5, 9, 12 for each DFT of K = 4, 8, 16; memory
 //           4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network between
 //           SMs 8 (K - 1) / K bytes. A block of R <= 64 has 8 warps and two are on an SM, above
-//           that it has 16 and is alone.
+//           that and for gradients it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
+//           112: what GPCs have.
+//           Measured, K = 4, R = 64, 201M samples, f16: 1.47 ms, 99 instructions a sample; outer
+//           steps 40 % of the time for 30 % of the instructions, as each fragment of G was waited
+//           for. Now 16 columns and two row tiles at a time: predicted 1.2 ms. Gradients: about
+//           170 instructions a sample, predicted 2.2 .. 2.6 ms.
 // Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 48, 64, 96, 128. GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH
@@ -41,7 +49,7 @@ struct cluster_job {
     int B, D, L;
     int rows;                  // of the batch, that one cluster does
     int chunks;                // clusters for one channel
-    bool adjoint;              // conj(spectrum)
+    bool adjoint;              // conj(spectrum); R >= 96 only, else cluster_gradients has that
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int taps;
 };
@@ -159,29 +167,38 @@ __device__ __forceinline__ int cluster_anew(int x)
 // An item is 32 samples: WIDTH neighbours in each of K segments, and as many complex numbers in K
 // planes. A block has 8 R of them, its share of M.
 template <int K> constexpr int CLUSTER_WIDTH = 32 / K;
-template <int R> constexpr int CLUSTER_ITEMS = (8 * R - 1) / HB_ROWS_THREADS<R> + 1;   // a thread
-template <int R> constexpr int CLUSTER_WARPS = HB_ROWS_THREADS<R> / 32;
-constexpr int CLUSTER_INNER = 6 * 32 * 16;                                             // bytes
-template <int K, int R> constexpr bool CLUSTER_BOOST = K * R > 1024;
-template <int K, int R> constexpr int CLUSTER_SHARED =
-    2 * HB_PLANE<R> + HB_MATRIX<R> + CLUSTER_INNER + 2 * R * 16 + K * CLUSTER_WARPS<R> * 8
-    + HB_FILTERS * (int)sizeof(hb_taps);
+
+// Sizes of a kernel. SUMS: with a block's share of a filter's gradient (f32) in shared memory.
+template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
+    static constexpr int K = K_, R = R_, WARPS = WARPS_, THREADS = 32 * WARPS;
+    static constexpr int BLOCKS = WARPS == 8 ? 2 : 1;      // on an SM
+    static constexpr int ITEMS = (8 * R - 1) / THREADS + 1;                  // of a thread
+    static constexpr int COUNT = R == 48 ? 3 : R < 128 ? 2 : 1;   // row tiles at once, outer step
+    static constexpr bool BOOST = R >= 96;
+    static constexpr int INNER = 6 * 32 * 16;              // bytes
+    static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
+                                  + K * WARPS * 8 + HB_FILTERS * (int)sizeof(hb_taps)
+                                  + (SUMS_ ? R * 64 * 32 : 0);
+};
+template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
+template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, 16, true>;
 
 struct cluster_block {
     unsigned char *planes;
     uint4 *matrix, *inner;     // G; the rows' constants
-    float4 *turns;             // [R] u(f), u(16 f), then [R] u(8 f), u(128 f); f, u: cluster_turn
+    float4 *turns;             // [R] u(f), u(2 f), then [R] u(8 f), u(128 f); f, u: cluster_turn
     float2 *marks;             // [K][warp] largest |x| and sum |x|
     hb_taps *taps;             // [HB_FILTERS], GATED
+    float4 *sums;              // [R][4][32 lanes], SUMS
     hb_lane me;
     int rank, warp;
 };
 
 // u(m) = e^{-2 pi i m / n}, n = 1024 R K, |m| < 3 n / 2. T(k, r) = u(f (r - 256 s)) with
 // f = 4 K (k + s) = 4 K k + 4 j - 1, 256 s = 64 (4 j - 1) / K.
-template <int K, int R> __device__ __forceinline__ float2 cluster_turn(int m)
+template <class S> __device__ __forceinline__ float2 cluster_turn(int m)
 {
-    constexpr int n = 1024 * R * K;
+    constexpr int n = 1024 * S::R * S::K;
     return hb_unit(m < 0 ? m + n : m, n);
 }
 
@@ -203,30 +220,32 @@ __device__ __forceinline__ void cluster_know(cluster_block &k)
     k.me = { lane, lane >> 2, lane & 3, k.warp % HB_GROUPS, k.warp / HB_GROUPS };
 }
 
-template <int K, int R>
+template <class S>
 __device__ __forceinline__ void cluster_init(cluster_block &k, unsigned char *shared,
                                              const uint4 *matrix)
 {
+    constexpr int K = S::K, R = S::R;
     k.planes = shared;
     k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
     k.inner = k.matrix + HB_MATRIX<R> / 16;
-    k.turns = (float4 *)(k.inner + CLUSTER_INNER / 16);
+    k.turns = (float4 *)(k.inner + S::INNER / 16);
     k.marks = (float2 *)(k.turns + 2 * R);
-    k.taps = (hb_taps *)(k.marks + K * CLUSTER_WARPS<R>);
+    k.taps = (hb_taps *)(k.marks + K * S::WARPS);
+    k.sums = (float4 *)(k.taps + HB_FILTERS);
     k.rank = (int)(blockIdx.x % K);
     cluster_know(k);
     matrix += k.rank * (HB_MATRIX<R> / 16 + 64);           // hb_fused_words
-    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += HB_ROWS_THREADS<R>)
+    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += S::THREADS)
         k.matrix[i] = matrix[i];
     if (k.warp == 0) {
         hb_inner inner;
         hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
         hb_inner_store(k.inner, inner, k.me);
     }
-    for (int i = threadIdx.x; i < 2 * R; i += HB_ROWS_THREADS<R>) {
+    for (int i = threadIdx.x; i < 2 * R; i += S::THREADS) {
         const int f = cluster_f<K>(i % R, k.rank);
-        const float2 a = cluster_turn<K, R>(i < R ? f : 8 * f);
-        const float2 b = cluster_turn<K, R>(i < R ? 16 * f : 128 * f);
+        const float2 a = cluster_turn<S>(i < R ? f : 8 * f);
+        const float2 b = cluster_turn<S>(i < R ? 2 * f : 128 * f);
         k.turns[i] = make_float4(a.x, a.y, b.x, b.y);
     }
 }
@@ -238,9 +257,10 @@ template <class T, int W> struct alignas(W * sizeof(T) > 16 ? 16 : W * sizeof(T)
 template <class T, int K> using cluster_item = cluster_words<T, CLUSTER_WIDTH<K>>[K];
 
 // Of item i: the row of planes, its column.
-template <int K, int R>
+template <class S>
 __device__ __forceinline__ void cluster_place(int &p, int &column, int i, int rank)
 {
+    constexpr int K = S::K, R = S::R;
     constexpr int EACH = 256 / CLUSTER_WIDTH<K>;
     i = cluster_anew(i);
     p = rank * (R / K) + i / EACH;
@@ -268,16 +288,48 @@ __device__ __forceinline__ void cluster_read(cluster_words<T, W> &x, const T *ro
     }
 }
 
-// Item i of a row; 0 from L on, and beyond the last item. No branches between the loads of an
-// aligned row: all are under way.
-template <class T, int K, int R>
-__device__ __forceinline__ void cluster_load(cluster_item<T, K> &x, const T *row, int i, int L,
+// The items of a row on any 2-byte boundary that lie within it or beyond it: words of 8 bytes, of
+// which one more is read than there are. n: the first one's place.
+template <class T, class S>
+__device__ __forceinline__ bool cluster_load_odd(cluster_item<T, S::K> &x, const T *row, int n,
+                                                 int end)
+{
+    constexpr int K = S::K, STEP = S::R * 256, W = CLUSTER_WIDTH<K>, WORDS = W / 4;
+    bool whole = true;
+#pragma unroll
+    for (int a = 0; a < K; a++) whole &= n + a * STEP + W + 4 <= end || n + a * STEP >= end;
+    if (!whole) return false;
+    const int off = hb_below(row);
+    uint2 v[K][WORDS + 1];
+#pragma unroll
+    for (int a = 0; a < K; a++)
+#pragma unroll
+        for (int w = 0; w <= WORDS; w++) {
+            v[a][w] = make_uint2(0, 0);
+            if (n + a * STEP < end) v[a][w] = ((const uint2 *)(row + n + a * STEP - off))[w];
+        }
+#pragma unroll
+    for (int a = 0; a < K; a++)
+#pragma unroll
+        for (int w = 0; w < WORDS; w++) {
+            const uint2 y = hb_shifted(v[a][w], v[a][w + 1], off);
+            x[a].x[2 * w] = y.x;
+            x[a].x[2 * w + 1] = y.y;
+        }
+    return true;
+}
+
+// Item i of a row; 0 from L on, and beyond the last item. No branches between loads, where most
+// items are: all are under way.
+template <class T, class S>
+__device__ __forceinline__ void cluster_load(cluster_item<T, S::K> &x, const T *row, int i, int L,
                                              int rank)
 {
+    constexpr int K = S::K, R = S::R;
     constexpr int W = CLUSTER_WIDTH<K>;
     using words = cluster_words<T, W>;
     int p, column;
-    cluster_place<K, R>(p, column, i, rank);
+    cluster_place<S>(p, column, i, rank);
     const int n = p * 256 + column, end = i < 8 * R ? L : 0;
     if ((uintptr_t)row % alignof(words) == 0 && L % W == 0) {
 #pragma unroll
@@ -285,30 +337,50 @@ __device__ __forceinline__ void cluster_load(cluster_item<T, K> &x, const T *row
             x[a] = {};
             if (n + a * R * 256 < end) x[a] = *(const words *)(row + n + a * R * 256);
         }
-    } else {
-#pragma unroll
-        for (int a = 0; a < K; a++) cluster_read<T, W>(x[a], row, n + a * R * 256, end);
+        return;
     }
+    if constexpr (sizeof(T) == 2 && W >= 4)
+        if (cluster_load_odd<T, S>(x, row, n, end)) return;
+#pragma unroll
+    for (int a = 0; a < K; a++) cluster_read<T, W>(x[a], row, n + a * R * 256, end);
+}
+
+// Where the eight fours of item i of row b are, for hb_windows.
+template <class S> __device__ __forceinline__ auto cluster_windows(int64_t b, int i, int rank)
+{
+    constexpr int QUADS = CLUSTER_WIDTH<S::K> / 4;
+    static_assert(QUADS > 0);
+    int p, column;
+    cluster_place<S>(p, column, i, rank);
+    return [=](int j, int &row, int &n) {
+        row = (int)b;
+        n = i < 8 * S::R ? (j / QUADS * S::R + p) * 256 + column + j % QUADS * 4 : -1;
+    };
 }
 
 // The same of the product of two factors.
-template <class T, int K, int R>
-__device__ __forceinline__ void cluster_load_product(cluster_item<float, K> &x, const hb_factor &f,
-                                                     const hb_factor &g, int64_t c, int64_t b,
-                                                     int i, int L, int rank)
+template <class T, class S>
+__device__ __forceinline__ void cluster_load_product(cluster_item<float, S::K> &x,
+                                                     const hb_factor &f, const hb_factor &g,
+                                                     int64_t c, int64_t b, int i, int L, int rank)
 {
-    static_assert(CLUSTER_WIDTH<K> % 4 == 0);
-    int p, column;
-    cluster_place<K, R>(p, column, i, rank);
+    constexpr int QUADS = CLUSTER_WIDTH<S::K> / 4;
+    uint32_t wf[8][3], wg[8][3];
+    const auto at = cluster_windows<S>(b, i, rank);
+    hb_windows<T>(wf, f, c, L, at);
+    if (g.x) hb_windows<T>(wg, g, c, L, at);
 #pragma unroll
-    for (int a = 0; a < K; a++)
+    for (int j = 0; j < 8; j++) {
+        int row, n;
+        float v[4];
+        at(j, row, n);
+        hb_by_words<T, true>(v, wf[j], *f.k, n);
+        if (g.x) hb_by_words<T, false>(v, wg[j], *g.k, n);
 #pragma unroll
-        for (int w = 0; w < CLUSTER_WIDTH<K>; w += 4) {
-            float v[4];
-            hb_product4<T>(v, f, g, c, b, a * R * 256 + p * 256 + column + w, i < 8 * R ? L : 0);
-#pragma unroll
-            for (int t = 0; t < 4; t++) x[a].x[w + t] = __float_as_uint(v[t]);
-        }
+        for (int t = 0; t < 4; t++)
+            x[j / QUADS].x[j % QUADS * 4 + t] =
+                n >= 0 && n + t < L ? __float_as_uint(v[t]) : 0;
+    }
 }
 
 // Columns 2 i and 2 i + 1.
@@ -322,21 +394,21 @@ __device__ __forceinline__ float2 cluster_pair(const cluster_words<T, W> &x, int
 }
 
 // Largest |x| of an item and those before and, where there is a use for it, sum |x|.
-template <class T, int K, bool SUM>
+template <class T, class S>
 __device__ __forceinline__ void cluster_measure(uint32_t &peak, float2 &mark,
-                                                const cluster_item<T, K> &x)
+                                                const cluster_item<T, S::K> &x)
 {
 #pragma unroll
-    for (int a = 0; a < K; a++)
+    for (int a = 0; a < S::K; a++)
 #pragma unroll
-        for (int w = 0; w < CLUSTER_WIDTH<K> * (int)sizeof(T) / 4; w++) {
+        for (int w = 0; w < CLUSTER_WIDTH<S::K> * (int)sizeof(T) / 4; w++) {
             if constexpr (sizeof(T) == 4) {
                 const float v = fabsf(__uint_as_float(x[a].x[w]));
                 mark.x = fmaxf(mark.x, v);
                 mark.y += v;
             } else {
                 peak = __vmaxu2(peak, x[a].x[w] & 0x7fff7fffu);
-                if constexpr (SUM) {
+                if constexpr (S::BOOST) {
                     const float2 v = hb_two<T>(x[a].x[w] & 0x7fff7fffu);
                     mark.y += v.x + v.y;
                 }
@@ -363,21 +435,22 @@ __device__ __forceinline__ float cluster_boost(float2 mark, float length)
 }
 
 // What all threads of the cluster found together. The planes may be written after this.
-template <class T, int K, int R>
+template <class T, class S>
 __device__ __forceinline__ float2 cluster_together(const cluster_block &k, uint32_t peak,
                                                    float2 mark)
 {
+    constexpr int K = S::K;
     if constexpr (sizeof(T) == 2)
         mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
     mark = cluster_reduce(mark);
     if (k.me.lane < K) {
-        const uint32_t here = hb_shared_address(k.marks + k.rank * CLUSTER_WARPS<R> + k.warp);
+        const uint32_t here = hb_shared_address(k.marks + k.rank * S::WARPS + k.warp);
         const uint32_t v[2] = { __float_as_uint(mark.x), __float_as_uint(mark.y) };
         cluster_put(cluster_address(here, k.me.lane), v);
     }
     cluster_sync();
     mark = make_float2(0, 0);
-    for (int i = k.me.lane; i < K * CLUSTER_WARPS<R>; i += 32) {
+    for (int i = k.me.lane; i < K * S::WARPS; i += 32) {
         mark.x = fmaxf(mark.x, k.marks[i].x);
         mark.y += k.marks[i].y;
     }
@@ -385,10 +458,12 @@ __device__ __forceinline__ float2 cluster_together(const cluster_block &k, uint3
 }
 
 // Item i, times scale, by the DFT of K into the planes of all blocks.
-template <class T, int K, int R>
-__device__ __forceinline__ void cluster_send(const cluster_block &k, const cluster_item<T, K> &x,
+template <class T, class S>
+__device__ __forceinline__ void cluster_send(const cluster_block &k,
+                                             const cluster_item<T, S::K> &x,
                                              int i, float scale)
 {
+    constexpr int K = S::K, R = S::R;
     constexpr int W = CLUSTER_WIDTH<K>;
     uint32_t re[K][W / 2], im[K][W / 2];
 #pragma unroll
@@ -409,7 +484,7 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k, const clust
         }
     }
     int p, column;
-    cluster_place<K, R>(p, column, i, k.rank);
+    cluster_place<S>(p, column, i, k.rank);
     const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3) + 2 * (column & 7);
 #pragma unroll
     for (int a = 0; a < K; a++) {
@@ -420,14 +495,15 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k, const clust
 }
 
 // The way back: item i of the results from the planes of all blocks, times `by`.
-template <int K, int R>
-__device__ __forceinline__ void cluster_fetch(float (&v)[K][CLUSTER_WIDTH<K>],
+template <class S>
+__device__ __forceinline__ void cluster_fetch(float (&v)[S::K][CLUSTER_WIDTH<S::K>],
                                               const cluster_block &k, int i, float by)
 {
+    constexpr int K = S::K, R = S::R;
     constexpr int W = CLUSTER_WIDTH<K>;
     uint32_t re[K][W / 2], im[K][W / 2];
     int p, column;
-    cluster_place<K, R>(p, column, i, k.rank);
+    cluster_place<S>(p, column, i, k.rank);
     const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3) + 2 * (column & 7);
 #pragma unroll
     for (int j = 0; j < K; j++) {
@@ -456,125 +532,119 @@ __device__ __forceinline__ void cluster_fetch(float (&v)[K][CLUSTER_WIDTH<K>],
     }
 }
 
-// v *= tap(f) at n .. n + W - 1.
-template <class T, int W>
-__device__ __forceinline__ void cluster_by_factor(float (&v)[W], const hb_factor &f, int64_t c,
-                                                  int64_t b, int n, int L)
-{
-#pragma unroll
-    for (int w = 0; w < W; w += 4) {
-        float x[4] = { v[w], v[w + 1], v[w + 2], v[w + 3] };
-        hb_by_factor<T, false>(x, f, c, b, n + w, L);
-#pragma unroll
-        for (int t = 0; t < 4; t++) v[w + t] = x[t];
-    }
-}
-
 // --- the block's own steps ----------------------------------------------------------------------
-// Tiles of 8 columns that a warp has: as many as registers hold with all R rows of them.
-template <int R> constexpr int CLUSTER_TILES = R >= 96 ? 2 : 4;
-
-// B of the warp's columns, from a plane. hb_place: the swizzle depends on the slot modulo 8 only.
-template <int R>
-__device__ __forceinline__ void cluster_columns(uint32_t (&b)[R / 16][CLUSTER_TILES<R>][2],
-                                                const unsigned char *plane, int warp, hb_lane me)
+// B of 16 columns from r on, from a plane: tile t has columns 2 g + t. hb_place: the swizzle
+// depends on the slot modulo 8 only.
+template <class S>
+__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::R / 16][2][2],
+                                                const unsigned char *plane, int r, hb_lane me)
 {
-    constexpr bool WIDE = CLUSTER_TILES<R> == 4;  // else columns 16 warp + 2 g + tile
-    const int r = WIDE ? hb_column(me) : 16 * warp + 2 * me.g;
+    r += 2 * me.g;
     const unsigned char *const even = plane + hb_place(2 * me.q, r >> 3) + 2 * (r & 7);
     const unsigned char *const odd = plane + hb_place(2 * me.q + 1, r >> 3) + 2 * (r & 7);
 #pragma unroll
-    for (int kt = 0; kt < R / 16; kt++) {
-        constexpr int EIGHT = 8 * 512;
-        const int at = 2 * kt * EIGHT;
-        if constexpr (WIDE) {
-            const uint2 x[4] = {
-                *(const uint2 *)(even + at), *(const uint2 *)(odd + at),
-                *(const uint2 *)(even + at + EIGHT), *(const uint2 *)(odd + at + EIGHT),
-            };
-            hb_columns(b[kt], x);
-        } else {
+    for (int kt = 0; kt < S::R / 16; kt++)
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const uint32_t x = *(const uint32_t *)(even + at + h * EIGHT);
-                const uint32_t y = *(const uint32_t *)(odd + at + h * EIGHT);
-                b[kt][0][h] = hb_low(x, y);
-                b[kt][1][h] = hb_high(x, y);
-            }
+        for (int h = 0; h < 2; h++) {
+            const int at = (16 * kt + 8 * h) * 512;
+            const uint32_t x = *(const uint32_t *)(even + at), y = *(const uint32_t *)(odd + at);
+            b[kt][0][h] = hb_low(x, y);
+            b[kt][1][h] = hb_high(x, y);
         }
+}
+
+// Sums of COUNT row tiles from mt on for 16 columns: G b, BACK: conj(G) b. Sums that follow each
+// other are not the same, so that none waits for the one before.
+template <class S, bool BACK>
+__device__ __forceinline__ void cluster_products(float (&re)[S::COUNT][2][4],
+                                                 float (&im)[S::COUNT][2][4],
+                                                 const uint32_t (&br)[S::R / 16][2][2],
+                                                 const uint32_t (&bi)[S::R / 16][2][2],
+                                                 const uint4 *matrix, int mt)
+{
+    constexpr int KT = S::R / 16, COUNT = S::COUNT;
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) {
+        uint32_t gr[COUNT][4], gi[COUNT][4], minus[COUNT][4];
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            hb_fragment(gr[i], matrix[((mt + i) * KT + kt) * 64]);
+            hb_fragment(gi[i], matrix[((mt + i) * KT + kt) * 64 + 32]);
+            hb_negated(minus[i], gi[i]);
+        }
+#pragma unroll
+        for (int n = 0; n < 4; n++)
+#pragma unroll
+            for (int i = 0; i < COUNT; i++)
+#pragma unroll
+                for (int t = 0; t < 2; t++) {
+                    const auto &r = br[kt][t], &m = bi[kt][t];
+                    if (n == 0) hb_mma(re[i][t], gr[i], r[0], r[1]);
+                    if (n == 1) hb_mma(im[i][t], gr[i], m[0], m[1]);
+                    if (n == 2) hb_mma(BACK ? re[i][t] : im[i][t], gi[i], BACK ? m[0] : r[0],
+                                       BACK ? m[1] : r[1]);
+                    if (n == 3) hb_mma(BACK ? im[i][t] : re[i][t], minus[i], BACK ? r[0] : m[0],
+                                       BACK ? r[1] : m[1]);
+                }
     }
 }
 
 // The outer step in place. BACK: by conj(G), without the turns.
-template <int K, int R, bool BACK>
+template <class S, bool BACK>
 __device__ __forceinline__ void cluster_outer(const cluster_block &k)
 {
-    constexpr int KT = R / 16, TILES = CLUSTER_TILES<R>;
+    constexpr int K = S::K, R = S::R, COUNT = S::COUNT;
     const hb_lane me = k.me;
-    uint32_t br[KT][TILES][2], bi[KT][TILES][2];
-    cluster_columns<R>(br, k.planes, k.warp, me);
-    cluster_columns<R>(bi, k.planes + HB_PLANE<R>, k.warp, me);
-    __syncwarp();                 // everybody has read
-    const int r0 = 8 * TILES * k.warp + 4 * me.q, from = r0 - cluster_from<K>(k.rank);
-    const int first = hb_place(me.g, r0 >> 3) + 2 * (r0 & 7);        // of the results
-    float2 w = make_float2(0, 0), next = w;
-    if constexpr (!BACK) {        // T of slot g; from one slot to the eighth after it
-        w = cluster_turn<K, R>(cluster_f<K>(me.g, k.rank) * from);
-        w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
-        next = cluster_turn<K, R>(32 * K * from);
-    }
 #pragma unroll 1
-    for (int mt = 0; mt < KT; mt++) {
-        float re[TILES][4] = {}, im[TILES][4] = {};
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++) {
-            uint32_t gr[4], gi[4], minus[4];
-            hb_fragment(gr, k.matrix[(mt * KT + kt) * 64 + me.lane]);
-            hb_fragment(gi, k.matrix[(mt * KT + kt) * 64 + 32 + me.lane]);
-            hb_negated(minus, gi);
-#pragma unroll
-            for (int t = 0; t < TILES; t++) {
-                hb_mma(re[t], gr, br[kt][t][0], br[kt][t][1]);
-                hb_mma(im[t], gr, bi[kt][t][0], bi[kt][t][1]);
-                hb_mma(re[t], BACK ? gi : minus, bi[kt][t][0], bi[kt][t][1]);
-                hb_mma(im[t], BACK ? minus : gi, br[kt][t][0], br[kt][t][1]);
-            }
+    for (int first = 16 * k.warp; first < 256; first += 16 * S::WARPS) {
+        uint32_t br[R / 16][2][2], bi[R / 16][2][2];
+        cluster_columns<S>(br, k.planes, first, me);
+        cluster_columns<S>(bi, k.planes + HB_PLANE<R>, first, me);
+        __syncwarp();             // everybody has read
+        const int r = first + 4 * me.q, from = r - cluster_from<K>(k.rank);
+        unsigned char *const to = k.planes + hb_place(me.g, r >> 3) + 2 * (r & 7);
+        float2 w = make_float2(0, 0), next = w;
+        if constexpr (!BACK) {    // T of slot g; from one slot to the eighth after it
+            w = cluster_turn<S>(cluster_f<K>(me.g, k.rank) * from);
+            w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
+            next = cluster_turn<S>(32 * K * from);
         }
+#pragma unroll 1
+        for (int mt = 0; mt < R / 16; mt += COUNT) {
+            float re[COUNT][2][4] = {}, im[COUNT][2][4] = {};
+            cluster_products<S, BACK>(re, im, br, bi, k.matrix + me.lane, mt);
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int slot = 16 * mt + me.g + 8 * h;
-#pragma unroll
-            for (int e = 0; e < TILES / 2; e++) {
+            for (int x = 0; x < 2 * COUNT; x++) {          // eight slots each
+                const int i = x / 2, h = x % 2, slot = 16 * mt + 8 * x + me.g;
                 float2 v[4];
 #pragma unroll
-                for (int x = 0; x < 4; x++) {
-                    const int t = TILES == 4 ? x : x % 2, c = 2 * h + (TILES == 4 ? e : x / 2);
-                    v[x] = make_float2(re[t][c], im[t][c]);
-                }
+                for (int c = 0; c < 4; c++)                // column r + c: tile c % 2, its c / 2
+                    v[c] = make_float2(re[i][c % 2][2 * h + c / 2], im[i][c % 2][2 * h + c / 2]);
                 if constexpr (!BACK) {
                     const float4 turn = k.turns[slot];
-                    float2 four[4], base = w;
-                    if (e) base = hb_cmul(w, make_float2(turn.z, turn.w));
-                    hb_four(four, base, make_float2(turn.x, turn.y));
-#pragma unroll
-                    for (int x = 0; x < 4; x++) v[x] = hb_cmul(v[x], four[x]);
+                    const float2 odd = hb_cmul(w, make_float2(turn.x, turn.y));
+                    const float2 two = make_float2(turn.z, turn.w);
+                    v[0] = hb_cmul(v[0], w);
+                    v[1] = hb_cmul(v[1], odd);
+                    v[2] = hb_cmul(v[2], hb_cmul(w, two));
+                    v[3] = hb_cmul(v[3], hb_cmul(odd, two));
+                    w = hb_cmul(w, next);
                 }
-                unsigned char *const at = k.planes + (16 * mt + 8 * h) * 512 + (first ^ 32 * e);
+                unsigned char *const at = to + (16 * mt + 8 * x) * 512;
                 *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
                 *(uint2 *)(at + HB_PLANE<R>) =
                     make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
             }
-            if constexpr (!BACK) w = hb_cmul(w, next);
         }
     }
 }
 
 // x, turned by conj(T), to its slot. w: T at this lane's first point, r = 16 g + 2 q.
-template <int R>
+template <class S>
 __device__ __forceinline__ void cluster_inner_store(const cluster_block &k, const hb_tile &x,
                                                     int slot, float2 w)
 {
-    const float4 near = k.turns[slot], far = k.turns[R + slot];
+    const float4 near = k.turns[slot], far = k.turns[S::R + slot];
     const float2 one = make_float2(near.x, near.y), tile = make_float2(far.x, far.y);
     const float2 down = make_float2(far.z, far.w);
     const int first = hb_place(slot, 2 * k.me.g) + 4 * k.me.q;
@@ -588,43 +658,66 @@ __device__ __forceinline__ void cluster_inner_store(const cluster_block &k, cons
             const float2 v1 = hb_cmul(make_float2(x.re[t][2 * h + 1], x.im[t][2 * h + 1]), odd);
             unsigned char *const to = k.planes + (first ^ 16 * t) + 256 * h;
             *(uint32_t *)to = hb_pack(v0.x, v1.x);
-            *(uint32_t *)(to + HB_PLANE<R>) = hb_pack(v0.y, v1.y);
+            *(uint32_t *)(to + HB_PLANE<S::R>) = hb_pack(v0.y, v1.y);
             if (h == 0) at = hb_cmul(at, down);
         }
         if (t == 0) w = hb_cmul(w, tile);
     }
 }
 
-// The rows' step of all slots: there, times `spectrum` (of this lane, slot 0), back.
-template <int K, int R>
-__device__ __forceinline__ void cluster_slots(const cluster_block &k, const uint4 *spectrum,
-                                              bool adjoint, float boost)
+// The rows' step of all slots, its second half: what make(z, inner, slot) leaves goes back to the
+// planes.
+template <class S, class F>
+__device__ __forceinline__ void cluster_slots(const cluster_block &k, F make)
 {
+    constexpr int K = S::K, R = S::R;
     const hb_lane me = k.me;
     hb_inner inner;
     hb_inner_load(inner, k.inner, me);
     const int from = 16 * me.g + 2 * me.q - cluster_from<K>(k.rank);
-    float2 w = cluster_turn<K, R>(cluster_f<K>(k.warp, k.rank) * from);
-    const float2 next = cluster_turn<K, R>(4 * K * CLUSTER_WARPS<R> * from);
+    float2 w = cluster_turn<S>(cluster_f<K>(k.warp, k.rank) * from);
+    const float2 next = cluster_turn<S>(4 * K * S::WARPS * from);
 #pragma unroll 1
-    for (int slot = k.warp; slot < R; slot += CLUSTER_WARPS<R>) {
+    for (int slot = k.warp; slot < R; slot += S::WARPS) {
         hb_tile z, x;
-        hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
-        hb_times(z, spectrum + slot * 64, adjoint, CLUSTER_BOOST<K, R> ? boost : 1);
+        make(z, inner, slot);
         hb_inner_and_back(x, inner, z);
         __syncwarp();             // everybody has read the slot
-        cluster_inner_store<R>(k, x, slot, w);
+        cluster_inner_store<S>(k, x, slot, w);
         w = hb_cmul(w, next);
+    }
+}
+
+// Transform of a slot, from the planes.
+template <class S>
+__device__ __forceinline__ void cluster_transform(hb_tile &z, const cluster_block &k,
+                                                  const hb_inner &inner, int slot)
+{
+    hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<S::R>, slot, k.me);
+}
+
+// Transforms of all slots, times gain, to memory. to: of this lane, slot 0.
+template <class S>
+__device__ __forceinline__ void cluster_keep(const cluster_block &k, uint4 *to, float gain)
+{
+    hb_inner inner;
+    hb_inner_load(inner, k.inner, k.me);
+#pragma unroll 1
+    for (int slot = k.warp; slot < S::R; slot += S::WARPS) {
+        hb_tile z;
+        cluster_transform<S>(z, k, inner, slot);
+        hb_keep(to + slot * 64, z, gain);
     }
 }
 
 // --- the kernels --------------------------------------------------------------------------------
 // Asks for this block's share of a row to be brought to L2: a thread a line of 128 bytes. x NULL:
 // there is none.
-template <class T, int K, int R>
+template <class T, class S>
 __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_strides s, int64_t c,
                                                  int64_t b, int L, int rank)
 {
+    constexpr int K = S::K, R = S::R;
     constexpr int LINES = 4 * R / K;                       // of a segment
     const int n = threadIdx.x / LINES * R * 256 + rank * (R / K) * 256 + threadIdx.x % LINES * 64;
     if (x && threadIdx.x < 4 * R && n < L) hb_prefetch_line((const T *)x + c * s.c + b * s.b + n);
@@ -634,64 +727,119 @@ __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_stride
 struct cluster_factors { hb_factor u, pre, post; };
 
 // This thread's items of row b of channel c.
-template <class T, class S, int K, int R>
-__device__ __forceinline__ void cluster_enter(cluster_item<S, K> (&x)[CLUSTER_ITEMS<R>],
+template <class T, class V, class S>
+__device__ __forceinline__ void cluster_enter(cluster_item<V, S::K> (&x)[S::ITEMS],
                                               const cluster_factors &f, int64_t c, int64_t b,
                                               int L, int rank)
 {
 #pragma unroll
-    for (int m = 0; m < CLUSTER_ITEMS<R>; m++) {
-        const int i = threadIdx.x + m * HB_ROWS_THREADS<R>;
-        if constexpr (sizeof(S) != sizeof(T))
-            cluster_load_product<T, K, R>(x[m], f.u, f.pre, c, b, i, L, rank);
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if constexpr (sizeof(V) != sizeof(T))
+            cluster_load_product<T, S>(x[m], f.u, f.pre, c, b, i, L, rank);
         else
-            cluster_load<T, K, R>(x[m], hb_row_at<T>(f.u, c, b), i, L, rank);
+            cluster_load<T, S>(x[m], hb_row_at<T>(f.u, c, b), i, L, rank);
     }
 }
 
-// Item i of row b: the results to y.
-template <class T, int K, int R, bool GATED>
+// Row b of channel c to the planes of all blocks, which may be read then. V: T, or float for
+// products. Returns 2^eu and the boost (length: cluster_boost).
+template <class T, class V, class S>
+__device__ __forceinline__ float2 cluster_there(const cluster_block &k, const cluster_factors &f,
+                                                int64_t c, int64_t b, int L, float length)
+{
+    cluster_item<V, S::K> x[S::ITEMS];
+    cluster_enter<T, V, S>(x, f, c, b, L, k.rank);
+    uint32_t peak = 0;
+    float2 mark = make_float2(0, 0);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) cluster_measure<V, S>(peak, mark, x[m]);
+    mark = cluster_together<V, S>(k, peak, mark);
+    const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if (i < 8 * S::R) cluster_send<V, S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
+    }
+    cluster_sync();               // planes hold z
+    return make_float2(scale, S::BOOST ? cluster_boost(mark, length) : 1);
+}
+
+// Item i of row b: the results to y. u: of the signal, where d (!GATED) is there.
+template <class T, class S, bool GATED>
 __device__ __forceinline__ void cluster_leave(const cluster_block &k, const cluster_job &job,
                                               const cluster_factors &f, int64_t c, int64_t b,
-                                              int i, float by)
+                                              int i, float by, const cluster_item<T, S::K> &u)
 {
-    constexpr int W = CLUSTER_WIDTH<K>;
+    constexpr int K = S::K, R = S::R, W = CLUSTER_WIDTH<K>;
     float v[K][W];
-    cluster_item<T, K> u;
-    if (!GATED && job.d) cluster_load<T, K, R>(u, hb_row_at<T>(f.u, c, b), i, job.L, k.rank);
-    cluster_fetch<K, R>(v, k, i, by);
-    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
-    int p, column;
-    cluster_place<K, R>(p, column, i, k.rank);
+    if constexpr (GATED) {
+        uint32_t w[8][3];
+        const auto at = cluster_windows<S>(b, i, k.rank);
+        if (f.post.x) hb_windows<T>(w, f.post, c, job.L, at);
+        cluster_fetch<S>(v, k, i, by);
 #pragma unroll
-    for (int a = 0; a < K; a++) {
-        const int n = a * R * 256 + p * 256 + column;
-        if constexpr (GATED) {
-            if (f.post.x) cluster_by_factor<T, W>(v[a], f.post, c, b, n, job.L);
-        } else if (job.d) {
+        for (int j = 0; j < 8; j++) {
+            constexpr int QUADS = W / 4;
+            int row, n;
+            at(j, row, n);
+            float *const to = v[j / QUADS] + j % QUADS * 4;
+            float x[4] = { to[0], to[1], to[2], to[3] };
+            if (f.post.x) hb_by_words<T, false>(x, w[j], *f.post.k, n);
+#pragma unroll
+            for (int t = 0; t < 4; t++) to[t] = x[t];
+        }
+    } else {
+        cluster_fetch<S>(v, k, i, by);
+        if (job.d) {
             const float d = job.d[c];
 #pragma unroll
-            for (int w = 0; w < W / 2; w++) {
-                const float2 x = cluster_pair(u[a], w);
-                v[a][2 * w] += d * x.x;
-                v[a][2 * w + 1] += d * x.y;
+            for (int x = 0; x < 16; x++) {
+                constexpr int PAIRS = W / 2;
+                const float2 z = cluster_pair(u[x / PAIRS], x % PAIRS);
+                v[x / PAIRS][x % PAIRS * 2] += d * z.x;
+                v[x / PAIRS][x % PAIRS * 2 + 1] += d * z.y;
             }
         }
-        put_columns<T, W>(y, n, job.L, v[a]);
+    }
+    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
+    int p, column;
+    cluster_place<S>(p, column, i, k.rank);
+#pragma unroll
+    for (int a = 0; a < K; a++)
+        put_columns<T, W>(y, a * R * 256 + p * 256 + column, job.L, v[a]);
+}
+
+// All items of row b to y, after the barrier that they wait for; what of u is needed is asked for
+// before it. K = 16: there are no registers for that.
+template <class T, class S, bool GATED>
+__device__ __forceinline__ void cluster_leave_all(const cluster_block &k, const cluster_job &job,
+                                                  const cluster_factors &f, int64_t c, int64_t b,
+                                                  float by)
+{
+    constexpr bool EARLY = S::K <= 8 && !GATED;
+    cluster_item<T, S::K> u[S::ITEMS];
+    if (EARLY && job.d) cluster_enter<T, T, S>(u, f, c, b, job.L, k.rank);
+    cluster_sync();               // planes hold w
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if (i >= 8 * S::R) break;
+        if (!EARLY && !GATED && job.d)
+            cluster_load<T, S>(u[m], hb_row_at<T>(f.u, c, b), i, job.L, k.rank);
+        cluster_leave<T, S, GATED>(k, job, f, c, b, i, by, u[m]);
     }
 }
 
 // y = h * u + d u, or gated. Grid D chunks clusters of K, block HB_ROWS_THREADS, shared
 // CLUSTER_SHARED.
-template <class T, int K, int R, bool GATED>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
-cluster_rows(struct cluster_job job)
+template <class T, class S, bool GATED>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int ITEMS = CLUSTER_ITEMS<R>, THREADS = HB_ROWS_THREADS<R>;
-    using S = std::conditional_t<GATED, float, T>;
+    constexpr int K = S::K, R = S::R;
     cluster_block k;
-    cluster_init<K, R>(k, shared, job.matrix);
+    cluster_init<S>(k, shared, job.matrix);
     const int64_t c = blockIdx.x / K / job.chunks;
     const int first = (int)(blockIdx.x / K % job.chunks) * job.rows;
     const int end = min(first + job.rows, job.B);
@@ -706,62 +854,47 @@ cluster_rows(struct cluster_job job)
     cluster_sync();               // all blocks are there, and their constants
     for (int b = first; b < end; b++) {
         cluster_know(k);
-        cluster_item<S, K> x[ITEMS];
-        cluster_enter<T, S, K, R>(x, f, c, b, job.L, k.rank);
-        uint32_t peak = 0;
-        float2 mark = make_float2(0, 0);
-#pragma unroll
-        for (int m = 0; m < ITEMS; m++)
-            cluster_measure<S, K, CLUSTER_BOOST<K, R>>(peak, mark, x[m]);
-        mark = cluster_together<S, K, R>(k, peak, mark);
-        const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
-        const float boost = CLUSTER_BOOST<K, R> ? cluster_boost(mark, undo.y) : 1;
-#pragma unroll
-        for (int m = 0; m < ITEMS; m++) {
-            const int i = threadIdx.x + m * THREADS;
-            if (i < 8 * R) cluster_send<S, K, R>(k, x[m], i, scale * (CLUSTER_TOP / K));
-        }
-        cluster_sync();           // planes hold z
+        const float2 with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(
+            k, f, c, b, job.L, undo.y);
         if (b + 1 < end) {
-            cluster_prefetch<T, K, R>(job.in, job.si, c, b + 1, job.L, k.rank);
+            cluster_prefetch<T, S>(job.in, job.si, c, b + 1, job.L, k.rank);
             if constexpr (GATED) {
-                cluster_prefetch<T, K, R>(f.pre.x, f.pre.s, c, b + 1, job.L, k.rank);
-                cluster_prefetch<T, K, R>(f.post.x, f.post.s, c, b + 1, job.L, k.rank);
+                cluster_prefetch<T, S>(f.pre.x, f.pre.s, c, b + 1, job.L, k.rank);
+                cluster_prefetch<T, S>(f.post.x, f.post.s, c, b + 1, job.L, k.rank);
             }
         }
-        cluster_outer<K, R, false>(k);
+        cluster_outer<S, false>(k);
         __syncthreads();
-        cluster_slots<K, R>(k, spectrum, job.adjoint, boost);
+        cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+            cluster_transform<S>(z, k, inner, slot);
+            hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
+        });
         __syncthreads();
-        cluster_outer<K, R, true>(k);
-        cluster_sync();           // planes hold w
-#pragma unroll 1
-        for (int i = threadIdx.x; i < 8 * R; i += THREADS)
-            cluster_leave<T, K, R, GATED>(k, job, f, c, b, i, undo.x / (scale * boost));
+        cluster_outer<S, true>(k);
+        cluster_leave_all<T, S, GATED>(k, job, f, c, b, undo.x / (with.x * with.y));
     }
     cluster_sync();               // nobody leaves while others read what it has
 }
 
 // Item i of the filter h.
-template <int K, int R>
-__device__ __forceinline__ void cluster_load_filter(cluster_item<float, K> &x,
+template <class S>
+__device__ __forceinline__ void cluster_load_filter(cluster_item<float, S::K> &x,
                                                     const cluster_job &job, int64_t c, int i,
                                                     int rank)
 {
-    cluster_load<float, K, R>(x, (const float *)job.in + c * job.si.c, i, job.L, rank);
+    cluster_load<float, S>(x, (const float *)job.in + c * job.si.c, i, job.L, rank);
     if (rank == 0 && i == 0 && job.d)
         x[0].x[0] = __float_as_uint(__uint_as_float(x[0].x[0]) + job.d[c]);
 }
 
 // Spectrum of h (+ d at lag 0), and undo. Grid D clusters of K, the rest as above.
-template <int K, int R>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
-cluster_spectrum(struct cluster_job job)
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct cluster_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int THREADS = HB_ROWS_THREADS<R>;
+    constexpr int K = S::K, R = S::R, THREADS = S::THREADS;
     cluster_block k;
-    cluster_init<K, R>(k, shared, job.matrix);
+    cluster_init<S>(k, shared, job.matrix);
     const int64_t c = blockIdx.x / K;
     cluster_sync();               // all blocks are there
     cluster_item<float, K> x;
@@ -769,30 +902,185 @@ cluster_spectrum(struct cluster_job job)
     uint32_t none = 0;
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<K, R>(x, job, c, i, k.rank);
-        cluster_measure<float, K, true>(none, mark, x);
+        cluster_load_filter<S>(x, job, c, i, k.rank);
+        cluster_measure<float, S>(none, mark, x);
     }
-    mark = cluster_together<float, K, R>(k, none, mark);
+    mark = cluster_together<float, S>(k, none, mark);
     const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
     if (k.rank == 0 && threadIdx.x == 0)
         job.undo[c] = make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<K, R>(x, job, c, i, k.rank);
-        cluster_send<float, K, R>(k, x, i, in * (CLUSTER_TOP / K));
+        cluster_load_filter<S>(x, job, c, i, k.rank);
+        cluster_send<float, S>(k, x, i, in * (CLUSTER_TOP / K));
     }
     cluster_sync();               // planes hold z
-    cluster_outer<K, R, false>(k);
+    cluster_outer<S, false>(k);
     __syncthreads();
-    hb_inner inner;
-    hb_inner_load(inner, k.inner, k.me);
     const float gain = all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP));
-    uint4 *const spectrum = job.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
-#pragma unroll 1
-    for (int slot = k.warp; slot < R; slot += CLUSTER_WARPS<R>) {
+    cluster_keep<S>(k, job.spectrum + (c * K + k.rank) * R * 64 + k.me.lane, gain);
+}
+
+// --- gradients ----------------------------------------------------------------------------------
+struct cluster_dh_job {
+    struct cluster_job du;     // cluster_rows', adjoint: du from dy
+    const void *u;   struct hb_strides su;
+    float *dh, *dd;            // (D,L) +=, (D) += or NULL
+    uint4 *kept;               // [cluster] as the spectrum: transforms of u
+};
+
+// Where the sums of tile t of a slot are: real parts; 32 further, imaginary.
+__device__ __forceinline__ float4 *cluster_sums(const cluster_block &k, int slot, int t)
+{
+    return k.sums + (slot * 4 + 2 * t) * 32 + k.me.lane;
+}
+
+__device__ __forceinline__ void cluster_plus(float4 &to, const float (&x)[4], bool start)
+{
+    float4 v = make_float4(0, 0, 0, 0);
+    if (!start) v = to;
+    to = make_float4(v.x + x[0], v.y + x[1], v.z + x[2], v.w + x[3]);
+}
+
+// sums += conj(u) z by; u as hb_keep left it. start: = instead.
+__device__ __forceinline__ void cluster_correlate(const cluster_block &k, const hb_tile &z,
+                                                  const uint4 *u, int slot, float by, bool start)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+        float re[4], im[4];
+        hb_fragment(v, u[32 * t]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 x = hb_cmul(hb_conj(hb_unpack(v[i])),
+                                     make_float2(z.re[t][i] * by, z.im[t][i] * by));
+            re[i] = x.x;
+            im[i] = x.y;
+        }
+        float4 *const at = cluster_sums(k, slot, t);
+        cluster_plus(at[0], re, start);
+        cluster_plus(at[32], im, start);
+    }
+}
+
+// z = sums, scaled.
+__device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &k, int slot,
+                                               float scale)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        const float4 re = cluster_sums(k, slot, t)[0], im = cluster_sums(k, slot, t)[32];
+        const float a[4] = { re.x, re.y, re.z, re.w }, b[4] = { im.x, im.y, im.z, im.w };
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            z.re[t][i] = a[i] * scale;
+            z.im[t][i] = b[i] * scale;
+        }
+    }
+}
+
+// Sum of dy u of item i.
+template <class T, class S>
+__device__ __forceinline__ float cluster_dot(const T *u, const T *dy, int i, int L, int rank)
+{
+    cluster_item<T, S::K> x, y;
+    cluster_load<T, S>(x, u, i, L, rank);
+    cluster_load<T, S>(y, dy, i, L, rank);
+    float sum = 0;
+#pragma unroll
+    for (int a = 0; a < S::K; a++)
+#pragma unroll
+        for (int w = 0; w < CLUSTER_WIDTH<S::K> / 2; w++)
+            sum += hb_product<T>(x[a].x[w], y[a].x[w]);
+    return sum;
+}
+
+// dh += of a channel from the sums: at most 2^15 on the way back, as mma.cuh's head says of y.
+template <class S>
+__device__ __forceinline__ void cluster_return(const cluster_block &k, float *dh, int L)
+{
+    constexpr int W = CLUSTER_WIDTH<S::K>;
+    float2 mark = make_float2(0, 0);
+    for (int slot = k.warp; slot < S::R; slot += S::WARPS) {
         hb_tile z;
-        hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, k.me);
-        hb_keep(spectrum + slot * 64, z, gain);
+        cluster_summed(z, k, slot, 1);
+#pragma unroll
+        for (int x = 0; x < 8; x++) mark.y += fabsf(z.re[x / 4][x % 4]) + fabsf(z.im[x / 4][x % 4]);
+    }
+    const float scale = hb_fused_scale(cluster_together<float, S>(k, 0, mark).y, 15);
+    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &, int slot) {
+        cluster_summed(z, k, slot, scale);
+    });
+    __syncthreads();
+    cluster_outer<S, true>(k);
+    cluster_sync();               // planes hold w
+    const float by = S::K * S::R / (4 * CLUSTER_TOP * CLUSTER_TOP) / scale;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < 8 * S::R; i += S::THREADS) {
+        float v[S::K][W];
+        cluster_fetch<S>(v, k, i, by);
+        int p, column;
+        cluster_place<S>(p, column, i, k.rank);
+#pragma unroll
+        for (int a = 0; a < S::K; a++)
+#pragma unroll
+            for (int w = 0; w < W; w++) {
+                const int n = a * S::R * 256 + p * 256 + column + w;
+                if (n < L) dh[n] += v[a][w];
+            }
+    }
+}
+
+// du = adjoint, dh += sum over the batch, in order, of conj(U) DY, dd += sum of dy u. Grid: as
+// many clusters of K as run at a time, or D; the rest as cluster_rows. Two transforms and one way
+// back a row, and one more way back a channel.
+template <class T, class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(cluster_dh_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int K = S::K, R = S::R;
+    cluster_block k;
+    cluster_init<S>(k, shared, job.du.matrix);
+    uint4 *const kept = job.kept + (int64_t)blockIdx.x * R * 64 + k.me.lane;
+    const int L = job.du.L;
+    const cluster_factors u = { { job.u, job.su, NULL }, {}, {} };
+    const cluster_factors dy = { { job.du.in, job.du.si, NULL }, {}, {} };
+    cluster_sync();               // all blocks are there, and their constants
+    for (int64_t c = blockIdx.x / K; c < job.du.D; c += gridDim.x / K) {
+        const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
+        const float undo = job.du.undo[c].x;
+        float dot = 0;
+        for (int b = 0; b < job.du.B; b++) {
+            cluster_know(k);
+            const float from = cluster_there<T, T, S>(k, u, c, b, L, 1).x;
+            cluster_prefetch<T, S>(job.du.in, job.du.si, c, b, L, k.rank);
+            cluster_outer<S, false>(k);
+            __syncthreads();
+            cluster_keep<S>(k, kept, 1);
+            const float to = cluster_there<T, T, S>(k, dy, c, b, L, 1).x;
+            if (b + 1 < job.du.B) cluster_prefetch<T, S>(job.u, job.su, c, b + 1, L, k.rank);
+            cluster_outer<S, false>(k);
+            __syncthreads();
+            cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+                cluster_transform<S>(z, k, inner, slot);
+                cluster_correlate(k, z, kept + slot * 64, slot, 1 / from / to, b == 0);
+                hb_times(z, spectrum + slot * 64, true, 1);
+            });
+            __syncthreads();
+            cluster_outer<S, true>(k);
+            if (job.dd)
+                for (int m = 0; m < S::ITEMS; m++)
+                    dot += cluster_dot<T, S>(hb_row_at<T>(u.u, c, b), hb_row_at<T>(dy.u, c, b),
+                                             threadIdx.x + m * S::THREADS, L, k.rank);
+            cluster_leave_all<T, S, false>(k, job.du, dy, c, b, undo / to);
+        }
+        cluster_return<S>(k, job.dh + c * L, L);
+        if (job.dd) {
+            dot = cluster_together<float, S>(k, 0, make_float2(0, dot)).y;
+            if (k.rank == 0 && threadIdx.x == 0) job.dd[c] += dot;
+        }
+        cluster_sync();           // everybody has read the marks and what others have
     }
 }
 #endif

@@ -1,10 +1,12 @@
 // cluster_method.cuh: rows that fit into a cluster of blocks (cluster.cuh), host side.
 //     choice    R1 blocks a cluster, R: N = R1 R 256 points, N >= L
-// Method    du and y by the cluster's kernel; dh and dd by the three phases (long_dh.cuh), whose
-//           plan is this one's, too. Where no cluster of this size can run (a GPU may refuse 16
-//           blocks, or be divided), three phases do everything.
-// Workspace     4 N bytes a channel: the spectrum; with backward what long_plan_make takes. The
-//           latter keeps no spectra of its own, also for a fixed filter.
+// Method    y by cluster_rows; backward by cluster_gradients, and from R = 96 on, where sums do not
+//           fit, du by cluster_rows and dh, dd by the three phases (long_dh.cuh), whose plan is
+//           this one's, too. Where no cluster of this size can run (a GPU may refuse 16 blocks, or
+//           be divided), three phases do everything.
+// Workspace     4 N bytes a channel: the spectrum; with backward 256 R 4 bytes a block that runs at
+//           a time (at most 9 MB), from R = 96 on what long_plan_for takes. The latter keeps no
+//           spectra of its own, also for a fixed filter.
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
 #define HB_FUSED_CLUSTER_METHOD_CUH
 
@@ -19,8 +21,10 @@ struct cluster_plan {
     bool fixed, gated;
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
+    int gradients;                 // the same of cluster_gradients
     void *phases;                  // owned: long_plan; NULL: neither backward nor needed otherwise
     uint4 *matrix, *spectrum;      // owned; matrix (K) words, spectrum (D, N) half2
+    uint4 *kept;                   // owned, or NULL: (gradients, N) half2
     float2 *undo;                  // owned, (D)
 };
 
@@ -48,43 +52,71 @@ template <class F> static void cluster_by(int K, int R, F f)
     else f(hb_constant<16>(), hb_constant<128>());
 }
 
-using cluster_kernel = void (*)(struct cluster_job);
+// What to launch, with a job of type J.
+template <class J> struct cluster_call { void (*kernel)(J); int K, threads, shared; };
 
-// What to launch: rows of the plan's type, or the spectrum.
-struct cluster_call { cluster_kernel kernel; int K, threads, shared; };
-
-template <int K, int R, bool GATED>
-static cluster_kernel cluster_kernel_of(enum hb_dtype dtype)
+template <class S, class J>
+static struct cluster_call<J> cluster_call_of(void (*kernel)(J))
 {
-    return dtype == HB_F16 ? cluster_rows<__half, K, R, GATED>
-                           : cluster_rows<__nv_bfloat16, K, R, GATED>;
+    return { kernel, S::K, S::THREADS, S::SHARED };
 }
 
-static struct cluster_call cluster_call_of(const struct cluster_plan *s, bool spectrum)
+// Calls f(K, R, T) with what the plan says, as constants and a type.
+template <class F> static void cluster_typed(const struct cluster_plan *s, F f)
 {
-    struct cluster_call call = {};
     cluster_by(s->K, s->R, [&](auto k, auto r) {
-        constexpr int K = decltype(k)::value, R = decltype(r)::value;
-        call = { cluster_spectrum<K, R>, K, HB_ROWS_THREADS<R>, CLUSTER_SHARED<K, R> };
-        if (!spectrum) call.kernel = cluster_kernel_of<K, R, false>(s->dtype);
-        if constexpr (K <= 8)
-            if (!spectrum && s->gated) call.kernel = cluster_kernel_of<K, R, true>(s->dtype);
+        if (s->dtype == HB_F16) f(k, r, __half());
+        else f(k, r, __nv_bfloat16());
+    });
+}
+
+static struct cluster_call<cluster_job> cluster_rows_call(const struct cluster_plan *s)
+{
+    struct cluster_call<cluster_job> call = {};
+    cluster_typed(s, [&](auto k, auto r, auto type) {
+        using T = decltype(type);
+        using S = cluster_shape_of<decltype(k)::value, decltype(r)::value>;
+        call = cluster_call_of<S>(cluster_rows<T, S, false>);
+        if constexpr (S::K <= 8)
+            if (s->gated) call = cluster_call_of<S>(cluster_rows<T, S, true>);
+    });
+    return call;
+}
+
+static struct cluster_call<cluster_job> cluster_spectrum_call(const struct cluster_plan *s)
+{
+    struct cluster_call<cluster_job> call = {};
+    cluster_by(s->K, s->R, [&](auto k, auto r) {
+        using S = cluster_shape_of<decltype(k)::value, decltype(r)::value>;
+        call = cluster_call_of<S>(cluster_spectrum<S>);
+    });
+    return call;
+}
+
+// No kernel: R >= 96.
+static struct cluster_call<cluster_dh_job> cluster_gradients_call(const struct cluster_plan *s)
+{
+    struct cluster_call<cluster_dh_job> call = {};
+    cluster_typed(s, [&](auto k, auto r, auto type) {
+        using S = cluster_shape_dh<decltype(k)::value, decltype(r)::value>;
+        if constexpr (S::R < 96) call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
     });
     return call;
 }
 
 // Of `clusters` clusters; `size` must live as long as what is returned.
-static cudaLaunchConfig_t cluster_config(const struct cluster_call *call, int64_t clusters,
+template <class J>
+static cudaLaunchConfig_t cluster_config(const struct cluster_call<J> &call, int64_t clusters,
                                          cudaLaunchAttribute *size, cudaStream_t stream)
 {
     *size = {};
     size->id = cudaLaunchAttributeClusterDimension;
-    size->val.clusterDim.x = (unsigned)call->K;
+    size->val.clusterDim.x = (unsigned)call.K;
     size->val.clusterDim.y = size->val.clusterDim.z = 1;
     cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)(clusters * call->K));
-    config.blockDim = dim3((unsigned)call->threads);
-    config.dynamicSmemBytes = (size_t)call->shared;
+    config.gridDim = dim3((unsigned)(clusters * call.K));
+    config.blockDim = dim3((unsigned)call.threads);
+    config.dynamicSmemBytes = (size_t)call.shared;
     config.stream = stream;
     config.attrs = size;
     config.numAttrs = 1;
@@ -92,8 +124,16 @@ static cudaLaunchConfig_t cluster_config(const struct cluster_call *call, int64_
 }
 
 // Whether it succeeded the caller of forward and backward asks (cudaGetLastError).
-static void cluster_launch(const struct cluster_plan *s, bool spectrum, struct cluster_job job,
-                           int64_t clusters, cudaStream_t stream)
+template <class J>
+static void cluster_launch(const struct cluster_call<J> &call, const J &job, int64_t clusters,
+                           cudaStream_t stream)
+{
+    cudaLaunchAttribute size;
+    const cudaLaunchConfig_t config = cluster_config(call, clusters, &size, stream);
+    (void)cudaLaunchKernelEx(&config, call.kernel, job);
+}
+
+static struct cluster_job cluster_job_of(const struct cluster_plan *s, struct cluster_job job)
 {
     job.spectrum = s->spectrum;
     job.undo = s->undo;
@@ -101,17 +141,15 @@ static void cluster_launch(const struct cluster_plan *s, bool spectrum, struct c
     job.B = (int)s->B;
     job.D = (int)s->D;
     job.L = (int)s->L;
-    const struct cluster_call call = cluster_call_of(s, spectrum);
-    cudaLaunchAttribute size;
-    const cudaLaunchConfig_t config = cluster_config(&call, clusters, &size, stream);
-    (void)cudaLaunchKernelEx(&config, call.kernel, job);
+    return job;
 }
 
 // d: added to h[0], or NULL.
 static void cluster_filter(const struct cluster_plan *s, const float *h, const float *d,
                            cudaStream_t stream)
 {
-    cluster_launch(s, true, { .in = h, .si = { 0, s->L }, .d = d }, s->D, stream);
+    const struct cluster_job job = { .in = h, .si = { 0, s->L }, .d = d };
+    cluster_launch(cluster_spectrum_call(s), cluster_job_of(s, job), s->D, stream);
 }
 
 // Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
@@ -122,7 +160,7 @@ static void cluster_run(const struct cluster_plan *s, struct cluster_job job, cu
     if (chunks > s->B) chunks = s->B;
     job.rows = (int)((s->B + chunks - 1) / chunks);
     job.chunks = (int)((s->B + job.rows - 1) / job.rows);
-    cluster_launch(s, false, job, s->D * job.chunks, stream);
+    cluster_launch(cluster_rows_call(s), cluster_job_of(s, job), s->D * job.chunks, stream);
 }
 
 static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
@@ -154,9 +192,17 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
         long_backward(s->phases, v, stream);
         return;
     }
-    cluster_run(s, { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
-                     .d = (const float *)v->d, .adjoint = true }, stream);
-    long_gradient((const struct long_plan *)s->phases, v, stream);
+    const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
+                                    .d = (const float *)v->d, .adjoint = true };
+    if (s->gradients) {
+        const struct cluster_dh_job job = { .du = cluster_job_of(s, du), .u = v->u, .su = v->su,
+                                            .dh = (float *)v->dh, .dd = (float *)v->dd,
+                                            .kept = s->kept };
+        cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
+    } else {
+        cluster_run(s, du, stream);
+        long_gradient((const struct long_plan *)s->phases, v, stream);
+    }
 }
 
 // --- plan ---------------------------------------------------------------------------------------
@@ -165,34 +211,43 @@ static void cluster_free(void *st)
     struct cluster_plan *s = (struct cluster_plan *)st;
     if (!s) return;
     const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->spectrum, s->undo };
+    void *const owned[] = { s->matrix, s->spectrum, s->undo, s->kept };
     for (void *p : owned)
         if (p) dev->free(dev, p);
     long_free(s->phases);
     s->host->free(s->host, s);
 }
 
-// Attributes, and how many clusters run at a time. None is no error.
-static int cluster_allow(struct cluster_plan *s)
+// Attributes of a kernel, and how many of its clusters run at a time: *active. None is no error.
+template <class J>
+static int cluster_allow(const struct cluster_plan *s, const struct cluster_call<J> &call,
+                         int *active)
 {
-    for (const bool spectrum : { true, false }) {
-        const struct cluster_call call = cluster_call_of(s, spectrum);
-        const void *const kernel = (const void *)call.kernel;
-        const int rc = hb_fused_allow(s->host, kernel, call.shared);
-        if (rc) return rc;
-        cudaLaunchAttribute size;
-        const cudaLaunchConfig_t config = cluster_config(&call, 1, &size, NULL);
-        s->active = 0;
-        if ((call.K > 8 && cudaFuncSetAttribute(
-                 kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess)
-            || cudaOccupancyMaxActiveClusters(&s->active, kernel, &config) != cudaSuccess
-            || s->active < 1) {
-            (void)cudaGetLastError();
-            s->active = 0;
-            return HB_OK;
-        }
+    *active = 0;
+    const void *const kernel = (const void *)call.kernel;
+    const int rc = hb_fused_allow(s->host, kernel, call.shared);
+    if (rc) return rc;
+    cudaLaunchAttribute size;
+    const cudaLaunchConfig_t config = cluster_config(call, 1, &size, NULL);
+    if ((call.K > 8 && cudaFuncSetAttribute(
+             kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1) != cudaSuccess)
+        || cudaOccupancyMaxActiveClusters(active, kernel, &config) != cudaSuccess) {
+        (void)cudaGetLastError();
+        *active = 0;
     }
     return HB_OK;
+}
+
+static int cluster_allow_all(struct cluster_plan *s, bool backward)
+{
+    int rc = cluster_allow(s, cluster_spectrum_call(s), &s->active);
+    if (!rc && s->active) rc = cluster_allow(s, cluster_rows_call(s), &s->active);
+    const struct cluster_call<cluster_dh_job> gradients = cluster_gradients_call(s);
+    if (rc || !s->active || !backward || !gradients.kernel) return rc;
+    rc = cluster_allow(s, gradients, &s->gradients);
+    if (!s->gradients) s->active = 0;
+    if (s->gradients > s->D) s->gradients = (int)s->D;
+    return rc;
 }
 
 // G of each block, with its shift, and F after each of them.
@@ -236,16 +291,21 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .K = choice->R1,
            .R = choice->R, .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated,
            .taps = p->taps };
-    int rc = cluster_allow(s);
+    int rc = cluster_allow_all(s, p->backward);
     if (!rc && !s->active && s->gated)
         return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
                           " clusters of %d blocks, which cannot run here", s->K);
-    if (!rc && (p->backward || !s->active)) rc = cluster_phases(s, p);
+    if (!rc && (!s->active || (p->backward && !s->gradients))) rc = cluster_phases(s, p);
     if (rc || !s->active) return rc;
     const struct hb_device *dev = host->device;
     s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->K * s->R * 256 * 4));
     s->undo = (float2 *)dev->alloc(dev, (size_t)s->D * sizeof(float2));
     if (!s->spectrum || !s->undo) return HB_ERR_OOM;
+    if (s->gradients) {
+        const int64_t quads = (int64_t)s->gradients * s->K * s->R * 64;
+        s->kept = (uint4 *)dev->alloc(dev, (size_t)quads * sizeof(uint4));
+        if (!s->kept) return HB_ERR_OOM;
+    }
     return cluster_constants(s);
 }
 
@@ -253,8 +313,8 @@ static int cluster_describe(const void *st, char *buf, size_t cap)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
     if (!s->active) return long_describe(s->phases, buf, cap);
-    return snprintf(buf, cap, "N = %d x %d x 256, clusters of %d, %d at a time", s->K, s->R, s->K,
-                    s->active);
+    return snprintf(buf, cap, "N = %d x %d x 256, clusters of %d, %d at a time (gradients %d)",
+                    s->K, s->R, s->K, s->active, s->gradients);
 }
 
 static const struct fused_method fused_cluster = {
