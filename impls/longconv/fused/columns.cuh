@@ -7,7 +7,8 @@
 //           shared memory: columns are dealt to the tiles of mma m16n8k16 so that a lane has
 //           neighbours in memory: column g of tile t is r = TILES g + t, so a lane loads TILES
 //           samples at once and stores 2 TILES results. Tables belong to columns, so a warp does
-//           the same columns of several rows, one after the other.
+//           the same columns of several rows, one after the other; it loads the next row before it
+//           works on one (R1 <= 32). G waits in shared memory (R1 <= 64).
 //           In: rows i of A are Re and rows i + 8 Im of one k1, so that a lane has both. Out: the
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
@@ -26,13 +27,14 @@
 enum {
     COLUMN_WARPS = 4,                    // in a block, side by side
     COLUMN_THREADS = 32 * COLUMN_WARPS,
-    COLUMN_BLOCKS = 8,                   // of columns_in and _out an SM, or more rows a block
 };
 // Tiles of 8 columns that a warp has, in and out: as many as registers hold. STEPS = R1 / 16.
 template <int STEPS> constexpr int IN_TILES = STEPS > 8 ? 2 : 4;
 template <int STEPS> constexpr int OUT_TILES = STEPS > 4 ? 2 : 4;
 // Blocks of columns_in that an SM is to hold.
-template <int STEPS> constexpr int IN_BLOCKS = STEPS > 4 ? 2 : STEPS > 2 ? 4 : STEPS > 1 ? 5 : 6;
+template <int STEPS> constexpr int IN_BLOCKS = STEPS > 4 ? 2 : STEPS > 1 ? 4 : 6;
+// It loads a row while it works on the one before: as long as there are registers.
+template <int STEPS> constexpr bool IN_AHEAD = STEPS <= 2;
 
 // Constants of one (R1, N2), in device memory.
 struct column_tables {
@@ -73,41 +75,36 @@ __device__ __forceinline__ uint32_t read_short(const void *p, bool there)
     return x;
 }
 
-// Samples n .. n + 2 COUNT - 1 of a row as pairs of halves: f16 as they are, others times scale; 0
-// from L on. VEC: rows are aligned and L is a multiple of that many samples.
-template <class T, bool VEC, int COUNT>
-__device__ __forceinline__ void read_samples(uint32_t (&x)[COUNT], const T *row, int n, int L,
-                                             float scale)
+// Samples n .. of a row as they lie in memory, 4 WORDS bytes; 0 from L on. VEC: rows are aligned
+// and L is a multiple of that many samples.
+template <class T, bool VEC, int WORDS>
+__device__ __forceinline__ void read_samples(uint32_t (&x)[WORDS], const T *row, int n, int L)
 {
-    if constexpr (sizeof(T) == 4) {
-        uint32_t w[2 * COUNT];
-        if constexpr (VEC) {
-            read_words(w, row + n, n < L);
-        } else {
+    if constexpr (VEC) {
+        read_words(x, row + n, n < L);
+    } else {
 #pragma unroll
-            for (int i = 0; i < 2 * COUNT; i++) {
+        for (int i = 0; i < WORDS; i++) {
+            if constexpr (sizeof(T) == 4) {
                 uint32_t one[1];
                 read_words(one, row + n + i, n + i < L);
-                w[i] = one[0];
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            x[i] = hb_pack(__uint_as_float(w[2 * i]) * scale,
-                           __uint_as_float(w[2 * i + 1]) * scale);
-    } else {
-        if constexpr (VEC) {
-            read_words(x, row + n, n < L);
-        } else {
-#pragma unroll
-            for (int i = 0; i < COUNT; i++)
+                x[i] = one[0];
+            } else {
                 x[i] = read_short(row + n + 2 * i, n + 2 * i < L)
                        | read_short(row + n + 2 * i + 1, n + 2 * i + 1 < L) << 16;
+            }
         }
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            x[i] = hb_halves<T>(x[i], scale);
     }
+}
+
+// Pair i of them as halves: f16 as it is, others times scale.
+template <class T, int WORDS>
+__device__ __forceinline__ uint32_t sample_pair(const uint32_t (&x)[WORDS], int i, float scale)
+{
+    if constexpr (sizeof(T) == 4)
+        return hb_pack(__uint_as_float(x[2 * i]) * scale, __uint_as_float(x[2 * i + 1]) * scale);
+    else
+        return hb_halves<T>(x[i], scale);
 }
 
 // --- constants ---------------------------------------------------------------------------------
@@ -162,27 +159,55 @@ static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int
 }
 
 // --- in ----------------------------------------------------------------------------------------
-// b[step][tile]: columns first .. first + tiles - 1; rows 16 step + 2 q ...
+// What a lane reads of a row: [step][h]: neighbours at 16 step + 8 h + 2 q, and one further.
+template <class T, int STEPS> struct column_raw {
+    static constexpr int WORDS = IN_TILES<STEPS> * (int)sizeof(T) / 4;
+    uint32_t x[STEPS][2][WORDS], y[STEPS][2][WORDS];
+};
+
 template <class T, int STEPS, bool VEC>
-__device__ __forceinline__ void read_columns(uint32_t (&b)[STEPS][IN_TILES<STEPS>][2], const T *row,
-                                             int L, int N2, int first, float scale)
+__device__ __forceinline__ void read_columns(struct column_raw<T, STEPS> &raw, const T *row, int L,
+                                             int N2, int first)
 {
-    constexpr int TILES = IN_TILES<STEPS>;
     const int q = threadIdx.x % 4;
 #pragma unroll
     for (int s = 0; s < STEPS; s++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int n = (16 * s + 8 * h + 2 * q) * N2 + first;
-            uint32_t x[TILES / 2], y[TILES / 2];
-            read_samples<T, VEC>(x, row, n, L, scale);
-            read_samples<T, VEC>(y, row, n + N2, L, scale);
-#pragma unroll
-            for (int t = 0; t < TILES; t += 2) {
-                b[s][t][h] = hb_low(x[t / 2], y[t / 2]);
-                b[s][t + 1][h] = hb_high(x[t / 2], y[t / 2]);
-            }
+            read_samples<T, VEC>(raw.x[s][h], row, n, L);
+            read_samples<T, VEC>(raw.y[s][h], row, n + N2, L);
         }
+}
+
+template <class T, int STEPS>
+__device__ __forceinline__ void read_row(struct column_raw<T, STEPS> &raw,
+                                         const struct column_rows &j, int i, int N2, int first)
+{
+    constexpr int TILES = IN_TILES<STEPS>;
+    const T *const row = column_row<T>(j, i);
+    if (j.L % TILES == 0 && (uintptr_t)row % (TILES * sizeof(T)) == 0)
+        read_columns<T, STEPS, true>(raw, row, j.L, N2, first);
+    else
+        read_columns<T, STEPS, false>(raw, row, j.L, N2, first);
+}
+
+// b[step][tile]: columns first .. first + tiles - 1.
+template <class T, int STEPS>
+__device__ __forceinline__ void pair_columns(uint32_t (&b)[STEPS][IN_TILES<STEPS>][2],
+                                             const struct column_raw<T, STEPS> &raw, float scale)
+{
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int t = 0; t < IN_TILES<STEPS>; t += 2) {
+                const uint32_t x = sample_pair<T>(raw.x[s][h], t / 2, scale);
+                const uint32_t y = sample_pair<T>(raw.y[s][h], t / 2, scale);
+                b[s][t][h] = hb_low(x, y);
+                b[s][t + 1][h] = hb_high(x, y);
+            }
 }
 
 // This lane's row k1 = g of T and what turns it to k1 + 8, at n neighbours.
@@ -208,6 +233,25 @@ __device__ __forceinline__ void put_halves(__half *to, const float (&v)[n])
     *(struct all *)to = all;
 }
 
+// Fragments of G: in shared memory, as long as they are few; a barrier before they are read.
+template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4;
+template <int STEPS> constexpr int COLUMN_NEAR_WORDS = COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
+
+template <int STEPS>
+__device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WORDS<STEPS>],
+                                                    const uint4 *G)
+{
+    if constexpr (COLUMN_NEAR<STEPS>) {
+#pragma unroll
+        for (int i = 0; i < COLUMN_NEAR_WORDS<STEPS>; i += COLUMN_THREADS)
+            if (i + (int)threadIdx.x < COLUMN_NEAR_WORDS<STEPS>)
+                near[i + threadIdx.x] = G[i + threadIdx.x];
+        return near;
+    } else {
+        return G;
+    }
+}
+
 // What of the rows of a launch a block does: `each` rows of columns from r0 on, of signal j.
 struct column_share { int signal, first, end, r0; };
 
@@ -231,23 +275,36 @@ template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
 columns_in(const __grid_constant__ struct column_signals all, struct column_tables k)
 {
-    constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>;
+    constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>, UNROLL = STEPS == 1 ? 2 : 1;
+    constexpr bool AHEAD = IN_AHEAD<STEPS>;
+    __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
     const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const struct column_share my = column_share_of<TILES>(all.rows, all.each, N2);
     const struct column_rows &j = all.j[my.signal];
+    const int first = my.r0 + TILES * g;
     // This lane's results: k1 = 8 m + g, columns r0 + 2 TILES q + {0 ..}.
     const float2 *const turns = k.turn + my.r0 + 2 * TILES * q;
     float2 turn[2 * TILES];
     read_turns(turn, turns + 8 * N2);
+    const uint4 *const G = column_near<STEPS>(near, k.in) + lane;
+    __syncthreads();
+    launch_wait();
+    struct column_raw<T, STEPS> raw;
+    if (AHEAD) read_row<T, STEPS>(raw, j, my.first, N2, first);
+    float next = j.scale[my.first];
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
-        const T *const row = column_row<T>(j, i);
-        const float scale = j.scale[i] * HB_MID_TOP;
+        if (!AHEAD) {
+            read_row<T, STEPS>(raw, j, i, N2, first);
+            next = j.scale[i];
+        }
+        const float scale = next * HB_MID_TOP;
         uint32_t b[STEPS][TILES][2];
-        if (j.L % TILES == 0 && (uintptr_t)row % (TILES * sizeof(T)) == 0)
-            read_columns<T, STEPS, true>(b, row, j.L, N2, my.r0 + TILES * g, scale);
-        else
-            read_columns<T, STEPS, false>(b, row, j.L, N2, my.r0 + TILES * g, scale);
+        pair_columns<T, STEPS>(b, raw, scale);
+        if (AHEAD && i + 1 < my.end) {
+            read_row<T, STEPS>(raw, j, i + 1, N2, first);
+            next = j.scale[i + 1];
+        }
         float2 w[2 * TILES];
         read_turns(w, turns + g * N2);
         if constexpr (HB_IS_HALF<T>) {
@@ -256,13 +313,13 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
                 w[x] = make_float2(w[x].x * scale, w[x].y * scale);
         }
         __half *out = j.mid + i * j.apart + (int64_t)g * 2 * N2 + my.r0 + 2 * TILES * q;
-        const uint4 *A = k.in + lane;
-#pragma unroll 1
+        const uint4 *A = G;
+#pragma unroll UNROLL
         for (int m = 0; m < R1 / 8; m++, out += 16 * N2, A += 32 * STEPS) {
             float acc[TILES][4] = {};
 #pragma unroll
             for (int s = 0; s < STEPS; s++) {
-                const uint4 v = __ldg(A + 32 * s);
+                const uint4 v = A[32 * s];
                 const uint32_t a[4] = { v.x, v.y, v.z, v.w };
 #pragma unroll
                 for (int t = 0; t < TILES; t++)
@@ -309,20 +366,18 @@ __device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&
     }
 }
 
-// Adds d times those of u.
+// n neighbours of a row from sample t on; anything from L on.
+template <class T, int n> struct column_old { alignas(n * sizeof(T)) T x[n]; };
+
 template <class T, int n>
-__device__ __forceinline__ void add_skip(float (&v)[n], const T *u, int t, int L, float d)
+__device__ __forceinline__ void get_columns(struct column_old<T, n> &v, const T *row, int t, int L)
 {
-    struct alignas(n * sizeof(T)) all { T x[n]; };
-    if (t + n <= L && (uintptr_t)(u + t) % sizeof(struct all) == 0) {
-        const struct all x = *(const struct all *)(u + t);
-#pragma unroll
-        for (int i = 0; i < n; i++)
-            v[i] += d * hb_load(x.x[i]);
+    if (t + n <= L && (uintptr_t)(row + t) % sizeof v == 0) {
+        v = *(const struct column_old<T, n> *)(row + t);
     } else {
 #pragma unroll
         for (int i = 0; i < n; i++)
-            if (t + i < L) v[i] += d * hb_load(u[t + i]);
+            v.x[i] = t + i < L ? row[t + i] : hb_store<T>(0.0f);
     }
 }
 
@@ -334,17 +389,23 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
             struct column_skip skip)
 {
     constexpr int t1 = OUT_TILES<STEPS>;
-    constexpr bool ADD = sizeof(T) == 4;                   // float results are added, unscaled
+    constexpr bool ADD = sizeof(T) == 4;                   // no exponents of rows
     struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
+    __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
     const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const struct column_share my = column_share_of<t1>(rows, each, N2);
+    const uint4 *const G = column_near<STEPS>(near, k.out) + lane;
+    __syncthreads();
+    launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
         const unsigned c = (unsigned)i / (unsigned)j.batch, e = (unsigned)i % (unsigned)j.batch;
         T *const row = (T *)j.x + c * j.sx.c + e * j.sx.b;
-        const T *const u = (const T *)skip.u + c * skip.su.c + e * skip.su.b;
+        // Float results are added to what is there, others may have d times another signal added.
+        const T *const more = ADD ? row : (const T *)skip.u + c * skip.su.c + e * skip.su.b;
+        const float d = ADD ? 1 : skip.d ? skip.d[c] : 0;
         float by = back[c];
-        if constexpr (!ADD) by = by / (j.boost ? j.boost[i] : 1) / j.scale[i];
+        if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
 
         // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
         uint32_t b[2 * STEPS][t1][2];
@@ -363,14 +424,20 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
                 }
             }
 
-        const uint4 *A = k.out + lane;
+        const uint4 *A = G;
 #pragma unroll 1
         for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
             if (16 * m * N2 + my.r0 >= j.L) break;
+            const int n = (16 * m + g) * N2 + my.r0 + 2 * t1 * q;
+            struct column_old<T, 2 * t1> old[2];
+            if (ADD || skip.d) {                           // their way is long
+                get_columns(old[0], more, n, j.L);
+                get_columns(old[1], more, n + 8 * N2, j.L);
+            }
             float acc[t1][4] = {};
 #pragma unroll
             for (int s = 0; s < 2 * STEPS; s++) {
-                const uint4 v = __ldg(A + 32 * s);
+                const uint4 v = A[32 * s];
                 const uint32_t a[4] = { v.x, v.y, v.z, v.w };
 #pragma unroll
                 for (int t = 0; t < t1; t++)
@@ -382,10 +449,11 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
 #pragma unroll
                 for (int x = 0; x < 2 * t1; x++)           // 2 t1 q + x: tile x % t1, its x / t1
                     v[x] = acc[x % t1][2 * h + x / t1] * by;
-                const int n = (16 * m + 8 * h + g) * N2 + my.r0 + 2 * t1 * q;
-                if (skip.d) add_skip<T, 2 * t1>(v, u, n, j.L, skip.d[c]);
-                if constexpr (ADD) add_skip<T, 2 * t1>(v, row, n, j.L, 1);
-                put_columns<T, 2 * t1>(row, n, j.L, v);
+                if (ADD || skip.d)
+#pragma unroll
+                    for (int x = 0; x < 2 * t1; x++)
+                        v[x] += d * hb_load(old[h].x[x]);
+                put_columns<T, 2 * t1>(row, n + 8 * h * N2, j.L, v);
             }
         }
     }
@@ -418,11 +486,11 @@ template <class F> static inline void by_steps(int R1, F f)
     else f(std::integral_constant<int, 16>());
 }
 
-// Rows that a block does, of `rows` of each signal in `blocks` blocks a row.
-static inline int column_each(int64_t rows, int signals, int64_t blocks, int sms)
+// Rows that a block does, where a row each would be `blocks` blocks and `fits` run at once.
+static inline int column_each(int64_t rows, int64_t blocks, int64_t fits)
 {
-    const int64_t n = rows * signals * blocks / ((int64_t)COLUMN_BLOCKS * sms);
-    return n < 1 ? 1 : n < rows ? (int)n : (int)rows;
+    const int64_t n = (blocks + fits - 1) / fits;
+    return n < rows ? (int)n : (int)rows;
 }
 
 // j[signals], 1 or 2, of as many rows.
@@ -433,10 +501,11 @@ static inline void launch_in(const struct column_rows *j, int signals, int64_t r
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
         const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>);
-        const int each = column_each(rows, signals, blocks, sms);
+        const int each = IN_AHEAD<STEPS>
+            ? column_each(rows, rows * signals * blocks, IN_BLOCKS<STEPS> * sms) : 1;
         const int64_t grid = signals * ((rows + each - 1) / each) * blocks;
         const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each };
-        columns_in<T, STEPS><<<(unsigned)grid, COLUMN_THREADS, 0, stream>>>(all, *k);
+        launch_next(true, columns_in<T, STEPS>, grid, COLUMN_THREADS, 0, stream, all, *k);
     });
 }
 
@@ -448,10 +517,10 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
         const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
-        const int each = column_each(rows, 1, blocks, sms);
+        const int each = column_each(rows, rows * blocks, 16 * sms);
         const int64_t grid = (rows + each - 1) / each * blocks;
-        columns_out<T, STEPS><<<(unsigned)grid, COLUMN_THREADS, 0, stream>>>(*j, (int)rows, each,
-                                                                            *k, back, skip);
+        launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
+                    each, *k, back, skip);
     });
 }
 #endif

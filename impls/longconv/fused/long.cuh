@@ -232,7 +232,8 @@ static inline void long_run(const struct long_plan *s, const float *h, const flo
             const struct column_skip skip = { j.x, su, d ? d + c : NULL };
             const struct column_survey k = { .x = j, .pieces = s->pieces, .part = s->part,
                                              .count = s->count, .N = (float)s->N,
-                                             .length = s->length + kept };
+                                             .length = s->length + kept,
+                                             .early = c > 0 || b > 0 };
             const struct mid_job m = long_mid(s, kept, n, batch, adjoint);
             long_by_type(s, [&](auto x) {
                 using T = decltype(x);

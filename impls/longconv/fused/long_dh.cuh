@@ -55,9 +55,10 @@ __device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_bl
     const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
     const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1
-    for (int slot = threadIdx.x / 32; slot < R; slot += 8) {
+    for (int i = 0; i < R / 8; i++) {
+        const int slot = threadIdx.x / 32 + 8 * i;
         hb_tile z = {};
-#pragma unroll 1
+#pragma unroll 2
         for (int p = 0; p < job.all; p++) {
             const float4 *const at = far + ((int64_t)p * job.R1 * R + slot) * 128;
 #pragma unroll
@@ -65,13 +66,13 @@ __device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_bl
                 const float4 a = __ldcg(at + 64 * t), b = __ldcg(at + 64 * t + 32);
                 const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
 #pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    z.re[t][i] += re[i] * scale;
-                    z.im[t][i] += im[i] * scale;
+                for (int e = 0; e < 4; e++) {
+                    z.re[t][e] += re[e] * scale;
+                    z.im[t][e] += im[e] * scale;
                 }
             }
         }
-        mid_back<R>(k, z, inner, slot);
+        mid_back(k, z, inner, i);
     }
     mid_leave<R>(mid, k, k1, job.R1);
     if (k1 == 0 && threadIdx.x == 0) job.back[c] = 4 * job.N / LONG_SUMS_ARE / scale;
@@ -89,7 +90,6 @@ long_pairs(struct long_pairs_job job)
     mid_block<R> k;
     mid_block_init<R>(k, shared, job.matrix);
     const hb_lane me = k.me;
-    const uint32_t planes = hb_shared_address(k.planes);
     const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
     const int part = (int)(blockIdx.x / (unsigned)job.R1 % (unsigned)job.parts);
     const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
@@ -99,6 +99,7 @@ long_pairs(struct long_pairs_job job)
     const uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + me.lane;
     float4 *const sums = (float4 *)(shared + MID_SHARED<R>) + me.lane;
     struct mid_row<R> x;
+    launch_wait();
     mid_read<R>(x, u_mid + first * apart, me);
 #pragma unroll 1
     for (int b = first; b < end; b++) {
@@ -110,7 +111,7 @@ long_pairs(struct long_pairs_job job)
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, warp + 8 * i, me);
+                mid_there(z, k, inner, i);
 #pragma unroll
                 for (int e = 0; e < 8; e++) {
                     z.re[e / 4][e % 4] *= LONG_KEEP;
@@ -124,19 +125,19 @@ long_pairs(struct long_pairs_job job)
         if (EARLY && b + 1 < end) mid_read<R>(x, u_mid + (b + 1) * apart, me);
         {
             const int64_t i_b = c * job.batch + b;
-            const float f = 1 / job.scale_u[i_b] / job.scale_dy[i_b];
+            const float f = hb_inverse(job.scale_u[i_b]) * hb_inverse(job.scale_dy[i_b]);
             const float by = DU ? job.boost[i_b] / HB_MID_TOP : 1;
             const hb_inner inner = hb_inner_of(k);
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 const int slot = warp + 8 * i;
                 hb_tile z;
-                hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
+                mid_there(z, k, inner, i);
                 hb_correlate(sums + slot * 128, u[i], z, f, b == first);
                 if constexpr (DU) {
                     hb_times(z, spectrum + slot * 64, true, by);
                     __syncwarp();             // everybody has read the slot
-                    mid_back<R>(k, z, inner, slot);
+                    mid_back(k, z, inner, i);
                 }
             }
         }
@@ -174,11 +175,11 @@ static inline int long_pairs_init(const struct hb_host *host, int R)
 static inline void long_pairs_launch(const struct long_plan *s, const struct long_pairs_job *job,
                                      int64_t n, bool du, cudaStream_t stream)
 {
-    const unsigned grid = (unsigned)(n * job->parts * job->R1);
+    const int64_t grid = n * job->parts * job->R1;
     hb_by_mid_rows(s->R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value, SHARED = LONG_PAIRS_SHARED<ROWS>;
-        if (du) long_pairs<ROWS, true><<<grid, HB_ROWS_THREADS<ROWS>, SHARED, stream>>>(*job);
-        else long_pairs<ROWS, false><<<grid, HB_ROWS_THREADS<ROWS>, SHARED, stream>>>(*job);
+        launch_next(true, du ? long_pairs<ROWS, true> : long_pairs<ROWS, false>, grid,
+                    HB_ROWS_THREADS<ROWS>, SHARED, stream, *job);
     });
 }
 
@@ -196,7 +197,8 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
     const struct column_survey k = { .x = j[0], .y = j[1], .pieces = s->pieces, .part = s->part,
                                      .count = s->count, .N = (float)s->N,
                                      .length = du ? s->length + kept : NULL, .bound = s->bound,
-                                     .dd = io->dd ? (float *)io->dd + c : NULL, .start = start };
+                                     .dd = io->dd ? (float *)io->dd + c : NULL, .start = start,
+                                     .early = c > 0 || b > 0 };
     const struct long_pairs_job m = {
         .u = (unsigned short *)s->other, .dy = (unsigned short *)s->mid,
         .spectrum = du ? (const uint4 *)(s->spectrum + kept * s->N) : NULL, .matrix = s->matrix,

@@ -9,6 +9,7 @@
 #ifndef HB_FUSED_MID_CUH
 #define HB_FUSED_MID_CUH
 
+#include "parts.cuh"
 #include "rows.cuh"
 
 template <int R> constexpr bool MID_TABLE = R == 16;
@@ -18,10 +19,13 @@ template <int R> constexpr int MID_TURNS = MID_THERE<R> + (MID_TABLE<R> ? HB_MAT
 template <int R> constexpr int MID_SHARED = MID_TURNS<R> + (MID_TABLE<R> ? R * 2048 : 0);
 static_assert(MID_TURNS<16> % 16 == 0 && HB_MATRIX<16> == 4 * HB_ROWS_THREADS<16>);
 
-// What a block has: rows.cuh's, and where MID_TABLE the two above.
+// What a block has: rows.cuh's, and where MID_TABLE the two above. Bytes where this lane's numbers
+// lie, in the planes (of what hb_place and mid_turn_at say, the rest is added or flips bits):
 template <int R> struct mid_block : hb_block<R> {
     uint4 *there;
-    float4 *turns;
+    unsigned char *turns;
+    int enter, enter_turn;     // of (slot g, r = 32 group + 4 q)
+    int load, back, back_turn; // of slot `warp`: ldmatrix; (p = g, s = 2 q)
 };
 
 // B fragments of a row: of 32 columns a warp.
@@ -35,42 +39,64 @@ __device__ __forceinline__ int mid_turn_at(int slot, int r)
     return slot * 128 + (chunk ^ (slot & 1) ^ (chunk >> 1 & 4));
 }
 
+// The turns of two neighbours at byte `at` of the table.
+template <int R>
+__device__ __forceinline__ void mid_turn(float2 &a, float2 &b, const mid_block<R> &k, int at)
+{
+    const float4 v = *(const float4 *)(k.turns + at);
+    a = make_float2(v.x, v.y);
+    b = make_float2(v.z, v.w);
+}
+
+// Where the turns of (slot g + 8 h, r + 16 e) of the outer step begin; those of r + 2 are at ^ 16.
+template <int R> __device__ __forceinline__ int mid_enter_turn(const mid_block<R> &k, int h, int e)
+{
+    return (k.enter_turn ^ (e * 192)) + h * 16384;
+}
+
 template <int R>
 __device__ __forceinline__ void mid_block_init(mid_block<R> &k, unsigned char *shared,
                                                const uint4 *matrix)
 {
     hb_block_init<R>(k, shared, matrix);
+    const hb_lane me = k.me;
+    const int warp = threadIdx.x / 32, r = 32 * me.group + 4 * me.q;
+    k.enter = hb_place(me.g, r >> 3) + 8 * (me.q & 1);
+    k.load = hb_place(warp, 2 * (me.lane & 15) + (me.lane >> 4));
+    k.back = hb_place(warp, 2 * me.g) + 4 * me.q;
     if constexpr (MID_TABLE<R>) {
         k.there = (uint4 *)(shared + MID_THERE<R>);
-        k.turns = (float4 *)(shared + MID_TURNS<R>);
+        k.turns = shared + MID_TURNS<R>;
+        k.enter_turn = 16 * mid_turn_at(me.g, r);
+        k.back_turn = 16 * mid_turn_at(warp, 16 * me.g + 2 * me.q);
         const __half2 part = __floats2half2_rn(1.0f / R, 1.0f / R);
         const __half2 v = __hmul2(((const __half2 *)matrix)[threadIdx.x], part);
         ((__half2 *)k.there)[threadIdx.x] = v;
 #pragma unroll
         for (int x = 0; x < 4; x++) {
-            const int slot = k.me.g + x / 2 * 8, r = 32 * k.me.group + x % 2 * 16 + 4 * k.me.q;
+            const int slot = me.g + x / 2 * 8, at = mid_enter_turn(k, x / 2, x % 2);
             float2 w[4];
-            hb_four(w, hb_unit(4 * slot * r, 1024 * R), hb_unit(4 * slot, 1024 * R));
-            k.turns[mid_turn_at(slot, r)] = make_float4(w[0].x, w[0].y, w[1].x, w[1].y);
-            k.turns[mid_turn_at(slot, r + 2)] = make_float4(w[2].x, w[2].y, w[3].x, w[3].y);
+            hb_four(w, hb_unit(4 * slot * (r + x % 2 * 16), 1024 * R), hb_unit(4 * slot, 1024 * R));
+            *(float4 *)(k.turns + at) = make_float4(w[0].x, w[0].y, w[1].x, w[1].y);
+            *(float4 *)(k.turns + (at ^ 16)) = make_float4(w[2].x, w[2].y, w[3].x, w[3].y);
         }
     }
 }
 
-// The turns of (slot, r .. r + 3), times `by` where there is no table.
+// The turns of the outer step's (slot, r .. r + 3), times 1 / R where there is no table (and G is
+// whole).
 template <int R>
-__device__ __forceinline__ void mid_turns(float2 (&w)[4], const mid_block<R> &k, int slot, int r,
-                                          float by)
+__device__ __forceinline__ void mid_turns(float2 (&w)[4], const mid_block<R> &k, int mt, int h,
+                                          int e)
 {
     if constexpr (MID_TABLE<R>) {
-        const float4 a = k.turns[mid_turn_at(slot, r)], b = k.turns[mid_turn_at(slot, r + 2)];
-        w[0] = make_float2(a.x, a.y);
-        w[1] = make_float2(a.z, a.w);
-        w[2] = make_float2(b.x, b.y);
-        w[3] = make_float2(b.z, b.w);
+        const int at = mid_enter_turn(k, h, e);
+        mid_turn(w[0], w[1], k, at);
+        mid_turn(w[2], w[3], k, at ^ 16);
     } else {
+        const int slot = 16 * mt + k.me.g + 8 * h, r = 32 * k.me.group + 16 * e + 4 * k.me.q;
         const float2 unit = hb_unit(4 * slot * r, 1024 * R);
-        hb_four(w, make_float2(unit.x * by, unit.y * by), hb_unit(4 * slot, 1024 * R));
+        hb_four(w, make_float2(unit.x / R, unit.y / R), hb_unit(4 * slot, 1024 * R));
     }
 }
 
@@ -120,13 +146,12 @@ __device__ __forceinline__ void mid_enter(const mid_block<R> &k, const struct mi
         for (int h = 0; h < 2; h++)
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                const int slot = 16 * mt + me.g + 8 * h, r = 32 * me.group + 16 * e + 4 * me.q;
                 float2 w[4], v[4];
-                mid_turns<R>(w, k, slot, r, 1.0f / R);
+                mid_turns(w, k, mt, h, e);
 #pragma unroll
                 for (int t = 0; t < 4; t++)
                     v[t] = hb_cmul(make_float2(re[t][2 * h + e], im[t][2 * h + e]), w[t]);
-                unsigned char *at = k.planes + hb_place(slot, r >> 3) + 8 * (me.q & 1);
+                unsigned char *at = k.planes + (k.enter ^ (32 * e)) + 8192 * mt + 4096 * h;
                 *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
                 *(uint2 *)(at + HB_PLANE<R>) =
                     make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
@@ -135,38 +160,38 @@ __device__ __forceinline__ void mid_enter(const mid_block<R> &k, const struct mi
     __syncthreads();
 }
 
-// A slot's way back, to the planes.
+// Transform of slot warp + 8 i.
+template <int R>
+__device__ __forceinline__ void mid_there(hb_tile &z, const mid_block<R> &k, const hb_inner &inner,
+                                          int i)
+{
+    const uint32_t at = hb_shared_address(k.planes) + k.load + 4096 * i;
+    uint32_t xr[4], xi[4];
+    hb_load_trans(xr, at);
+    hb_load_trans(xi, at + HB_PLANE<R>);
+    hb_inner_forth(z, inner, xr, xi);
+}
+
+// Its way back, to the planes.
 template <int R>
 __device__ __forceinline__ void mid_back(const mid_block<R> &k, const hb_tile &z,
-                                         const hb_inner &inner, int slot)
+                                         const hb_inner &inner, int i)
 {
     if constexpr (!MID_TABLE<R>) {
-        hb_inner_back<R, true>(k.planes, z, inner, slot, k.me);
+        hb_inner_back<R, true>(k.planes, z, inner, threadIdx.x / 32 + 8 * i, k.me);
     } else {
-        uint32_t xr[4], xi[4];
-        hb_tile y, x;                                      // [s][k2], [p][s]
-        hb_transposed(xr, xi, z);
-        hb_from_left<true>(y, inner, xr, xi);
+        hb_tile x;                                         // [p][s]
+        hb_inner_and_back(x, inner, z);
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            float &re = y.re[i / 4][i % 4], &im = y.im[i / 4][i % 4];
-            const float2 v = hb_cmul(make_float2(re, im), hb_conj(inner.w[i / 4][i % 4]));
-            re = v.x;
-            im = v.y;
-        }
-        hb_transposed(xr, xi, y);
-        hb_from_left<true>(x, inner, xr, xi);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int t = i / 2, h = i % 2, p = k.me.g + 8 * h;
-            const float4 w = k.turns[mid_turn_at(slot, 16 * p + 8 * t + 2 * k.me.q)];
-            const float2 v0 = hb_cmul(make_float2(x.re[t][2 * h], x.im[t][2 * h]),
-                                      make_float2(w.x, -w.y));
-            const float2 v1 = hb_cmul(make_float2(x.re[t][2 * h + 1], x.im[t][2 * h + 1]),
-                                      make_float2(w.z, -w.w));
-            unsigned char *at = k.planes + hb_place(slot, 2 * p + t) + 4 * k.me.q;
-            *(uint32_t *)at = hb_pack(v0.x, v1.x);
-            *(uint32_t *)(at + HB_PLANE<R>) = hb_pack(v0.y, v1.y);
+        for (int j = 0; j < 4; j++) {
+            const int t = j / 2, h = j % 2;
+            float2 a, b;
+            mid_turn(a, b, k, (k.back_turn ^ (64 * t)) + 1024 * h + 16384 * i);
+            a = hb_cmul(make_float2(x.re[t][2 * h], x.im[t][2 * h]), hb_conj(a));
+            b = hb_cmul(make_float2(x.re[t][2 * h + 1], x.im[t][2 * h + 1]), hb_conj(b));
+            unsigned char *at = k.planes + (k.back ^ (16 * t)) + 256 * h + 4096 * i;
+            *(uint32_t *)at = hb_pack(a.x, b.x);
+            *(uint32_t *)(at + HB_PLANE<R>) = hb_pack(a.y, b.y);
         }
     }
 }
@@ -233,7 +258,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
     const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
     const int first = part * job.tiles, end = min(first + job.tiles, job.batch);
     uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + k.me.lane;
-    const uint32_t planes = hb_shared_address(k.planes);
+    launch_wait();
 #pragma unroll 1
     for (int b = first; b < end; b++) {
         unsigned short *const mid = job.mid + ((c * job.batch + b) * job.R1 + k1) * 512 * R;
@@ -243,15 +268,16 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
         const hb_inner inner = hb_inner_of(k);
         const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
 #pragma unroll 1
-        for (int slot = warp; slot < R; slot += 8) {
+        for (int i = 0; i < R / 8; i++) {
+            const int slot = warp + 8 * i;
             hb_tile z;
-            hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
+            mid_there(z, k, inner, i);
             if constexpr (SPECTRUM) {
                 hb_keep(spectrum + slot * 64, z, by);
             } else {
                 hb_times(z, spectrum + slot * 64, job.adjoint, by);
                 __syncwarp();     // everybody has read the slot
-                mid_back<R>(k, z, inner, slot);
+                mid_back(k, z, inner, i);
             }
         }
         if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1);
@@ -298,8 +324,8 @@ static inline void mid_launch(struct mid_job job, int R, int sms, cudaStream_t s
     mid_deal(&job.tiles, &job.parts, job.batch, (int64_t)job.channels * job.R1, 2 * sms, job.batch);
     hb_by_mid_rows(R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
-        mid_rows<ROWS, SPECTRUM><<<(unsigned)(job.channels * job.parts * job.R1),
-                                   HB_ROWS_THREADS<ROWS>, MID_SHARED<ROWS>, stream>>>(job);
+        launch_next(true, mid_rows<ROWS, SPECTRUM>, (int64_t)job.channels * job.parts * job.R1,
+                    HB_ROWS_THREADS<ROWS>, MID_SHARED<ROWS>, stream, job);
     });
 }
 #endif

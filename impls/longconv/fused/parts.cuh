@@ -14,6 +14,38 @@
 
 enum { COLUMN_PIECE = 8192 };            // samples of a block
 
+// --- kernels that follow each other -------------------------------------------------------------
+// A kernel launched by launch_next may begin when all blocks of the one before it have called
+// launch_wait, which every such kernel does before it reads or writes what others write or read:
+// what comes after is ordered as without. What it can do before (constants, addresses) costs no
+// time then.
+__device__ __forceinline__ void launch_wait()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+constexpr bool LAUNCH_EARLY = true;      // false: every kernel begins when the one before has ended
+
+// early: as above; else an ordinary launch, for the first kernel of a call. Errors are found by
+// hb_cuda_launched.
+template <class... A>
+static inline void launch_next(bool early, void (*kernel)(A...), int64_t grid, int threads,
+                               int shared, cudaStream_t stream, A... args)
+{
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3((unsigned)grid);
+    config.blockDim = dim3((unsigned)threads);
+    config.dynamicSmemBytes = (size_t)shared;
+    config.stream = stream;
+    config.attrs = &overlap;
+    config.numAttrs = LAUNCH_EARLY && early ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, kernel, args...);
+}
+
 // Rows i = 0 .. of a chunk: channel i / batch, batch entry i % batch, counted from x. Strides in
 // elements.
 struct column_rows {
@@ -42,6 +74,7 @@ struct column_survey {
     float *bound;                        // (channels) (+)= of conj(X) Y: column_put_together
     float *dd;                           // (channels) += sum_b sum_n x y, or NULL
     bool start;                          // bound =, not +=
+    bool early;                          // launch_next; x and y are not written by the one before
 };
 
 // --- a piece -----------------------------------------------------------------------------------
@@ -238,7 +271,9 @@ __global__ void __launch_bounds__(256) column_parts(struct column_survey k)
     const unsigned i = blockIdx.x / (unsigned)k.pieces, c = i / (unsigned)k.x.batch;
     const int from = (int)(blockIdx.x % (unsigned)k.pieces) * COLUMN_PIECE;
     const T *const x = column_row<T>(k.x, i), *const y = PAIR ? column_row<T>(k.y, i) : x;
+    if (!k.early) launch_wait();
     struct column_part p = column_piece<T, PAIR>(x, y, from, min(k.x.L, from + COLUMN_PIECE));
+    if (k.early) launch_wait();
     column_join_warp(p);
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = p;
     __syncthreads();
@@ -258,6 +293,6 @@ static inline int column_pieces(int64_t L) { return (int)((L + COLUMN_PIECE - 1)
 template <class T, bool PAIR>
 static inline void launch_parts(const struct column_survey *k, int64_t rows, cudaStream_t stream)
 {
-    column_parts<T, PAIR><<<(unsigned)(rows * k->pieces), 256, 0, stream>>>(*k);
+    launch_next(k->early, column_parts<T, PAIR>, rows * k->pieces, 256, 0, stream, *k);
 }
 #endif
