@@ -14,6 +14,26 @@
 
 enum { MAX_POINTS = 256 };
 
+// Whether the implementation of `before` was passed over at this length: measured at longer ones, but
+// not here, so that the fastest of those measured here may be slower than it.
+static bool passed_over(const struct hb_evidence *e, const struct hb_query *q, const char *machine,
+                        const struct hb_cell *before)
+{
+    bool longer = false;
+    for (size_t i = 0; i < e->r->n; i++) {
+        const struct hb_cell *c = &e->r->cells[i];
+        struct hb_query at = *q;
+        if (!hb_cell_ok(c) || !c->has_pt || strcmp(c->pt.impl, before->pt.impl)
+            || strcmp(hb_file_machine(c->file), machine))
+            continue;
+        at.L = c->pt.p.L;
+        if (!hb_query_matches(&at, c)) continue;
+        if (at.L == q->L) return false;
+        longer |= at.L > q->L;
+    }
+    return longer;
+}
+
 // The fastest cells of that machine, one a length, ascending.
 static size_t curve(const struct hb_evidence *e, struct hb_query q, const char *machine,
                     const struct hb_cell **out)
@@ -31,7 +51,7 @@ static size_t curve(const struct hb_evidence *e, struct hb_query q, const char *
         if (next == INT64_MAX) return n;
         last = q.L = next;
         const struct hb_cell *c = hb_query_find(e, &q, machine);
-        if (hb_cell_ok(c)) out[n++] = c;
+        if (hb_cell_ok(c) && !(n && passed_over(e, &q, machine, out[n - 1]))) out[n++] = c;
     }
     return n;
 }
