@@ -47,7 +47,8 @@ int hb_measure(const struct hb_point *pts, int n, const struct hb_measure_opts *
 // One point of two builds in step: a process each, o[0] and o[1], and when both are set up samples
 // in turns (A B, B A, ...), so that what disturbs for longer than two samples disturbs both.
 // One thread on the cpu: both on one core, times of the processor, so that programs beside them
-// disturb less. Rounds: at least sample.min_samples, then until sample.budget_s is spent or max_samples reached.
+// disturb less. Rounds: at least sample.min_samples, then until sample.budget_s is spent or
+// max_samples reached.
 // ns[0]: the median of the first; ns[1]: that times the median ratio of the rounds. A side that is
 // not ok has no time: then both ns are 0.
 // failed: the side that ended the turns, or -1.

@@ -326,6 +326,8 @@ struct asked {
     struct setting s;
     struct choose_result *r;
     const struct choose_row **rows[2];   // room for the rows of two candidates
+    // Of candidate j over i, once it was asked for: a ratio costs milliseconds.
+    struct { bool known; double log, sd; } gap[CHOOSE_MAX][CHOOSE_MAX];
 };
 
 // Another machine's times carry over only roughly: of the same kind within some percent, else not
@@ -364,8 +366,7 @@ static struct choose_guess ratio_of(const struct asked *q, const char *a, const 
     return g;
 }
 
-// Candidate j over i: expected ratio (log) and its deviation.
-static double gap(const struct asked *q, int i, int j, double *sd)
+static double find_gap(const struct asked *q, int i, int j, double *sd)
 {
     const struct choose_candidate *a = &q->r->c[i], *b = &q->r->c[j];
     const double d = b->time.mean - a->time.mean;
@@ -378,8 +379,19 @@ static double gap(const struct asked *q, int i, int j, double *sd)
     return g.mean;
 }
 
+// Candidate j over i: expected ratio (log) and its deviation.
+static double gap(struct asked *q, int i, int j, double *sd)
+{
+    if (!q->gap[i][j].known) {
+        q->gap[i][j].log = find_gap(q, i, j, &q->gap[i][j].sd);
+        q->gap[i][j].known = true;
+    }
+    *sd = q->gap[i][j].sd;
+    return q->gap[i][j].log;
+}
+
 // The fastest to the front: by time they are in order, by ratio another one may be.
-static void fastest_first(const struct asked *q)
+static void fastest_first(struct asked *q)
 {
     struct choose_candidate *c = q->r->c;
     int best = 0;
@@ -390,10 +402,11 @@ static void fastest_first(const struct asked *q)
     const struct choose_candidate first = c[best];
     memmove(c + 1, c, (size_t)best * sizeof *c);
     c[0] = first;
+    if (best) memset(q->gap, 0, sizeof q->gap);      // they have other places now
 }
 
 // The one that ties with c and may be fastest, or if none ties the next one; -1: none.
-static int rival_of(const struct asked *q, int c)
+static int rival_of(struct asked *q, int c)
 {
     double least = INFINITY;
     int rival = -1;
@@ -408,7 +421,7 @@ static int rival_of(const struct asked *q, int c)
 }
 
 // Breaks a tie for the sake of a reproducible answer. Returns which candidate is named.
-static int default_of_tie(const struct asked *q)
+static int default_of_tie(struct asked *q)
 {
     const char *name = hb_choose_default(&q->a->pt);
     for (int i = 1; i < q->r->n_in; i++) {
@@ -421,7 +434,7 @@ static int default_of_tie(const struct asked *q)
 
 // Expected excess of c over the fastest: E max(0, log c/other) over its strongest rival, as a
 // share.
-static void regret(const struct asked *q, int chosen, struct hb_choice *out)
+static void regret(struct asked *q, int chosen, struct hb_choice *out)
 {
     for (int i = 0; i < q->r->n_in; i++) {
         double sd, d;
@@ -470,7 +483,7 @@ static void note(const struct asked *q, int chosen, struct hb_choice *out)
         snprintf(to + n, cap - n, ", planned by %s", hb_planning_str(s.planning));
 }
 
-static void answer(const struct asked *q)
+static void answer(struct asked *q)
 {
     struct choose_result *const r = q->r;
     const struct choose_ask *const a = q->a;

@@ -160,7 +160,8 @@ static int print_text(const struct hb_point *pt, double limit, const struct choo
                     : ": inside the crossover's interval; the default is expected to be slower");
     if (c->runner_up[0])
         hb_text_add(&out, "regret     %s %% expected, at most %s %%\n",
-                    hb_str_num(100 * c->regret).s, hb_str_num(100 * fmax(c->regret, c->regret_hi)).s);
+                    hb_str_num(100 * c->regret).s,
+                    hb_str_num(100 * fmax(c->regret, c->regret_hi)).s);
     if (c->mem_bytes > 0)
         hb_text_add(&out, "memory     %s, surely below %s\n", hb_str_bytes(c->mem_bytes).s,
                     hb_str_bytes(c->mem_hi_bytes).s);

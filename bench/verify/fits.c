@@ -14,8 +14,8 @@
 
 enum { MAX_POINTS = 256 };
 
-// Whether the implementation of `before` was passed over at this length: measured at longer ones, but
-// not here, so that the fastest of those measured here may be slower than it.
+// Whether the implementation of `before` was passed over at this length: measured at longer ones,
+// but not here, so that the fastest of those measured here may be slower than it.
 static bool passed_over(const struct hb_evidence *e, const struct hb_query *q, const char *machine,
                         const struct hb_cell *before)
 {
