@@ -210,10 +210,7 @@ static void cluster_free(void *st)
 {
     struct cluster_plan *s = (struct cluster_plan *)st;
     if (!s) return;
-    const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->spectrum, s->undo, s->kept };
-    for (void *p : owned)
-        if (p) dev->free(dev, p);
+    hb_fused_free(s->host, { s->matrix, s->spectrum, s->undo, s->kept });
     long_free(s->phases);
     s->host->free(s->host, s);
 }

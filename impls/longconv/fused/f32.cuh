@@ -271,10 +271,7 @@ static void f32_free(void *st)
 {
     struct f32_plan *s = (struct f32_plan *)st;
     if (!s) return;
-    const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->quads, s->roots, s->spectrum, s->mid, s->other, s->sums };
-    for (void *p : owned)
-        if (p) dev->free(dev, p);
+    hb_fused_free(s->host, { s->quads, s->roots, s->spectrum, s->mid, s->other, s->sums });
     s->host->free(s->host, s);
 }
 

@@ -62,12 +62,9 @@ static void long_free(void *st)
 {
     struct long_plan *s = (struct long_plan *)st;
     if (!s) return;
-    const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->length,
-                            s->scale, s->boost, s->part, s->count, s->scale_u, s->bound, s->back_dh,
-                            s->sums, s->tickets };
-    for (void *p : owned)
-        if (p) dev->free(dev, p);
+    hb_fused_free(s->host, { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->length,
+                             s->scale, s->boost, s->part, s->count, s->scale_u, s->bound,
+                             s->back_dh, s->sums, s->tickets });
     s->host->free(s->host, s);
 }
 

@@ -7,6 +7,7 @@
 #ifndef HB_FUSED_METHOD_H
 #define HB_FUSED_METHOD_H
 
+#include <initializer_list>
 #include <stdio.h>
 
 #include "cuda.cuh"
@@ -49,6 +50,27 @@ static inline int hb_fused_upload(const struct hb_host *host, void **to, const v
     if (!*to) return HB_ERR_OOM;
     const int rc = dev->upload(dev, *to, from, bytes, dev->stream);
     return rc ? rc : dev->sync(dev, dev->stream);
+}
+
+// The same of `bytes` that fill(words) makes.
+template <class F>
+static inline int hb_fused_table(const struct hb_host *host, uint4 **to, size_t bytes, F fill)
+{
+    uint32_t *const words = (uint32_t *)host->alloc(host, bytes);
+    if (!words) return HB_ERR_OOM;
+    fill(words);
+    void *there = NULL;
+    const int rc = hb_fused_upload(host, &there, words, bytes);
+    *to = (uint4 *)there;
+    host->free(host, words);
+    return rc;
+}
+
+// Device memory of a plan, or NULL where it never came to that.
+static inline void hb_fused_free(const struct hb_host *host, std::initializer_list<void *> owned)
+{
+    for (void *p : owned)
+        if (p) host->device->free(host->device, p);
 }
 
 // Streaming multiprocessors of this GPU.

@@ -173,15 +173,10 @@ static inline int hb_fused_constants(const struct hb_host *host, uint4 **matrix,
                                      double shift)
 {
     const size_t bytes = (size_t)hb_fused_words(R) * sizeof(uint32_t);
-    uint32_t *const words = (uint32_t *)host->alloc(host, bytes);
-    if (!words) return HB_ERR_OOM;
-    hb_fused_matrix(words, R, shift, 1);
-    hb_fused_matrix(words + hb_fused_words(R) - 256, 16, 0, HB_F_SIZE);
-    void *there = NULL;
-    const int rc = hb_fused_upload(host, &there, words, bytes);
-    *matrix = (uint4 *)there;
-    host->free(host, words);
-    return rc;
+    return hb_fused_table(host, matrix, bytes, [=](uint32_t *words) {
+        hb_fused_matrix(words, R, shift, 1);
+        hb_fused_matrix(words + hb_fused_words(R) - 256, 16, 0, HB_F_SIZE);
+    });
 }
 
 #endif

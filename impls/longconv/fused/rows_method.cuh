@@ -154,10 +154,7 @@ static void rows_free(void *st)
 {
     struct rows_plan *s = (struct rows_plan *)st;
     if (!s) return;
-    const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->matrix, s->pair, s->spectrum, s->undo };
-    for (void *p : owned)
-        if (p) dev->free(dev, p);
+    hb_fused_free(s->host, { s->matrix, s->pair, s->spectrum, s->undo });
     s->host->free(s->host, s);
 }
 

@@ -497,19 +497,28 @@ __device__ __forceinline__ void hb_pair_back(const hb_pairs &k, int buffer, floa
         }
 }
 
+// What a block keeps for all of its tiles; its peaks. matrix: hb_pair_tables.
+template <int R>
+__device__ __forceinline__ unsigned *hb_pair_begin(hb_pairs &k, hb_inner &inner,
+                                                   unsigned char *shared, const uint4 *matrix)
+{
+    hb_pair_init(k, shared);
+    for (int i = threadIdx.x; i < HB_PAIR_TABLES<R> / 16; i += 256)
+        ((uint4 *)(shared + HB_PAIR_MATRICES))[i] = matrix[i];
+    unsigned *const peaks = (unsigned *)(shared + HB_PAIR_PEAKS<R>);
+    if (threadIdx.x < 16) peaks[threadIdx.x] = 0;
+    hb_inner_matrix(inner, matrix + HB_PAIR_TABLES<R> / 16, k.lane);
+    return peaks;
+}
+
 // y = h * u + d u. job.matrix: hb_pair_tables; job.tiles: of 32 / R rows, of a channel. Any grid.
 template <class T, int R>
 __global__ void __launch_bounds__(256, 2) hb_rows_pair(hb_fused_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     hb_pairs k;
-    hb_pair_init(k, shared);
-    for (int i = threadIdx.x; i < HB_PAIR_TABLES<R> / 16; i += 256)
-        ((uint4 *)(shared + HB_PAIR_MATRICES))[i] = job.matrix[i];
-    unsigned *const peaks = (unsigned *)(shared + HB_PAIR_PEAKS<R>);
-    if (threadIdx.x < 16) peaks[threadIdx.x] = 0;
     hb_inner inner;
-    hb_inner_matrix(inner, job.matrix + HB_PAIR_TABLES<R> / 16, k.lane);
+    unsigned *const peaks = hb_pair_begin<R>(k, inner, shared, job.matrix);
     const bool whole_in = hb_pair_whole(job.in, job.si);
     const bool whole_out = hb_pair_whole(job.out, job.so) && job.L % 8 == 0;
     const int64_t all = (int64_t)job.D * job.tiles, first = blockIdx.x * all / gridDim.x;
@@ -582,16 +591,11 @@ static inline void hb_pair_turns(float *out, int R)
 static inline int hb_pair_tables(const struct hb_host *host, uint4 **tables, int R)
 {
     const size_t bytes = (size_t)hb_pair_words(R) * sizeof(uint32_t);
-    uint32_t *const words = (uint32_t *)host->alloc(host, bytes);
-    if (!words) return HB_ERR_OOM;
-    hb_pair_matrices((unsigned short *)words, R);
-    hb_pair_turns((float *)(words + 16 * 256), R);
-    hb_fused_matrix(words + hb_pair_words(R) - 256, 16, 0, HB_F_SIZE);
-    void *there = NULL;
-    const int rc = hb_fused_upload(host, &there, words, bytes);
-    *tables = (uint4 *)there;
-    host->free(host, words);
-    return rc;
+    return hb_fused_table(host, tables, bytes, [=](uint32_t *words) {
+        hb_pair_matrices((unsigned short *)words, R);
+        hb_pair_turns((float *)(words + 16 * 256), R);
+        hb_fused_matrix(words + hb_pair_words(R) - 256, 16, 0, HB_F_SIZE);
+    });
 }
 
 #endif

@@ -175,13 +175,8 @@ __global__ void __launch_bounds__(256, 2) hb_rows_pair_dh(hb_fused_dh job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     hb_pairs k;
-    hb_pair_init(k, shared);
-    for (int i = threadIdx.x; i < HB_PAIR_TABLES<R> / 16; i += 256)
-        ((uint4 *)(shared + HB_PAIR_MATRICES))[i] = job.matrix[i];
-    unsigned *const peaks = (unsigned *)(shared + HB_PAIR_PEAKS<R>);
-    if (threadIdx.x < 16) peaks[threadIdx.x] = 0;
     hb_inner inner;
-    hb_inner_matrix(inner, job.matrix + HB_PAIR_TABLES<R> / 16, k.lane);
+    unsigned *const peaks = hb_pair_begin<R>(k, inner, shared, job.matrix);
     const int64_t c = blockIdx.x;
     const hb_pair_signal in[2] = { { job.u, job.su }, { job.dy, job.sdy } };
     const hb_pair_signal out = { job.du, job.sdu };

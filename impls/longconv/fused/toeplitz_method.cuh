@@ -327,11 +327,8 @@ static void release(void *st)
 {
     struct state *s = (struct state *)st;
     if (!s) return;
-    const struct hb_device *dev = s->host->device;
-    void *const owned[] = { s->taps[0], s->scale[0], s->fixed ? s->taps[1] : NULL,
-                            s->fixed ? s->scale[1] : NULL, s->kept, s->part };
-    for (void *p : owned)
-        if (p) dev->free(dev, p);
+    hb_fused_free(s->host, { s->taps[0], s->scale[0], s->fixed ? s->taps[1] : NULL,
+                             s->fixed ? s->scale[1] : NULL, s->kept, s->part });
     s->host->free(s->host, s);
 }
 
