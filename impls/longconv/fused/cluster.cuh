@@ -12,8 +12,10 @@
 //           z_j into the planes of block j (distributed shared memory). Then, by itself: outer
 //           step, in place, as a warp has whole columns; rows and product as rows.cuh has them;
 //           outer step back, in place. At last it gets its share of m from all planes, does the DFT
-//           of K back and stores y. Three barriers of the cluster a row: largest |u| is known and
-//           planes are free; planes hold z; planes hold w.
+//           of K back and stores y. Three times a row blocks wait for each other: largest |u| is known and
+//           planes are free; planes hold z; planes hold w. The first two by counting the bytes
+//           that come, the third by a barrier that orders shared memory alone: one that orders
+//           device memory, too, was 7 % of the time.
 //           A spectrum is made by the same steps from float32, measured by the cluster.
 //           Gradients: a cluster has a channel. A row of u is transformed and kept (half2, device
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
@@ -57,12 +59,56 @@ struct cluster_job {
 constexpr float CLUSTER_TOP = 16;
 
 // --- between blocks -----------------------------------------------------------------------------
-// All threads of all blocks of the cluster; what they wrote before, here or there, is there.
+// All threads of all blocks of the cluster; what they wrote before, here or there, is there. It
+// waits for all loads and stores, those of device memory, too: for the beginning and the end.
 __device__ __forceinline__ void cluster_sync()
 {
     __syncwarp();                 // .aligned: all lanes at once
     asm volatile("barrier.cluster.arrive.release.aligned;\n"
                  "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// The same where others are to read what each block wrote into its own shared memory, no more:
+// nobody waits for device memory.
+__device__ __forceinline__ void cluster_meet()
+{
+    __syncwarp();
+    asm volatile("fence.release.sync_restrict::shared::cta.cluster;\n"
+                 "barrier.cluster.arrive.relaxed.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
+// What blocks put into each other's shared memory is counted there (mbarrier): a phase ends when
+// one thread has said how many bytes it has (cluster_expect) and they have come, in either order.
+// Phases have parities 0, 1, 0, ...
+enum { CLUSTER_MARKS, CLUSTER_Z, CLUSTER_COUNTS };         // each 8 bytes
+
+// By one thread, before a cluster_sync.
+__device__ __forceinline__ void cluster_counts_init(uint32_t counts)
+{
+    for (int i = 0; i < CLUSTER_COUNTS; i++)
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" :: "r"(counts + 8 * i) : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// By one thread a phase.
+__device__ __forceinline__ void cluster_expect(uint32_t count, uint32_t bytes)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 :: "r"(count), "r"(bytes) : "memory");
+}
+
+// Till the phase has ended. It acquires for a block, as what came is in this one's memory.
+__device__ __forceinline__ void cluster_wait(uint32_t count, uint32_t parity)
+{
+    uint32_t done;
+    do {
+        asm volatile("{\n.reg .pred p;\n"
+                     "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
+                     "selp.u32 %0, 1, 0, p;\n}"
+                     : "=r"(done) : "r"(count), "r"(parity) : "memory");
+    } while (!done);
+    __syncwarp();
 }
 
 // The place in block `rank` that corresponds to `at` in this one's shared memory.
@@ -74,18 +120,23 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t at, int rank)
     return there;
 }
 
+// To another block (cluster_address), counted there; nothing waits for it here.
 template <int WORDS>
-__device__ __forceinline__ void cluster_put(uint32_t at, const uint32_t (&x)[WORDS])
+__device__ __forceinline__ void cluster_put(uint32_t at, const uint32_t (&x)[WORDS],
+                                            uint32_t count)
 {
     static_assert(WORDS == 1 || WORDS == 2 || WORDS == 4);
     if constexpr (WORDS == 4)
-        asm volatile("st.shared::cluster.v4.b32 [%0], {%1,%2,%3,%4};"
-                     :: "r"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]) : "memory");
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], "
+                     "{%1,%2,%3,%4}, [%5];"
+                     :: "r"(at), "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(count)
+                     : "memory");
     else if constexpr (WORDS == 2)
-        asm volatile("st.shared::cluster.v2.b32 [%0], {%1,%2};"
-                     :: "r"(at), "r"(x[0]), "r"(x[1]) : "memory");
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.b32 [%0], "
+                     "{%1,%2}, [%3];" :: "r"(at), "r"(x[0]), "r"(x[1]), "r"(count) : "memory");
     else
-        asm volatile("st.shared::cluster.b32 [%0], %1;" :: "r"(at), "r"(x[0]) : "memory");
+        asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];"
+                     :: "r"(at), "r"(x[0]), "r"(count) : "memory");
 }
 
 template <int WORDS>
@@ -177,7 +228,8 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr bool BOOST = R >= 96;
     static constexpr int INNER = 6 * 32 * 16;              // bytes
     static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
-                                  + K * WARPS * 8 + HB_FILTERS * (int)sizeof(hb_taps)
+                                  + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
+                                  + HB_FILTERS * (int)sizeof(hb_taps)
                                   + (SUMS_ ? R * 64 * 32 : 0);
 };
 template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
@@ -187,7 +239,9 @@ struct cluster_block {
     unsigned char *planes;
     uint4 *matrix, *inner;     // G; the rows' constants
     float4 *turns;             // [R] u(f), u(2 f), then [R] u(8 f), u(128 f); f, u: cluster_turn
-    float2 *marks;             // [K][warp] largest |x| and sum |x|
+    float2 *marks;             // [parity][K][warp] largest |x| and sum |x|
+    uint32_t counts;           // address of CLUSTER_COUNTS
+    uint32_t parity[CLUSTER_COUNTS];                       // of the phases that are under way
     hb_taps *taps;             // [HB_FILTERS], GATED
     float4 *sums;              // [R][4][32 lanes], SUMS
     hb_lane me;
@@ -230,7 +284,10 @@ __device__ __forceinline__ void cluster_init(cluster_block &k, unsigned char *sh
     k.inner = k.matrix + HB_MATRIX<R> / 16;
     k.turns = (float4 *)(k.inner + S::INNER / 16);
     k.marks = (float2 *)(k.turns + 2 * R);
-    k.taps = (hb_taps *)(k.marks + K * S::WARPS);
+    k.counts = hb_shared_address(k.marks + 2 * K * S::WARPS);
+    for (uint32_t &parity : k.parity) parity = 0;
+    if (threadIdx.x == 0) cluster_counts_init(k.counts);
+    k.taps = (hb_taps *)(k.marks + 2 * K * S::WARPS + CLUSTER_COUNTS);
     k.sums = (float4 *)(k.taps + HB_FILTERS);
     k.rank = (int)(blockIdx.x % K);
     cluster_know(k);
@@ -434,30 +491,51 @@ __device__ __forceinline__ float cluster_boost(float2 mark, float length)
     return more >= 2 && more < 0x1p30f ? 0.5f / hb_fused_scale(more, 0) : 1;
 }
 
-// What all threads of the cluster found together. The planes may be written after this.
-template <class T, class S>
-__device__ __forceinline__ float2 cluster_together(const cluster_block &k, uint32_t peak,
-                                                   float2 mark)
+// Ends the phase that is under way: all of `count` has come.
+__device__ __forceinline__ void cluster_await(cluster_block &k, int count)
 {
-    constexpr int K = S::K;
+    cluster_wait(k.counts + 8 * count, k.parity[count]);
+    k.parity[count] ^= 1;
+}
+
+// What all threads of the cluster found together. All planes may be written after this: a warp
+// sends its mark when what it read of any plane before has come (its results are on their way, and
+// asm volatile keeps the order), and here every warp's mark is awaited.
+// A phase begins where the one before has ended in all blocks, as expectations and bytes must not
+// meet those of another: to send the next mark a warp must have seen all z since (cluster_there),
+// or a barrier of the cluster, and every block sends z only after it has all marks. Marks alternate
+// between two places, as a warp that has no item may still be reading when the next are sent.
+template <class T, class S>
+__device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t peak, float2 mark)
+{
+    constexpr int K = S::K, MARKS = K * S::WARPS;
     if constexpr (sizeof(T) == 2)
         mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
     mark = cluster_reduce(mark);
+    const float2 *const marks = k.marks + k.parity[CLUSTER_MARKS] * MARKS;
+    const uint32_t count = k.counts + 8 * CLUSTER_MARKS;
+    if (threadIdx.x == 0) cluster_expect(count, MARKS * 8);
     if (k.me.lane < K) {
-        const uint32_t here = hb_shared_address(k.marks + k.rank * S::WARPS + k.warp);
+        const uint32_t here = hb_shared_address(marks + k.rank * S::WARPS + k.warp);
         const uint32_t v[2] = { __float_as_uint(mark.x), __float_as_uint(mark.y) };
-        cluster_put(cluster_address(here, k.me.lane), v);
+        cluster_put(cluster_address(here, k.me.lane), v, cluster_address(count, k.me.lane));
     }
-    cluster_sync();
+    cluster_await(k, CLUSTER_MARKS);
     mark = make_float2(0, 0);
-    for (int i = k.me.lane; i < K * S::WARPS; i += 32) {
-        mark.x = fmaxf(mark.x, k.marks[i].x);
-        mark.y += k.marks[i].y;
+    for (int i = k.me.lane; i < MARKS; i += 32) {
+        mark.x = fmaxf(mark.x, marks[i].x);
+        mark.y += marks[i].y;
     }
     return cluster_reduce(mark);
 }
 
-// Item i, times scale, by the DFT of K into the planes of all blocks.
+// z of one transform: both planes.
+template <class S> __device__ __forceinline__ void cluster_expect_z(const cluster_block &k)
+{
+    if (threadIdx.x == 0) cluster_expect(k.counts + 8 * CLUSTER_Z, 2 * HB_PLANE<S::R>);
+}
+
+// Item i, times scale, by the DFT of K into the planes of all blocks, which count it.
 template <class T, class S>
 __device__ __forceinline__ void cluster_send(const cluster_block &k,
                                              const cluster_item<T, S::K> &x,
@@ -489,8 +567,9 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
 #pragma unroll
     for (int a = 0; a < K; a++) {
         const uint32_t there = cluster_address(at, cluster_index<K>(a));
-        cluster_put(there, re[a]);
-        cluster_put(there + HB_PLANE<R>, im[a]);
+        const uint32_t count = cluster_address(k.counts + 8 * CLUSTER_Z, cluster_index<K>(a));
+        cluster_put(there, re[a], count);
+        cluster_put(there + HB_PLANE<R>, im[a], count);
     }
 }
 
@@ -745,7 +824,7 @@ __device__ __forceinline__ void cluster_enter(cluster_item<V, S::K> (&x)[S::ITEM
 // Row b of channel c to the planes of all blocks, which may be read then. V: T, or float for
 // products. Returns 2^eu and the boost (length: cluster_boost).
 template <class T, class V, class S>
-__device__ __forceinline__ float2 cluster_there(const cluster_block &k, const cluster_factors &f,
+__device__ __forceinline__ float2 cluster_there(cluster_block &k, const cluster_factors &f,
                                                 int64_t c, int64_t b, int L, float length)
 {
     cluster_item<V, S::K> x[S::ITEMS];
@@ -756,12 +835,13 @@ __device__ __forceinline__ float2 cluster_there(const cluster_block &k, const cl
     for (int m = 0; m < S::ITEMS; m++) cluster_measure<V, S>(peak, mark, x[m]);
     mark = cluster_together<V, S>(k, peak, mark);
     const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
+    cluster_expect_z<S>(k);
 #pragma unroll
     for (int m = 0; m < S::ITEMS; m++) {
         const int i = threadIdx.x + m * S::THREADS;
         if (i < 8 * S::R) cluster_send<V, S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
     }
-    cluster_sync();               // planes hold z
+    cluster_await(k, CLUSTER_Z);  // planes hold z
     return make_float2(scale, S::BOOST ? cluster_boost(mark, length) : 1);
 }
 
@@ -820,7 +900,7 @@ __device__ __forceinline__ void cluster_leave_all(const cluster_block &k, const 
     constexpr bool EARLY = S::K <= 8 && !GATED;
     cluster_item<T, S::K> u[S::ITEMS];
     if (EARLY && job.d) cluster_enter<T, T, S>(u, f, c, b, job.L, k.rank);
-    cluster_sync();               // planes hold w
+    cluster_meet();               // planes hold w
 #pragma unroll
     for (int m = 0; m < S::ITEMS; m++) {
         const int i = threadIdx.x + m * S::THREADS;
@@ -909,12 +989,13 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct
     const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
     if (k.rank == 0 && threadIdx.x == 0)
         job.undo[c] = make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
+    cluster_expect_z<S>(k);
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
         cluster_load_filter<S>(x, job, c, i, k.rank);
         cluster_send<float, S>(k, x, i, in * (CLUSTER_TOP / K));
     }
-    cluster_sync();               // planes hold z
+    cluster_await(k, CLUSTER_Z);  // planes hold z
     cluster_outer<S, false>(k);
     __syncthreads();
     const float gain = all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP));
@@ -998,7 +1079,7 @@ __device__ __forceinline__ float cluster_dot(const T *u, const T *dy, int i, int
 
 // dh += of a channel from the sums: at most 2^15 on the way back, as mma.cuh's head says of y.
 template <class S>
-__device__ __forceinline__ void cluster_return(const cluster_block &k, float *dh, int L)
+__device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int L)
 {
     constexpr int W = CLUSTER_WIDTH<S::K>;
     float2 mark = make_float2(0, 0);
