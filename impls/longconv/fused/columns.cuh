@@ -268,7 +268,11 @@ __device__ __forceinline__ struct column_share column_share_of(int rows, int eac
 }
 
 // One or two signals of as many rows.
-struct column_signals { struct column_rows j[2]; int rows, each; };
+struct column_signals {
+    struct column_rows j[2];
+    int rows, each;
+    bool early;                          // launch_next; the one before does not write x or scale
+};
 
 // Grid: column_share_of.
 template <class T, int STEPS>
@@ -288,10 +292,11 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
     read_turns(turn, turns + 8 * N2);
     const uint4 *const G = column_near<STEPS>(near, k.in) + lane;
     __syncthreads();
-    launch_wait();
+    if (!all.early) launch_wait();
     struct column_raw<T, STEPS> raw;
     if (AHEAD) read_row<T, STEPS>(raw, j, my.first, N2, first);
     float next = j.scale[my.first];
+    if (all.early) launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
         if (!AHEAD) {
@@ -493,9 +498,9 @@ static inline int column_each(int64_t rows, int64_t blocks, int64_t fits)
     return n < rows ? (int)n : (int)rows;
 }
 
-// j[signals], 1 or 2, of as many rows.
+// j[signals], 1 or 2, of as many rows; early: column_signals.
 template <class T>
-static inline void launch_in(const struct column_rows *j, int signals, int64_t rows,
+static inline void launch_in(const struct column_rows *j, int signals, int64_t rows, bool early,
                              const struct column_tables *k, int sms, cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
@@ -504,7 +509,7 @@ static inline void launch_in(const struct column_rows *j, int signals, int64_t r
         const int each = IN_AHEAD<STEPS>
             ? column_each(rows, rows * signals * blocks, IN_BLOCKS<STEPS> * sms) : 1;
         const int64_t grid = signals * ((rows + each - 1) / each) * blocks;
-        const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each };
+        const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each, early };
         launch_next(true, columns_in<T, STEPS>, grid, COLUMN_THREADS, 0, stream, all, *k);
     });
 }

@@ -1,16 +1,17 @@
 // long.cuh: long convolutions whose rows do not fit into one block: three phases over chunks, CUDA.
 //     y = h * u (adjoint: correlation), rows of L <= N = R1 N2, N2 = R 256        f16, bf16
-// Method    Spectra of a group of channels: sizes of h, columns_in, rows' transform. Then for some
-//           of these channels and part of the batch: sizes of u, columns_in, rows (transform,
-//           product, back), columns_out. What lies between (mid) and a chunk's share of the
+// Method    Spectra of a group of channels: sizes of h, columns_in, rows' transform; sizes of their
+//           u, all at once: a launch for a chunk alone is too small to be quick. Then for some of
+//           these channels and part of the batch: columns_in, rows (transform, product, back),
+//           columns_out. What lies between (mid) and a chunk's share of the
 //           spectra are at most LONG_CHUNK bytes, always at the same address, and so stay in the L2
 //           cache: device memory sees u, h and y. Spectra are read once for each row of the batch,
 //           so `ahead` chunks' are made at once: fewer and larger launches. d u is added to the
 //           results: as a tap, a large d would bring the rounding of the whole spectrum with it.
 // Choice    R1, R. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
-// Cost      4 launches a chunk and 3 more for `ahead` chunks' spectra (none for a fixed filter).
-//           A sample, f16: 2 + 2 + 8 / B bytes of device memory at best; of L2 2 + 2 + 4 (in), 8 +
-//           4 (rows), 4 + 2 + 2 (out). README.md has times.
+// Cost      3 launches a chunk, and for `ahead` chunks one and 3 for spectra (none for a fixed
+//           filter). A sample, f16: 2 + 2 + 2 + 8 / B bytes of device memory; of L2 2 + 2 + 4 (in),
+//           8 + 4 (rows), 4 + 2 + 2 (out). README.md has times.
 // Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more. With backward
 //           (long_dh.cuh) DH_CHUNK for mid instead, and SUMS or 8 N bytes. The most, N = 2^22: 16
 //           MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D bytes of spectra, so
@@ -24,6 +25,7 @@
 
 enum {                                   // bytes
     LONG_CHUNK = 24 << 20, LONG_SPECTRA = 16 << 20, LONG_DH_CHUNK = 32 << 20, LONG_SUMS = 17 << 20,
+    LONG_PARTS = 4 << 20,
 };
 
 // Channels and rows of the batch that are worked on at once.
@@ -39,15 +41,16 @@ struct long_plan {
     int pieces;                          // of a row, column_parts
     struct long_group chunk, dh;         // dh: of pairs of u and dy, backward
     int64_t spectra;                     // channels whose spectra are made at once
+    bool measured;                       // and whose u (dy) is measured at once: else each chunk's
     struct column_tables columns;
     void *tables;                        // owned, and so is what follows
     uint4 *matrix;
     __half *mid;                         // (rows of a chunk, R1, 2, N2), filters: (spectra, ...)
     uint32_t *spectrum;                  // (spectra, or D if it keeps them; N) half2
     float *gain, *back, *length;         // (the same)
-    float *scale, *boost;                // (rows of a chunk)
-    struct column_part *part;            // (rows of a chunk, pieces)
-    unsigned *count;                     // (channels of a chunk), 0
+    float *scale, *boost;                // (rows that are measured at once)
+    struct column_part *part;            // (the same, pieces)
+    unsigned *count;                     // (channels of them), 0
     // From here with a backward pass only.
     bool shares;                         // du and dh from one transform of dy: there is memory
     int tiles, parts;                    // rows of a block of long_pairs; so many a channel
@@ -109,6 +112,7 @@ static inline void long_sizes(struct long_plan *s, bool backward)
     if (ahead > s->chunk.batch) ahead = s->chunk.batch;      // mid must hold them
     if (ahead < 1) ahead = 1;
     s->spectra = s->chunk.channels * ahead < s->D ? s->chunk.channels * ahead : s->D;
+    s->measured = s->spectra * s->B * s->pieces <= LONG_PARTS / (int64_t)sizeof *s->part;
     s->keeps = s->fixed;
     if (!backward) return;
     s->dh = long_fit(s->B, s->D, LONG_DH_CHUNK / row, 2, 0);
@@ -132,12 +136,19 @@ static inline void long_take(const struct long_plan *s, int *rc, T **to, int64_t
 
 static inline int64_t long_most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// Rows that are measured at once, forward (spectra <= rows of a chunk) or backward.
+static inline int64_t long_measured(const struct long_plan *s)
+{
+    const int64_t forward = s->measured ? s->spectra * s->B : s->chunk.channels * s->chunk.batch;
+    return long_most(s->alone ? 0 : forward, s->dh.channels * s->dh.batch);
+}
+
 static inline int long_take_all(struct long_plan *s, bool backward)
 {
     const int64_t kept = s->keeps ? s->D : s->spectra, pairs = s->dh.channels * s->dh.batch;
-    int64_t rows = s->alone ? 0 : s->chunk.channels * s->chunk.batch;     // spectra <= rows
-    const int64_t mids = long_most(rows, backward ? pairs * (s->shares || s->alone ? 2 : 1) : 0);
-    rows = long_most(rows, pairs);
+    const int64_t mids = long_most(s->alone ? 0 : s->chunk.channels * s->chunk.batch,
+                                   backward ? pairs * (s->shares || s->alone ? 2 : 1) : 0);
+    const int64_t rows = long_measured(s);
     int rc = HB_OK;
     long_take(s, &rc, &s->mid, mids * 2 * s->N);
     long_take(s, &rc, &s->scale, rows);
@@ -177,11 +188,11 @@ static inline struct column_rows long_signal(const struct long_plan *s, const vo
              boost };
 }
 
-static inline struct mid_job long_mid(const struct long_plan *s, int64_t kept, int64_t n,
-                                      int64_t batch, bool adjoint)
+static inline struct mid_job long_mid(const struct long_plan *s, int64_t kept, const float *boost,
+                                      int64_t n, int64_t batch, bool adjoint)
 {
     return { .mid = (unsigned short *)s->mid, .spectrum = (uint4 *)(s->spectrum + kept * s->N),
-             .gain = s->gain + kept, .boost = s->boost, .matrix = s->matrix, .channels = (int)n,
+             .gain = s->gain + kept, .boost = boost, .matrix = s->matrix, .channels = (int)n,
              .batch = (int)batch, .R1 = s->columns.R1, .adjoint = adjoint };
 }
 
@@ -195,51 +206,71 @@ static inline void long_spectrum(const struct long_plan *s, const float *h, int6
                                      .count = s->count, .N = (float)s->N, .gain = s->gain + kept,
                                      .back = s->back + kept, .own_length = s->length + kept };
     launch_parts<float, false>(&k, n, stream);
-    launch_in<float>(&j, 1, n, &s->columns, s->sms, stream);
-    mid_launch<true>(long_mid(s, kept, n, 1, false), s->R, s->sms, stream);
+    launch_in<float>(&j, 1, n, false, &s->columns, s->sms, stream);
+    mid_launch<true>(long_mid(s, kept, NULL, n, 1, false), s->R, s->sms, stream);
 }
 
-// Calls f(c, n, kept) for all channels, at most `most` at once: n from c on, whose spectra are
-// there, from `kept` on: they are made of h, or (NULL) have been before.
+// Calls f(c, n, kept) for groups of channels: n from c on, whose spectra are there, from `kept` on:
+// they are made of h, or (NULL) have been before.
 template <class F>
-static inline void long_groups(const struct long_plan *s, const float *h, int64_t most,
-                               cudaStream_t stream, F f)
+static inline void long_groups(const struct long_plan *s, const float *h, cudaStream_t stream, F f)
 {
-    const int64_t group = h ? s->spectra : s->D;
-    for (int64_t c0 = 0; c0 < s->D; c0 += group) {
-        const int64_t end = s->D - c0 < group ? s->D : c0 + group, first = s->keeps ? 0 : c0;
-        if (h) long_spectrum(s, h, c0, end - c0, c0 - first, stream);
-        for (int64_t c = c0; c < end; c += most)
-            f(c, end - c < most ? end - c : most, c - first);
+    for (int64_t c = 0; c < s->D; c += s->spectra) {
+        const int64_t n = s->D - c < s->spectra ? s->D - c : s->spectra, kept = s->keeps ? c : 0;
+        if (h) long_spectrum(s, h, c, n, kept, stream);
+        f(c, n, kept);
     }
 }
 
+// Calls f(c, n, b, batch) for chunks of n channels, from the first one on: `batch` entries from b
+// on, of n channels from c on. A chunk has one channel or all of the batch: long_fit.
+template <class F>
+static inline void long_chunks(const struct long_plan *s, const struct long_group &most,
+                               int64_t channels, F f)
+{
+    for (int64_t c = 0; c < channels; c += most.channels)
+        for (int64_t b = 0; b < s->B; b += most.batch)
+            f(c, channels - c < most.channels ? channels - c : most.channels, b,
+              s->B - b < most.batch ? s->B - b : most.batch);
+}
+
 // y = h * u + d u, or (u is dy, y is du) the adjoint. h NULL: the spectra are there.
+template <class T>
+static inline void long_run_of(const struct long_plan *s, const float *h, const float *d,
+                               const void *u, struct hb_strides su, void *y, struct hb_strides sy,
+                               bool adjoint, cudaStream_t stream)
+{
+    long_groups(s, h, stream, [&](int64_t c0, int64_t channels, int64_t kept0) {
+        // Rows c - c0 .. of the group, entries b ..; early: the kernel before does not write them.
+        const auto measure = [&](const struct column_rows &x, int64_t n, int64_t kept, bool early) {
+            const struct column_survey k = { .x = x, .pieces = s->pieces, .part = s->part,
+                                             .count = s->count, .N = (float)s->N,
+                                             .length = s->length + kept, .early = early };
+            launch_parts<T, false>(&k, n * x.batch, stream);
+        };
+        if (s->measured)
+            measure(long_signal(s, u, su, c0, 0, s->B, s->mid, s->scale, s->boost), channels, kept0,
+                    h || c0 > 0);
+        long_chunks(s, s->chunk, channels, [&](int64_t i, int64_t n, int64_t b, int64_t batch) {
+            const int64_t c = c0 + i, kept = kept0 + i, at = s->measured ? i * s->B + b : 0;
+            float *const scale = s->scale + at, *const boost = s->boost + at;
+            const struct column_rows j = long_signal(s, u, su, c, b, batch, s->mid, scale, boost);
+            const struct column_rows to = long_signal(s, y, sy, c, b, batch, s->mid, scale, boost);
+            const struct column_skip skip = { j.x, su, d ? d + c : NULL };
+            if (!s->measured) measure(j, n, kept, c > 0 || b > 0);
+            launch_in<T>(&j, 1, n * batch, s->measured && at > 0, &s->columns, s->sms, stream);
+            mid_launch<false>(long_mid(s, kept, boost, n, batch, adjoint), s->R, s->sms, stream);
+            launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
+        });
+    });
+}
+
 static inline void long_run(const struct long_plan *s, const float *h, const float *d,
                             const void *u, struct hb_strides su, void *y, struct hb_strides sy,
                             bool adjoint, cudaStream_t stream)
 {
-    long_groups(s, h, s->chunk.channels, stream, [&](int64_t c, int64_t n, int64_t kept) {
-        for (int64_t b = 0; b < s->B; b += s->chunk.batch) {
-            const int64_t batch = s->B - b < s->chunk.batch ? s->B - b : s->chunk.batch;
-            const struct column_rows j = long_signal(s, u, su, c, b, batch, s->mid, s->scale,
-                                                     s->boost);
-            const struct column_rows to = long_signal(s, y, sy, c, b, batch, s->mid, s->scale,
-                                                      s->boost);
-            const struct column_skip skip = { j.x, su, d ? d + c : NULL };
-            const struct column_survey k = { .x = j, .pieces = s->pieces, .part = s->part,
-                                             .count = s->count, .N = (float)s->N,
-                                             .length = s->length + kept,
-                                             .early = c > 0 || b > 0 };
-            const struct mid_job m = long_mid(s, kept, n, batch, adjoint);
-            long_by_type(s, [&](auto x) {
-                using T = decltype(x);
-                launch_parts<T, false>(&k, n * batch, stream);
-                launch_in<T>(&j, 1, n * batch, &s->columns, s->sms, stream);
-                mid_launch<false>(m, s->R, s->sms, stream);
-                launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
-            });
-        }
+    long_by_type(s, [&](auto x) {
+        long_run_of<decltype(x)>(s, h, d, u, su, y, sy, adjoint, stream);
     });
 }
 #endif

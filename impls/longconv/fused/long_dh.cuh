@@ -208,7 +208,7 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
         .parts = (int)((batch + s->tiles - 1) / s->tiles), .all = s->parts, .start = start,
         .end = end };
     launch_parts<T, true>(&k, n * batch, stream);
-    launch_in<T>(j, 2, n * batch, &s->columns, s->sms, stream);
+    launch_in<T>(j, 2, n * batch, false, &s->columns, s->sms, stream);
     long_pairs_launch(s, &m, n, du, stream);
     if (du) {
         const struct column_rows to = long_signal(s, io->du, io->sdu, c, b, batch, s->mid, s->scale,
@@ -227,13 +227,10 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
 static inline void long_gradients(const struct long_plan *s, const struct hb_longconv_io *io,
                                   bool du, cudaStream_t stream)
 {
-    long_groups(s, NULL, s->dh.channels, stream, [&](int64_t c, int64_t n, int64_t kept) {
-        for (int64_t b = 0; b < s->B; b += s->dh.batch) {
-            const int64_t batch = s->B - b < s->dh.batch ? s->B - b : s->dh.batch;
-            long_by_type(s, [&](auto x) {
-                long_pairs_of<decltype(x)>(s, io, c, n, kept, b, batch, du, stream);
-            });
-        }
+    long_chunks(s, s->dh, s->D, [&](int64_t c, int64_t n, int64_t b, int64_t batch) {
+        long_by_type(s, [&](auto x) {
+            long_pairs_of<decltype(x)>(s, io, c, n, s->keeps ? c : 0, b, batch, du, stream);
+        });
     });
 }
 
@@ -256,10 +253,8 @@ static const char *long_refuses(const struct hb_problem *p)
 // The counters of plans are all zero.
 static inline int long_start(const struct long_plan *s, bool backward, cudaStream_t stream)
 {
-    const int64_t rows = long_most(s->alone ? 0 : s->chunk.channels * s->chunk.batch,
-                                   s->dh.channels * s->dh.batch);
-    int rc = HB_CUDA(s->host, cudaMemsetAsync(s->count, 0, (size_t)rows * sizeof *s->count,
-                                              stream));
+    int rc = HB_CUDA(s->host, cudaMemsetAsync(s->count, 0, (size_t)long_measured(s)
+                                              * sizeof *s->count, stream));
     if (!rc && backward)
         rc = HB_CUDA(s->host, cudaMemsetAsync(s->tickets, 0,
                                               (size_t)(s->dh.channels * s->columns.R1)
@@ -325,7 +320,7 @@ static void long_backward(const void *st, const struct hb_longconv_io *v, cudaSt
 static void long_set_filter(const void *st, const float *h, cudaStream_t stream)
 {
     const struct long_plan *s = (const struct long_plan *)st;
-    long_groups(s, h, s->D, stream, [](int64_t, int64_t, int64_t) {});
+    long_groups(s, h, stream, [](int64_t, int64_t, int64_t) {});
 }
 
 static int long_describe(const void *st, char *buf, size_t cap)
