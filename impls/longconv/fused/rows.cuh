@@ -350,16 +350,16 @@ __device__ __forceinline__ void hb_inner_and_back(hb_tile &x, const hb_inner &k,
     hb_from_left<true>(x, k, xr, xi);
 }
 
-// Back to the planes, turned by conj(T) R.
-template <int R, bool MID>
-__device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
-                                              const hb_inner &k, int slot, hb_lane me)
+// Back to the planes, column r turned by e^{2 pi i f (r + from) / 1024 R}.
+template <int R>
+__device__ __forceinline__ void hb_inner_leave(unsigned char *planes, const hb_tile &z,
+                                               const hb_inner &k, int slot, int f, int from,
+                                               hb_lane me)
 {
     hb_tile x;                                             // [p][s]
     hb_inner_and_back(x, k, z);
     constexpr int n = 1024 * R;
-    const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
-    const int r = 16 * me.g + 2 * me.q + (MID ? 0 : 64);
+    const int r = 16 * me.g + 2 * me.q + from;
     const float2 one = hb_unit(f, n), tile = hb_unit(8 * f, n), down = hb_unit(128 * f, n);
     float2 w[2];
     w[0] = hb_unit(f * r, n);
@@ -378,6 +378,15 @@ __device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_ti
         }
         w[0] = hb_cmul(w[0], tile);
     }
+}
+
+// Back to the planes, turned by conj(T) R.
+template <int R, bool MID>
+__device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
+                                              const hb_inner &k, int slot, hb_lane me)
+{
+    const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
+    hb_inner_leave<R>(planes, z, k, slot, f, MID ? 0 : 64, me);
 }
 
 // --- 3: planes to columns -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ struct rows_plan {
     enum hb_dtype dtype;
     int64_t B, L, D;
     int R, sms;                    // sms: of this GPU
-    bool fixed, gated;
+    bool fixed, gated, backward;
     int taps;                      // gated
     uint4 *matrix, *spectrum;      // owned; spectrum (D, N) half2
     uint4 *pair;                   // owned, or NULL: hb_rows_pair
@@ -45,9 +45,8 @@ template <class F> static void rows_by(const struct rows_plan *s, F f)
 static void rows_spectrum(const struct rows_plan *s, const float *h, const float *d,
                           cudaStream_t stream)
 {
-    struct hb_fused_job job = { .in = h, .si = { 0, s->L }, .spectrum = s->spectrum, .d = d,
-                                .undo = s->undo, .matrix = s->matrix, .D = (int)s->D,
-                                .L = (int)s->L };
+    struct hb_fused_job job = { .spectrum = s->spectrum, .undo = s->undo, .matrix = s->matrix,
+                                .D = (int)s->D, .L = (int)s->L, .h = h, .hd = d };
     hb_by_rows(s->R, [&](auto r) {
         constexpr int R = decltype(r)::value;
         job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
@@ -73,9 +72,23 @@ static void rows_launch_pair(const struct rows_plan *s, struct hb_fused_job job,
     hb_rows_pair<T, R><<<grid, 256, HB_PAIR_SHARED<R>, stream>>>(job);
 }
 
-// Enough blocks to keep every SM busy to the end; else as many rows a block as there are, so that
-// the constants and the spectrum serve them all.
-static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cudaStream_t stream)
+// Blocks of a channel, whose rows are `tiles` tiles: enough to keep every SM busy to the end; else
+// as many rows a block as there are, so that the constants and the spectrum serve them all.
+static int64_t rows_chunks(const struct rows_plan *s, int64_t tiles)
+{
+    const int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
+    return chunks < tiles ? chunks : tiles;
+}
+
+// Does the convolution's block make its channel's spectrum? Where no other block needs it.
+static bool rows_own(const struct rows_plan *s)
+{
+    return s->gated && !s->backward && s->R >= 16 && rows_chunks(s, s->B) == 1;
+}
+
+// after: the kernel before has made the spectra.
+static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, bool after,
+                        cudaStream_t stream)
 {
     job.spectrum = s->spectrum;
     job.undo = s->undo;
@@ -91,13 +104,12 @@ static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, cuda
             rows_launch_pair<T, R>(s, job, stream);
         } else {
             const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
-            int64_t chunks = (16 * s->sms + s->D - 1) / s->D;
-            if (chunks > tiles) chunks = tiles;
+            const int64_t chunks = rows_chunks(s, tiles);
             job.tiles = (int)((tiles + chunks - 1) / chunks);
             job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
             job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
-            const unsigned grid = (unsigned)(s->D * job.chunks);
-            hb_rows<T, R, GATED><<<grid, HB_ROWS_THREADS<R>, HB_ROWS_SHARED<R>, stream>>>(job);
+            launch_next(after, hb_rows<T, R, GATED>, s->D * job.chunks, HB_ROWS_THREADS<R>,
+                        HB_ROWS_SHARED<R>, stream, job);
         }
     });
 }
@@ -118,10 +130,12 @@ static const float *rows_skip(const struct rows_plan *s, const struct hb_longcon
 static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct rows_plan *s = (const struct rows_plan *)st;
-    if (!s->fixed)
-        rows_spectrum(s, (const float *)v->h, s->gated ? (const float *)v->d : NULL, stream);
+    const float *const h = (const float *)v->h, *const d = s->gated ? (const float *)v->d : NULL;
+    const bool own = rows_own(s), before = !s->fixed && !own;
+    if (before) rows_spectrum(s, h, d, stream);
     rows_launch(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = rows_skip(s, v),
-                     .gates = rows_gates(v), .K = s->taps }, stream);
+                     .gates = rows_gates(v), .K = s->taps, .h = own ? h : NULL,
+                     .hd = own ? d : NULL }, before, stream);
 }
 
 // The forward before it left the spectrum.
@@ -187,7 +201,8 @@ static int rows_make(const struct hb_host *host, const struct hb_problem *p,
     *st = s;
     if (!s) return HB_ERR_OOM;
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .R = choice->R,
-           .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated, .taps = p->taps };
+           .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated,
+           .backward = p->backward, .taps = p->taps };
     const struct hb_device *dev = host->device;
     s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->R * 256 * 4));
     s->undo = (float *)dev->alloc(dev, (size_t)s->D * sizeof(float));

@@ -216,14 +216,15 @@ struct alignas(16) hb_taps { float w[3], base, edge[2], bias, unused; };
 __device__ __forceinline__ void hb_taps_init(hb_taps &k, const struct hb_conv_tap &f, int64_t c,
                                              int K)
 {
-    k = { { 0, 0, 1 }, 0, { 0, 0 }, 0, 0 };
-    if (!f.w) return;
-    k.bias = f.bp ? f.bp[c] : 0;
+    float w[3] = { 0, 0, 1 }, bias = 0, base = 0;
+    if (f.w) {                    // all that is read before any of it is used
+        bias = f.bp ? f.bp[c] : 0;
+        base = f.bs[c];
 #pragma unroll
-    for (int j = 0; j < 3; j++) k.w[2 - j] = j < K ? f.w[c * K + K - 1 - j] : 0;
-    k.edge[0] = (k.w[0] + k.w[1]) * k.bias;
-    k.edge[1] = k.w[0] * k.bias;
-    k.base = f.bs[c] + (k.w[0] + k.w[1] + k.w[2]) * k.bias;
+        for (int j = 0; j < 3; j++) w[2 - j] = j < K ? f.w[c * K + K - 1 - j] : 0;
+    }
+    k = { { w[0], w[1], w[2] }, base + (w[0] + w[1] + w[2]) * bias,
+          { (w[0] + w[1]) * bias, w[0] * bias }, bias, 0 };
 }
 
 // Of all rows: signal and filter. x NULL: 1 everywhere.
@@ -236,11 +237,11 @@ __device__ __forceinline__ const T *hb_row_at(const hb_factor &f, int64_t c, int
 }
 
 // Pairs (row[n - 2 + 2 i], the next one) as bits, 0 outside of [0, L); COUNT = 3 or 4. n is a
-// multiple of 4. EVEN: the row is 8-byte aligned, L a multiple of 4 and 4 (COUNT - 2) more than n.
-template <class T, int COUNT, bool EVEN>
+// multiple of 4.
+template <class T, int COUNT>
 __device__ __forceinline__ void hb_window_words(uint32_t (&w)[COUNT], const T *row, int n, int L)
 {
-    if (EVEN || (((uintptr_t)row & 7) == 0 && n + 2 * COUNT - 2 <= L)) {
+    if (((uintptr_t)row & 7) == 0 && n + 2 * COUNT - 2 <= L) {
         const uint2 v = *(const uint2 *)(row + n);
         w[0] = n ? *(const uint32_t *)(row + n - 2) : 0;
         w[1] = v.x;
@@ -273,7 +274,7 @@ template <class T, int N>
 __device__ __forceinline__ void hb_window(float (&x)[N], const T *row, int n, int L)
 {
     uint32_t w[N / 2];
-    hb_window_words<T, N / 2, false>(w, row, n, L);
+    hb_window_words<T, N / 2>(w, row, n, L);
     hb_window_floats<T>(x, w);
 }
 
@@ -308,12 +309,12 @@ __device__ __forceinline__ void hb_by_factor(float (&v)[4], const hb_factor &f, 
                                              int64_t b, int n, int L)
 {
     uint32_t w[3];
-    hb_window_words<T, 3, false>(w, hb_row_at<T>(f, c, b), n, L);
+    hb_window_words<T, 3>(w, hb_row_at<T>(f, c, b), n, L);
     hb_by_words<T, FIRST>(v, w, *f.k, n);
 }
 
 // Windows of COUNT places at once, at(j, row, n): the row and the place of the j-th, n < 0 where
-// there is none (words 0). No branches between even loads, so that all are under way.
+// there is none (words 0). Even loads are predicated, no branches: all of them are under way.
 template <class T, int COUNT, class AT>
 __device__ __forceinline__ void hb_windows(uint32_t (&w)[COUNT][3], const hb_factor &f, int64_t c,
                                            int L, AT at)
@@ -326,8 +327,13 @@ __device__ __forceinline__ void hb_windows(uint32_t (&w)[COUNT][3], const hb_fac
         for (int j = 0; j < COUNT; j++) {
             int row, n;
             at(j, row, n);
-            if (n >= 0 && n < L)
-                hb_window_words<T, 3, true>(w[j], hb_row_at<T>(f, c, row), n, L);
+            const T *const from = hb_row_at<T>(f, c, row) + n;
+            const bool is = n >= 0 && n < L;
+            uint2 v = make_uint2(0, 0);
+            if (is && n) w[j][0] = *(const uint32_t *)(from - 2);
+            if (is) v = *(const uint2 *)from;
+            w[j][1] = v.x;
+            w[j][2] = v.y;
         }
     } else {
 #pragma unroll
@@ -335,7 +341,7 @@ __device__ __forceinline__ void hb_windows(uint32_t (&w)[COUNT][3], const hb_fac
             int row, n;
             at(j, row, n);
             if (n >= 0 && n < L)
-                hb_window_words<T, 3, false>(w[j], hb_row_at<T>(f, c, row), n, L);
+                hb_window_words<T, 3>(w[j], hb_row_at<T>(f, c, row), n, L);
         }
     }
 }
