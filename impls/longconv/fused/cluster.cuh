@@ -233,7 +233,8 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
                                   + (SUMS_ ? R * 64 * 32 : 0);
 };
 template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
-template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, 16, true>;
+// Up to R = 32 the sums leave room for two blocks on an SM.
+template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, R <= 32 ? 8 : 16, true>;
 
 struct cluster_block {
     unsigned char *planes;
@@ -473,12 +474,14 @@ __device__ __forceinline__ void cluster_measure(uint32_t &peak, float2 &mark,
         }
 }
 
-__device__ __forceinline__ float2 cluster_reduce(float2 v)
+// Over the warp: the largest x; sum of y, or the largest.
+template <bool SUM> __device__ __forceinline__ float2 cluster_reduce(float2 v)
 {
 #pragma unroll
     for (int x = 1; x < 32; x *= 2) {
+        const float y = __shfl_xor_sync(~0u, v.y, x);
         v.x = fmaxf(v.x, __shfl_xor_sync(~0u, v.x, x));
-        v.y += __shfl_xor_sync(~0u, v.y, x);
+        v.y = SUM ? v.y + y : fmaxf(v.y, y);
     }
     return v;
 }
@@ -505,13 +508,13 @@ __device__ __forceinline__ void cluster_await(cluster_block &k, int count)
 // meet those of another: to send the next mark a warp must have seen all z since (cluster_there),
 // or a barrier of the cluster, and every block sends z only after it has all marks. Marks alternate
 // between two places, as a warp that has no item may still be reading when the next are sent.
-template <class T, class S>
+template <class T, class S, bool SUM = true>
 __device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t peak, float2 mark)
 {
     constexpr int K = S::K, MARKS = K * S::WARPS;
     if constexpr (sizeof(T) == 2)
         mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
-    mark = cluster_reduce(mark);
+    mark = cluster_reduce<SUM>(mark);
     const float2 *const marks = k.marks + k.parity[CLUSTER_MARKS] * MARKS;
     const uint32_t count = k.counts + 8 * CLUSTER_MARKS;
     if (threadIdx.x == 0) cluster_expect(count, MARKS * 8);
@@ -524,9 +527,9 @@ __device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t pe
     mark = make_float2(0, 0);
     for (int i = k.me.lane; i < MARKS; i += 32) {
         mark.x = fmaxf(mark.x, marks[i].x);
-        mark.y += marks[i].y;
+        mark.y = SUM ? mark.y + marks[i].y : fmaxf(mark.y, marks[i].y);
     }
-    return cluster_reduce(mark);
+    return cluster_reduce<SUM>(mark);
 }
 
 // z of one transform: both planes.
@@ -1016,11 +1019,12 @@ __device__ __forceinline__ float4 *cluster_sums(const cluster_block &k, int slot
     return k.sums + (slot * 4 + 2 * t) * 32 + k.me.lane;
 }
 
-__device__ __forceinline__ void cluster_plus(float4 &to, const float (&x)[4], bool start)
+// to += by x; start: = instead.
+__device__ __forceinline__ void cluster_plus(float4 &to, const float (&x)[4], float by, bool start)
 {
     float4 v = make_float4(0, 0, 0, 0);
     if (!start) v = to;
-    to = make_float4(v.x + x[0], v.y + x[1], v.z + x[2], v.w + x[3]);
+    to = make_float4(v.x + by * x[0], v.y + by * x[1], v.z + by * x[2], v.w + by * x[3]);
 }
 
 // sums += conj(u) z by; u as hb_keep left it. start: = instead.
@@ -1035,13 +1039,13 @@ __device__ __forceinline__ void cluster_correlate(const cluster_block &k, const 
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float2 x = hb_cmul(hb_conj(hb_unpack(v[i])),
-                                     make_float2(z.re[t][i] * by, z.im[t][i] * by));
+                                     make_float2(z.re[t][i], z.im[t][i]));
             re[i] = x.x;
             im[i] = x.y;
         }
         float4 *const at = cluster_sums(k, slot, t);
-        cluster_plus(at[0], re, start);
-        cluster_plus(at[32], im, start);
+        cluster_plus(at[0], re, by, start);
+        cluster_plus(at[32], im, by, start);
     }
 }
 
@@ -1061,20 +1065,60 @@ __device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &
     }
 }
 
-// Sum of dy u of item i.
+// All items of a row, times scale, to the planes, which may be read then.
 template <class T, class S>
-__device__ __forceinline__ float cluster_dot(const T *u, const T *dy, int i, int L, int rank)
+__device__ __forceinline__ void cluster_send_all(cluster_block &k,
+                                                 const cluster_item<T, S::K> (&x)[S::ITEMS],
+                                                 float scale)
 {
-    cluster_item<T, S::K> x, y;
-    cluster_load<T, S>(x, u, i, L, rank);
-    cluster_load<T, S>(y, dy, i, L, rank);
-    float sum = 0;
+    cluster_expect_z<S>(k);
 #pragma unroll
-    for (int a = 0; a < S::K; a++)
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if (i < 8 * S::R) cluster_send<T, S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
+    }
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+}
+
+// Row b of u there; dot += sum dy u of this thread's items. Returns the scales of u and dy.
+template <class T, class S>
+__device__ __forceinline__ float2 cluster_first(cluster_block &k, const cluster_factors &u,
+                                                const cluster_factors &dy, int64_t c, int64_t b,
+                                                int L, float &dot)
+{
+    cluster_item<T, S::K> x[S::ITEMS], y[S::ITEMS];
+    cluster_enter<T, T, S>(x, u, c, b, L, k.rank);
+    cluster_enter<T, T, S>(y, dy, c, b, L, k.rank);
+    uint32_t peak_u = 0, peak_dy = 0;
+    float2 none;
 #pragma unroll
-        for (int w = 0; w < CLUSTER_WIDTH<S::K> / 2; w++)
-            sum += hb_product<T>(x[a].x[w], y[a].x[w]);
-    return sum;
+    for (int m = 0; m < S::ITEMS; m++) {
+        cluster_measure<T, S>(peak_u, none, x[m]);
+        cluster_measure<T, S>(peak_dy, none, y[m]);
+#pragma unroll
+        for (int a = 0; a < S::K; a++)
+#pragma unroll
+            for (int w = 0; w < CLUSTER_WIDTH<S::K> / 2; w++)
+                dot += hb_product<T>(x[m][a].x[w], y[m][a].x[w]);
+    }
+    const float2 top = cluster_together<float, S, false>(
+        k, 0, make_float2(hb_magnitude<T>(max(peak_u & 0xffff0000u, peak_u << 16)),
+                          hb_magnitude<T>(max(peak_dy & 0xffff0000u, peak_dy << 16))));
+    const float2 scale = make_float2(fminf(hb_fused_scale(top.x, 0), 0x1p100f),
+                                     fminf(hb_fused_scale(top.y, 0), 0x1p100f));
+    cluster_send_all<T, S>(k, x, scale.x);
+    return scale;
+}
+
+// Row b of dy there after it.
+template <class T, class S>
+__device__ __forceinline__ void cluster_second(cluster_block &k, const cluster_factors &dy,
+                                               int64_t c, int64_t b, int L, float scale)
+{
+    cluster_item<T, S::K> y[S::ITEMS];
+    cluster_enter<T, T, S>(y, dy, c, b, L, k.rank);
+    cluster_meet();               // everybody has taken u's transform from the planes
+    cluster_send_all<T, S>(k, y, scale);
 }
 
 // dh += of a channel from the sums: at most 2^15 on the way back, as mma.cuh's head says of y.
@@ -1095,7 +1139,7 @@ __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int 
     });
     __syncthreads();
     cluster_outer<S, true>(k);
-    cluster_sync();               // planes hold w
+    cluster_meet();               // planes hold w
     const float by = S::K * S::R / (4 * CLUSTER_TOP * CLUSTER_TOP) / scale;
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * S::R; i += S::THREADS) {
@@ -1134,27 +1178,26 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
         float dot = 0;
         for (int b = 0; b < job.du.B; b++) {
             cluster_know(k);
-            const float from = cluster_there<T, T, S>(k, u, c, b, L, 1).x;
-            cluster_prefetch<T, S>(job.du.in, job.du.si, c, b, L, k.rank);
+            const float2 scale = cluster_first<T, S>(k, u, dy, c, b, L, dot);
+            if (b + 1 < job.du.B) {
+                cluster_prefetch<T, S>(job.u, job.su, c, b + 1, L, k.rank);
+                cluster_prefetch<T, S>(job.du.in, job.du.si, c, b + 1, L, k.rank);
+            }
             cluster_outer<S, false>(k);
             __syncthreads();
             cluster_keep<S>(k, kept, 1);
-            const float to = cluster_there<T, T, S>(k, dy, c, b, L, 1).x;
-            if (b + 1 < job.du.B) cluster_prefetch<T, S>(job.u, job.su, c, b + 1, L, k.rank);
+            cluster_second<T, S>(k, dy, c, b, L, scale.y);
             cluster_outer<S, false>(k);
             __syncthreads();
+            const float by = hb_inverse(scale.x) * hb_inverse(scale.y);
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
-                cluster_correlate(k, z, kept + slot * 64, slot, 1 / from / to, b == 0);
+                cluster_correlate(k, z, kept + slot * 64, slot, by, b == 0);
                 hb_times(z, spectrum + slot * 64, true, 1);
             });
             __syncthreads();
             cluster_outer<S, true>(k);
-            if (job.dd)
-                for (int m = 0; m < S::ITEMS; m++)
-                    dot += cluster_dot<T, S>(hb_row_at<T>(u.u, c, b), hb_row_at<T>(dy.u, c, b),
-                                             threadIdx.x + m * S::THREADS, L, k.rank);
-            cluster_leave_all<T, S, false>(k, job.du, dy, c, b, undo / to);
+            cluster_leave_all<T, S, false>(k, job.du, dy, c, b, undo * hb_inverse(scale.y));
         }
         cluster_return<S>(k, job.dh + c * L, L);
         if (job.dd) {

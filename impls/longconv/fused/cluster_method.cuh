@@ -2,30 +2,40 @@
 //     choice    R1 blocks a cluster, R: N = R1 R 256 points, N >= L
 // Method    y by cluster_rows; backward by cluster_gradients, and from R = 96 on, where sums do not
 //           fit, du by cluster_rows and dh, dd by the three phases (long_dh.cuh), whose plan is
-//           this one's, too. Where no cluster of this size can run (a GPU may refuse 16 blocks, or
-//           be divided), three phases do everything.
-// Workspace     4 N bytes a channel: the spectrum; with backward 256 R 4 bytes a block that runs at
-//           a time (at most 9 MB), from R = 96 on what long_plan_for takes. The latter keeps no
-//           spectra of its own, also for a fixed filter.
+//           this one's, too. Gradients want two blocks an SM where the cluster can be twice as
+//           large with R = 32 (their sums are what fills an SM): then they have a spectrum of their
+//           own, made first, in the other's place unless the filter is fixed. Where no cluster of
+//           this size can run (a GPU may refuse 16 blocks, or be divided), three phases do
+//           everything.
+// Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter a
+//           second one, where gradients have their own); with backward 256 R 4 bytes a block that
+//           runs at a time (at most 9 MB), from R = 96 on what long_plan_for takes. The latter
+//           keeps no spectra of its own, also for a fixed filter.
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
 #define HB_FUSED_CLUSTER_METHOD_CUH
 
 #include "cluster.cuh"
 #include "long_dh.cuh"
 
+// A filter's spectra, as the kernels of a cluster of K and R want them.
+struct cluster_spectra {
+    int K, R;
+    uint4 *matrix, *at;            // owned; matrix (K) words, spectra (D, K R 256) half2
+    float2 *undo;                  // owned, (D)
+};
+
 struct cluster_plan {
     const struct hb_host *host;    // borrowed until free
     enum hb_dtype dtype;
     int64_t B, L, D;
-    int K, R;
+    struct cluster_spectra rows, dh;         // dh: cluster_gradients'; `own`: not the same as rows
+    bool own;                      // where fixed: its own memory, else it writes over that of rows
     bool fixed, gated;
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
     int gradients;                 // the same of cluster_gradients
     void *phases;                  // owned: long_plan; NULL: neither backward nor needed otherwise
-    uint4 *matrix, *spectrum;      // owned; matrix (K) words, spectrum (D, N) half2
     uint4 *kept;                   // owned, or NULL: (gradients, N) half2
-    float2 *undo;                  // owned, (D)
 };
 
 static const char *cluster_refuses(const struct hb_problem *p)
@@ -52,6 +62,11 @@ template <class F> static void cluster_by(int K, int R, F f)
     else f(hb_constant<16>(), hb_constant<128>());
 }
 
+// The cluster of the gradients, by that of the rows.
+template <int K, int R> constexpr bool CLUSTER_TWICE = K <= 8;
+template <int K, int R> using cluster_shape_back =
+    cluster_shape_dh<CLUSTER_TWICE<K, R> ? 2 * K : K, CLUSTER_TWICE<K, R> ? 32 : R>;
+
 // What to launch, with a job of type J.
 template <class J> struct cluster_call { void (*kernel)(J); int K, threads, shared; };
 
@@ -64,7 +79,7 @@ static struct cluster_call<J> cluster_call_of(void (*kernel)(J))
 // Calls f(K, R, T) with what the plan says, as constants and a type.
 template <class F> static void cluster_typed(const struct cluster_plan *s, F f)
 {
-    cluster_by(s->K, s->R, [&](auto k, auto r) {
+    cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
         if (s->dtype == HB_F16) f(k, r, __half());
         else f(k, r, __nv_bfloat16());
     });
@@ -83,12 +98,18 @@ static struct cluster_call<cluster_job> cluster_rows_call(const struct cluster_p
     return call;
 }
 
-static struct cluster_call<cluster_job> cluster_spectrum_call(const struct cluster_plan *s)
+// dh: as the gradients want them.
+static struct cluster_call<cluster_job> cluster_spectrum_call(const struct cluster_plan *s, bool dh)
 {
     struct cluster_call<cluster_job> call = {};
-    cluster_by(s->K, s->R, [&](auto k, auto r) {
-        using S = cluster_shape_of<decltype(k)::value, decltype(r)::value>;
+    cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
+        constexpr int K = decltype(k)::value, R = decltype(r)::value;
+        using S = cluster_shape_of<K, R>;
         call = cluster_call_of<S>(cluster_spectrum<S>);
+        if constexpr (CLUSTER_TWICE<K, R>) {
+            using Z = cluster_shape_of<2 * K, 32>;
+            if (dh) call = cluster_call_of<Z>(cluster_spectrum<Z>);
+        }
     });
     return call;
 }
@@ -98,7 +119,7 @@ static struct cluster_call<cluster_dh_job> cluster_gradients_call(const struct c
 {
     struct cluster_call<cluster_dh_job> call = {};
     cluster_typed(s, [&](auto k, auto r, auto type) {
-        using S = cluster_shape_dh<decltype(k)::value, decltype(r)::value>;
+        using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
         if constexpr (S::R < 96) call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
     });
     return call;
@@ -133,23 +154,25 @@ static void cluster_launch(const struct cluster_call<J> &call, const J &job, int
     (void)cudaLaunchKernelEx(&config, call.kernel, job);
 }
 
-static struct cluster_job cluster_job_of(const struct cluster_plan *s, struct cluster_job job)
+static struct cluster_job cluster_job_of(const struct cluster_plan *s,
+                                         const struct cluster_spectra *of, struct cluster_job job)
 {
-    job.spectrum = s->spectrum;
-    job.undo = s->undo;
-    job.matrix = s->matrix;
+    job.spectrum = of->at;
+    job.undo = of->undo;
+    job.matrix = of->matrix;
     job.B = (int)s->B;
     job.D = (int)s->D;
     job.L = (int)s->L;
     return job;
 }
 
-// d: added to h[0], or NULL.
-static void cluster_filter(const struct cluster_plan *s, const float *h, const float *d,
-                           cudaStream_t stream)
+// The spectra of `of`. d: added to h[0], or NULL.
+static void cluster_filter(const struct cluster_plan *s, const struct cluster_spectra *of,
+                           const float *h, const float *d, cudaStream_t stream)
 {
     const struct cluster_job job = { .in = h, .si = { 0, s->L }, .d = d };
-    cluster_launch(cluster_spectrum_call(s), cluster_job_of(s, job), s->D, stream);
+    cluster_launch(cluster_spectrum_call(s, of == &s->dh), cluster_job_of(s, of, job), s->D,
+                   stream);
 }
 
 // Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
@@ -160,14 +183,19 @@ static void cluster_run(const struct cluster_plan *s, struct cluster_job job, cu
     if (chunks > s->B) chunks = s->B;
     job.rows = (int)((s->B + chunks - 1) / chunks);
     job.chunks = (int)((s->B + job.rows - 1) / job.rows);
-    cluster_launch(cluster_rows_call(s), cluster_job_of(s, job), s->D * job.chunks, stream);
+    cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->D * job.chunks,
+                   stream);
 }
 
 static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
-    if (s->active) cluster_filter(s, h, NULL, stream);
-    else long_set_filter(s->phases, h, stream);
+    if (!s->active) {
+        long_set_filter(s->phases, h, stream);
+        return;
+    }
+    cluster_filter(s, &s->rows, h, NULL, stream);
+    if (s->own) cluster_filter(s, &s->dh, h, NULL, stream);
 }
 
 static void cluster_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
@@ -178,13 +206,13 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
         return;
     }
     const float *const d = (const float *)v->d;
-    if (!s->fixed) cluster_filter(s, (const float *)v->h, s->gated ? d : NULL, stream);
+    if (!s->fixed) cluster_filter(s, &s->rows, (const float *)v->h, s->gated ? d : NULL, stream);
     cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = s->gated ? NULL : d,
                      .gates = v->gates ? *v->gates : (struct hb_conv_gates){}, .taps = s->taps },
                 stream);
 }
 
-// The forward before it left the spectrum.
+// The forward before it left the spectrum, which will do where gradients want the same.
 static void cluster_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
@@ -195,8 +223,9 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
     const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
                                     .d = (const float *)v->d, .adjoint = true };
     if (s->gradients) {
-        const struct cluster_dh_job job = { .du = cluster_job_of(s, du), .u = v->u, .su = v->su,
-                                            .dh = (float *)v->dh, .dd = (float *)v->dd,
+        if (s->own && !s->fixed) cluster_filter(s, &s->dh, (const float *)v->h, NULL, stream);
+        const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
+                                            .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
                                             .kept = s->kept };
         cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
     } else {
@@ -210,7 +239,9 @@ static void cluster_free(void *st)
 {
     struct cluster_plan *s = (struct cluster_plan *)st;
     if (!s) return;
-    hb_fused_free(s->host, { s->matrix, s->spectrum, s->undo, s->kept });
+    hb_fused_free(s->host, { s->rows.matrix, s->rows.at, s->rows.undo, s->kept });
+    if (s->own) hb_fused_free(s->host, { s->dh.matrix });
+    if (s->own && s->fixed) hb_fused_free(s->host, { s->dh.at, s->dh.undo });
     long_free(s->phases);
     s->host->free(s->host, s);
 }
@@ -237,32 +268,63 @@ static int cluster_allow(const struct cluster_plan *s, const struct cluster_call
 
 static int cluster_allow_all(struct cluster_plan *s, bool backward)
 {
-    int rc = cluster_allow(s, cluster_spectrum_call(s), &s->active);
+    int rc = cluster_allow(s, cluster_spectrum_call(s, false), &s->active);
     if (!rc && s->active) rc = cluster_allow(s, cluster_rows_call(s), &s->active);
     const struct cluster_call<cluster_dh_job> gradients = cluster_gradients_call(s);
     if (rc || !s->active || !backward || !gradients.kernel) return rc;
-    rc = cluster_allow(s, gradients, &s->gradients);
+    rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);
+    if (!rc && s->gradients) rc = cluster_allow(s, gradients, &s->gradients);
     if (!s->gradients) s->active = 0;
     if (s->gradients > s->D) s->gradients = (int)s->D;
     return rc;
 }
 
 // G of each block, with its shift, and F after each of them.
-static int cluster_constants(struct cluster_plan *s)
+static int cluster_constants(const struct cluster_plan *s, struct cluster_spectra *of)
 {
-    const int64_t each = hb_fused_words(s->R);
-    const size_t bytes = (size_t)(s->K * each) * sizeof(uint32_t);
-    uint32_t *const words = (uint32_t *)s->host->alloc(s->host, bytes);
-    if (!words) return HB_ERR_OOM;
-    for (int j = 0; j < s->K; j++) {
-        hb_fused_matrix(words + j * each, s->R, (0.25 - j) / s->K, 1);
-        hb_fused_matrix(words + (j + 1) * each - 256, 16, 0, HB_F_SIZE);
+    const int64_t each = hb_fused_words(of->R);
+    const size_t bytes = (size_t)(of->K * each) * sizeof(uint32_t);
+    return hb_fused_table(s->host, &of->matrix, bytes, [=](uint32_t *words) {
+        for (int j = 0; j < of->K; j++) {
+            hb_fused_matrix(words + j * each, of->R, (0.25 - j) / of->K, 1);
+            hb_fused_matrix(words + (j + 1) * each - 256, 16, 0, HB_F_SIZE);
+        }
+    });
+}
+
+static int64_t cluster_points(const struct cluster_spectra *of)
+{
+    return (int64_t)of->K * of->R * 256;
+}
+
+// Memory for spectra of N points.
+static int cluster_spectra_take(const struct cluster_plan *s, struct cluster_spectra *of, int64_t N)
+{
+    const struct hb_device *dev = s->host->device;
+    of->at = (uint4 *)dev->alloc(dev, (size_t)(s->D * N * 4));
+    of->undo = (float2 *)dev->alloc(dev, (size_t)s->D * sizeof(float2));
+    return of->at && of->undo ? HB_OK : HB_ERR_OOM;
+}
+
+// The spectra of rows, and of gradients: where those differ, in the same place or, filter fixed, in
+// another one.
+static int cluster_take(struct cluster_plan *s)
+{
+    const int64_t N = cluster_points(&s->rows), N_dh = cluster_points(&s->dh);
+    const bool both = s->own && !s->fixed;
+    int rc = cluster_spectra_take(s, &s->rows, both && N_dh > N ? N_dh : N);
+    if (!rc) rc = cluster_constants(s, &s->rows);
+    if (rc || !s->gradients) return rc;
+    if (!s->own) s->dh = s->rows;
+    else if (s->fixed) rc = cluster_spectra_take(s, &s->dh, N_dh);
+    else {
+        s->dh.at = s->rows.at;
+        s->dh.undo = s->rows.undo;
     }
-    void *there = NULL;
-    const int rc = hb_fused_upload(s->host, &there, words, bytes);
-    s->matrix = (uint4 *)there;
-    s->host->free(s->host, words);
-    return rc;
+    if (!rc && s->own) rc = cluster_constants(s, &s->dh);
+    const struct hb_device *dev = s->host->device;
+    if (!rc) s->kept = (uint4 *)dev->alloc(dev, (size_t)(s->gradients * N_dh * 4));
+    return rc ? rc : s->kept ? HB_OK : HB_ERR_OOM;
 }
 
 // The three phases' plan, with the smallest N = R1 R 256 >= L that they do well.
@@ -285,33 +347,28 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     struct cluster_plan *s = (struct cluster_plan *)host->alloc(host, sizeof *s);
     *st = s;
     if (!s) return HB_ERR_OOM;
-    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D, .K = choice->R1,
-           .R = choice->R, .fixed = p->filter == HB_FILTER_FIXED, .gated = p->gated,
-           .taps = p->taps };
+    *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
+           .rows = { .K = choice->R1, .R = choice->R }, .fixed = p->filter == HB_FILTER_FIXED,
+           .gated = p->gated, .taps = p->taps };
+    cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
+        using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
+        s->dh = { .K = S::K, .R = S::R };
+        s->own = p->backward && S::K != s->rows.K;
+    });
     int rc = cluster_allow_all(s, p->backward);
     if (!rc && !s->active && s->gated)
         return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
-                          " clusters of %d blocks, which cannot run here", s->K);
+                          " clusters of %d blocks, which cannot run here", s->rows.K);
     if (!rc && (!s->active || (p->backward && !s->gradients))) rc = cluster_phases(s, p);
-    if (rc || !s->active) return rc;
-    const struct hb_device *dev = host->device;
-    s->spectrum = (uint4 *)dev->alloc(dev, (size_t)(s->D * s->K * s->R * 256 * 4));
-    s->undo = (float2 *)dev->alloc(dev, (size_t)s->D * sizeof(float2));
-    if (!s->spectrum || !s->undo) return HB_ERR_OOM;
-    if (s->gradients) {
-        const int64_t quads = (int64_t)s->gradients * s->K * s->R * 64;
-        s->kept = (uint4 *)dev->alloc(dev, (size_t)quads * sizeof(uint4));
-        if (!s->kept) return HB_ERR_OOM;
-    }
-    return cluster_constants(s);
+    return rc || !s->active ? rc : cluster_take(s);
 }
 
 static int cluster_describe(const void *st, char *buf, size_t cap)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
     if (!s->active) return long_describe(s->phases, buf, cap);
-    return snprintf(buf, cap, "N = %d x %d x 256, clusters of %d, %d at a time (gradients %d)",
-                    s->K, s->R, s->K, s->active, s->gradients);
+    return snprintf(buf, cap, "N = %d x %d x 256, clusters of %d, %d at a time (gradients: %d"
+                    " of %d)", s->rows.K, s->rows.R, s->rows.K, s->active, s->gradients, s->dh.K);
 }
 
 static const struct fused_method fused_cluster = {
