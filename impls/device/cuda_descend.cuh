@@ -19,10 +19,16 @@
 #include "cuda_hidden.cuh"
 
 enum {
+    WIDE = 16,                   // warps of a block
+    WIDE_THREADS = 32 * WIDE,
+    DESCEND_BYTES = HIDDEN_WEIGHTS + 2 * HIDDEN_ROWS<TILE> * 8,
     DSTRIDE = TILE + 8,          // floats of a row of dx: 8 mod 32, and fragments hit all banks
     QUARTERS = 4,
     DSUMS = QUARTERS * TILE * DSTRIDE,           // floats: what the quarters leave
 };
+
+using descend_share = hidden_piece<TILE, WIDE>;
+enum { SIDE = descend_share::SIDE, ACROSS = descend_share::ACROSS };
 
 struct descend_args {
     struct hidden_net net;       // z of the chunk's first position
@@ -187,32 +193,37 @@ static __device__ __forceinline__ void descend_sums(const struct descend_args &g
     }
 }
 
-// Grid (n in tiles). Dynamic shared: HIDDEN_BYTES.
+// Grid (n in tiles). Dynamic shared: DESCEND_BYTES.
 static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
     const __grid_constant__ struct descend_args g)
 {
     extern __shared__ __align__(16) unsigned char shared[];
     __shared__ struct descend_parts parts;
-    const hidden_space h = hidden_share(shared);
-    const int W = g.net.W, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const int row = lane / 4, t = lane % 4, first = warp % SIDE * ACROSS, r0 = warp / SIDE * 16;
+    double *const rows = (double *)shared;
+    const hidden_space h = hidden_share(rows + 2 * HIDDEN_ROWS<TILE>);
+    descend_share piece;
+    hidden_table<TILE, WIDE> table;
+    const int W = g.net.W, row = piece.row, t = piece.t, first = piece.p0, r0 = piece.r0;
     const int64_t p0 = blockIdx.x * (int64_t)TILE;
-    hidden_load(h, g.net, p0, g.s.n);
+    table.fetch(g.net, p0, g.s.n);
+    hidden_load<WIDE>(h, g.net);
+    table.put(rows, g.net);
     #pragma unroll 1
     for (int l = 0; l < 3; l++) {
-        double *const below = l % 2 ? h.other : h.one, *const above = l % 2 ? h.one : h.other;
+        double *const below = rows + l % 2 * HIDDEN_ROWS<TILE>;
+        double *const above = rows + (l + 1) % 2 * HIDDEN_ROWS<TILE>;
         __syncthreads();
-        hidden_layer(h, g.net, l, below, [&](int r, int p, double x0, double x1, float a0,
-                                             float a1) {
-            if (l < 2) hidden_keep(above, r, p, a0, a1);
-            if (r >= W) return;
-            const int64_t at = r * g.s.ld + p0 + p;
+        piece.multiply(h, g.net, l, below);
+        piece.finish(h, g.net, l, [&](int i, int n, double x0, double x1, float a0, float a1) {
+            if (l < 2) piece.keep(above, i, n, a0, a1);
+            if (piece.feature(i) >= W) return;
+            const int64_t at = piece.feature(i) * g.s.ld + p0 + piece.position(n);
             *(float2 *)(g.x[l] + at) = make_float2((float)x0, (float)x1);
             *(float2 *)(g.a[l] + at) = make_float2(a0, a1);
         });
     }
     float *const quarters = (float *)shared, *dx = quarters + DSUMS, *next = quarters;
-    static_assert((DSUMS + HIDDEN_MOST * DSTRIDE) * 4 <= HIDDEN_BYTES);
+    static_assert((DSUMS + HIDDEN_MOST * DSTRIDE) * 4 <= DESCEND_BYTES);
     __syncthreads();                             // shared memory is free
     if (g.vectors) descend_last<true>(g, p0, quarters);
     else descend_last<false>(g, p0, quarters);

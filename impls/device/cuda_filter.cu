@@ -5,7 +5,8 @@
 //     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift)
 // Method    Positions are worked on in chunks, features first: x, a (W,n). In float64 each product
 //           is a kernel (cuda_filter64.cuh). For 16-bit signals the forward pass is one kernel for
-//           all chunks (cuda_generate.cuh), and so is backward down to dx (cuda_descend.cuh).
+//           all chunks, after one that cuts W4 (cuda_generate.cuh); backward is one kernel down to
+//           dx (cuda_descend.cuh).
 //           Backward, per chunk: the forward of the hidden layers again; da3 = W4' (dh window), and
 //           down through the layers, dx over x; then all weight gradients in one launch, cut along
 //           the positions, and one that adds up the cuts (cuda_weights.cuh). delta is linear in c
@@ -13,7 +14,7 @@
 // Order     partial sums are added in the order of their cuts and chunks: the same bits each time.
 // Cost      2 L (E W + 2 W^2 + W C) flop forward in float64, about three times that backward;
 //           workspace at most 48 MiB and one copy of the gradients; one cut's gradients must fit in
-//           the device's scratch. 4 launches a chunk forward, 8 backward; for 16-bit signals one
+//           the device's scratch. 4 launches a chunk forward, 8 backward; for 16-bit signals two
 //           for all chunks, and 3.
 // Source    Poli et al. 2023, arXiv:2302.10866, section 3.3 and appendix D.3, with the published
 //           code's table.
@@ -48,16 +49,24 @@ template <class N> static struct window<N> window_of(const struct hb_filter_shap
 
 static bool shared_fits;                         // the kernels for signals of 16 bits work here
 
+static int shared_of(const void *kernel, int bytes)
+{
+    return HB_CUDA(gpu.host, cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+}
+
 int cuda_filter_open(void)
 {
     int most = 0;
     int rc = HB_CUDA(gpu.host, cudaDeviceGetAttribute(
         &most, cudaDevAttrMaxSharedMemoryPerBlockOptin, gpu.ordinal));
-    const void *const kernels[] = { (const void *)descend_kernel, (const void *)generate_kernel };
-    shared_fits = HIDDEN_BYTES + (int)sizeof(struct descend_parts) <= most;
-    for (int i = 0; i < 2 && !rc && shared_fits; i++)
-        rc = HB_CUDA(gpu.host, cudaFuncSetAttribute(
-            kernels[i], cudaFuncAttributeMaxDynamicSharedMemorySize, HIDDEN_BYTES));
+    shared_fits = DESCEND_BYTES + (int)sizeof(struct descend_parts) <= most;
+    if (rc || !shared_fits) return rc;
+    rc = shared_of((const void *)descend_kernel, DESCEND_BYTES);
+    if (!rc) rc = shared_of((const void *)generate_kernel<32, false>, GENERATE_BYTES<32>);
+    if (!rc) rc = shared_of((const void *)generate_kernel<32, true>, GENERATE_BYTES<32>);
+    if (!rc) rc = shared_of((const void *)generate_kernel<64, false>, GENERATE_BYTES<64>);
+    if (!rc) rc = shared_of((const void *)generate_kernel<64, true>, GENERATE_BYTES<64>);
     return rc;
 }
 
@@ -83,10 +92,18 @@ static int64_t most_positions(const struct hb_filter_shape *f)
     return fit < all ? fit : all;
 }
 
+static int64_t groups_of(const struct hb_filter_shape *f)    // of 16 channels
+{
+    return ((int64_t)f->channels + 15) / 16;
+}
+
 size_t cuda_filter_ws(struct hb_filter_shape f)
 {
-    return sizeof(double) * (size_t)(count_totals(&f)
+    const size_t arrays = sizeof(double) * (size_t)(count_totals(&f)
                                      + ARRAYS * (int64_t)f.width * most_positions(&f));
+    const size_t cut = (sizeof(struct cut_weights) + 16 * sizeof(struct channel))
+                       * (size_t)groups_of(&f);
+    return arrays > cut ? arrays : cut;
 }
 
 // Chunk i of chunks of `most` positions, made alike.
@@ -136,20 +153,48 @@ static void forward(float *h, const struct hb_filter_shape *f, const struct hb_f
     }
 }
 
-// h for signals of 16 bits. Blocks share the channels where there are SMs for them, as long as each
-// warp has some.
-static void generate(float *h, const struct hb_filter_shape *f, const struct hb_filter_params *p,
-                     cudaStream_t stream)
+// Launches it so that it may begin before the kernel before it has ended, where devices can.
+template <int P, bool VECTORS>
+static void generate_launch(const struct generate_args &g, dim3 grid, cudaStream_t stream)
 {
-    const struct generate_args g = { net_of(f, p, 0), h, p->w4, f->channels, f->L,
-                                     window_of<float>(f),
-                                     f->width % 4 == 0 && f->L % 4 == 0
-                                     && ((uintptr_t)p->w4 | (uintptr_t)h) % 16 == 0 };
-    const int64_t across = tiles(f->L), fit = gpu.sms / across;
-    const int64_t most = (f->channels + 16 * WIDE - 1) / (16 * WIDE);
-    const int64_t shares = fit < 1 ? 1 : fit < most ? fit : most;
-    const dim3 grid((unsigned)across, (unsigned)shares);
-    generate_kernel<<<grid, WIDE_THREADS, HIDDEN_BYTES, stream>>>(g);
+    cudaLaunchAttribute early = {};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(GENERATE_THREADS);
+    config.dynamicSmemBytes = GENERATE_BYTES<P>;
+    config.stream = stream;
+    config.attrs = &early;
+    config.numAttrs = gpu.major >= 9 ? 1 : 0;
+    (void)cudaLaunchKernelEx(&config, generate_kernel<P, VECTORS>, g);   // cuda_launched tells
+}
+
+// P positions a piece. Blocks share the channels where there is room for them, as long as each warp
+// has some.
+template <int P>
+static void generate_by(const struct generate_args &g, cudaStream_t stream)
+{
+    const int64_t across = (g.L + P - 1) / P, room = GENERATE_RESIDENT * (int64_t)gpu.sms;
+    const int64_t most = (g.C + 16 * GENERATE_WARPS - 1) / (16 * GENERATE_WARPS);
+    const int64_t fit = room / across, shares = fit < 1 ? 1 : fit < most ? fit : most;
+    const dim3 grid((unsigned)(across < room ? across : room), (unsigned)shares);
+    if (g.L % 4 == 0 && (uintptr_t)g.h % 16 == 0) generate_launch<P, true>(g, grid, stream);
+    else generate_launch<P, false>(g, grid, stream);
+}
+
+// h for signals of 16 bits. Pieces of 64 positions where these give every SM one.
+static void generate(float *h, const struct hb_filter_shape *f, const struct hb_filter_params *p,
+                     void *ws, cudaStream_t stream)
+{
+    struct cut_weights *const cut = (struct cut_weights *)ws;
+    const int64_t groups = groups_of(f);
+    const struct generate_args g = { net_of(f, p, 0), h, p->w4, cut,
+                                     (struct channel *)(cut + groups), f->channels, f->L,
+                                     window_of<float>(f) };
+    cut_kernel<<<(unsigned)groups, 32, 0, stream>>>(g);
+    if (tiles(f->L) > gpu.sms) generate_by<64>(g, stream);
+    else generate_by<32>(g, stream);
 }
 
 int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape f,
@@ -158,7 +203,7 @@ int cuda_filter_fwd(const struct hb_device *d, float *h, struct hb_filter_shape 
     (void)d;
     cudaStream_t stream = (cudaStream_t)on.stream;
     if (in_float32(&f, on)) {
-        generate(h, &f, &p, stream);
+        generate(h, &f, &p, ws, stream);
     } else {
         const bool pairs = f.L % 2 == 0 && (uintptr_t)h % 8 == 0;
         int64_t most = most_positions(&f);
@@ -200,7 +245,7 @@ static void down(float *const (&x)[3], float *const (&a)[3], float *rows, const 
         dh, p->w4, f->channels, f->L, s, window_of<float>(f),
         f->L % 2 == 0 && (uintptr_t)dh % 8 == 0 && W % 8 == 0 && (uintptr_t)p->w4 % 16 == 0
     };
-    descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, HIDDEN_BYTES, stream>>>(g);
+    descend_kernel<<<(unsigned)tiles(s.n), WIDE_THREADS, DESCEND_BYTES, stream>>>(g);
 }
 
 // `bytes` at `rows` for partial sums; `most` positions a chunk.
