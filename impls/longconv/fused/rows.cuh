@@ -12,9 +12,12 @@
 //             s (C as A), times the spectrum, contract k3 (C as B of the transpose), turn, contract
 //             k2 (the same again), turn by conj(T), back to where it came from.
 //           3 outer back, groups as in 1.
-//           GATED (hb.h, hb_conv_gates; signals.cuh): before 1 tap(u) tap(pre) is made in the order
-//           of time and waits in the planes' place, as floats, till its largest is known; tap(post)
-//           multiplies the results of 3 as they are stored.
+//           GATED (hb.h, hb_conv_gates; signals.cuh): before 1 a lane makes tap(u) tap(pre) of its
+//           own columns, in registers till its largest is known (R >= 96, where two warps want it:
+//           in the order of time, as floats in the planes' place); tap(post) multiplies the results
+//           of 3 as they are stored. Where a block has all rows of its channel and backward is not
+//           to come, it makes the spectrum, too: each lane for itself, through device memory.
+//           Else the spectra come from a kernel before, which they wait for after step 1.
 //           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
 //           (k1 bit 2, bits 0 + 2, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads
 //           of 3 (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks
@@ -23,21 +26,22 @@
 //           A sample: mma 8 R + 512 flop (R 32: 768, 64: 1024, 128: 1536); device memory 4 bytes +
 //           spectrum 4 / B; L2 the spectrum again, 4, and u for the skip term, 2; shared memory 16
 //           bytes and 2 x R / 8 of G; instructions (R 32) 75, (128) 87 (SASS, counted).
-//           GATED: device memory 8 bytes (u, pre, post, y) for 4, shared memory 8 more, about 25
-//           instructions more, a barrier more a tile.
+//           GATED: device memory 8 bytes (u, pre, post, y) for 4, about 25 instructions more;
+//           R >= 96: shared memory 8 bytes more, two barriers more a tile.
 //           Odd rows: u in two words of 8 bytes and shifted, y in words with what a lane lacks from
 //           the next one. What it costs is in README.md.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
 
+#include "launch.cuh"
 #include "signals.cuh"
 
 struct hb_fused_job {
-    const void *in;  struct hb_strides si;   // u (f16, bf16); SPECTRUM: h (D,L) float32
+    const void *in;  struct hb_strides si;   // u (f16, bf16)
     void *out;       struct hb_strides so;   // like u
     uint4 *spectrum;           // [D][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
-    const float *d;            // or NULL; SPECTRUM: added to h[0]; CONVOLVE: y += d u
+    const float *d;            // or NULL; y += d u
     float *undo;               // (D), SPECTRUM: out; CONVOLVE: 4 2^-e1
     const uint4 *matrix;       // hb_fused_constants(R, 0.25)
     int B, D, L;
@@ -47,6 +51,8 @@ struct hb_fused_job {
                                // first is asked for
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int K;                     // taps
+    const float *h, *hd;       // SPECTRUM: (D,L); (D) or NULL, added at lag 0. CONVOLVE: NULL, or
+                               // (GATED, one block a channel) the block makes the spectrum first
 };
 
 constexpr int HB_GROUPS = 8;                                        // of 32 columns
@@ -633,6 +639,64 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     hb_enter_halves<R>(k, raw, there);
 }
 
+// The same of the product of two factors, every lane that of its own columns. first: inside is the
+// barrier after which the filters may be read, while the first loads are under way.
+template <class T, int R>
+__device__ __forceinline__ void hb_enter_own_product(const hb_block<R> &k, const hb_factor &f,
+                                                     const hb_factor &g, int64_t c, int b0, int end,
+                                                     int L, float (&scale)[2], bool first)
+{
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
+    constexpr int BATCH = KT % 2 ? 1 : 2;        // row tiles whose loads are under way together
+    const hb_lane me = k.me;
+    float v[KT][4][4];
+    float peak[2] = { 0, 0 };
+#pragma unroll
+    for (int kt = 0; kt < KT; kt += BATCH) {
+        uint32_t x[4 * BATCH][3], y[4 * BATCH][3];
+        const auto at = [&](int j, int &row, int &n) {
+            const int slot = 16 * kt + j / 4 * 16 + 2 * me.q + j % 2 + j % 4 / 2 * 8;
+            row = b0 + hb_row_of<R>(slot);
+            n = row < end ? slot % R * 256 + hb_column(me) : -1;
+        };
+        hb_windows<T>(x, f, c, L, at);
+        if (g.x) hb_windows<T>(y, g, c, L, at);
+        if (first && kt == 0) __syncthreads();
+#pragma unroll
+        for (int j = 0; j < 4 * BATCH; j++) {
+            float (&to)[4] = v[kt + j / 4][j % 4];
+            int row, n;
+            at(j, row, n);
+            // Only slots that are a multiple of R begin a row; those of odd j are odd.
+            const bool begins = j % 2 == 0 && (PACK > 1 || (kt == 0 && j == 0));
+            hb_by_words<T, true>(to, x[j], *f.k, begins ? n : 1);
+            if (g.x) hb_by_words<T, false>(to, y[j], *g.k, begins ? n : 1);
+#pragma unroll
+            for (int t = 0; t < 4; t++) {
+                if (n < 0 || n + t >= L) to[t] = 0;
+                peak[j % 4 / 2] = fmaxf(peak[j % 4 / 2], fabsf(to[t]));
+            }
+        }
+    }
+    uint32_t bits[2] = { __float_as_uint(peak[0]), __float_as_uint(peak[1]) };
+    hb_peaks<R>(k.peaks, bits, me);
+    __syncthreads();
+    hb_scales<float, R>(scale, k);
+    uint2 x[KT][4];
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const float s = PACK == 1 ? scale[0]
+                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+            const float (&from)[4] = v[kt][j];
+            x[kt][j] = make_uint2(hb_pack(from[0] * s, from[1] * s),
+                                  hb_pack(from[2] * s, from[3] * s));
+        }
+    const float there[2] = { 1.0f / R, 1.0f / R };
+    hb_enter_halves<R>(k, x, there);
+}
+
 // Four neighbours of a slot as floats, in the planes' place: slots of 64 float4, swapped so that
 // eight lanes with slots 2 q or g and g + 1 do not meet in a bank.
 __device__ __forceinline__ int hb_four_at(int slot, int i)
@@ -640,28 +704,29 @@ __device__ __forceinline__ int hb_four_at(int slot, int i)
     return slot * 64 + (i ^ ((slot >> 1 & 3) | (slot & 1) << 2));
 }
 
-// The same of the product of two factors. Both are read in the order of time, the product waits in
-// the planes' place, as floats, till its largest is known. A barrier before (the planes are free;
-// and the filters are there), or BARRIER: inside, while the first loads are under way.
-template <class T, int R, bool BARRIER = false>
-__device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_factor &f,
-                                                 const hb_factor &g, int64_t c, int b0, int end,
-                                                 int L, float (&scale)[2])
+// The same where two warps need the same columns (R >= 96). Both factors are read in the order of
+// time, the product waits in the planes' place, as floats, till its largest is known. Inside is the
+// barrier after which the planes are free and the filters there, while the first loads are under
+// way.
+template <class T, int R>
+__device__ __forceinline__ void hb_enter_shared_product(const hb_block<R> &k, const hb_factor &f,
+                                                        const hb_factor &g, int64_t c, int b0,
+                                                        int end, int L, float (&scale)[2])
 {
-    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, THREADS = HB_ROWS_THREADS<R>;
+    constexpr int KT = HB_SLOTS<R> / 16, THREADS = HB_ROWS_THREADS<R>;
     constexpr int EACH = HB_SLOTS<R> * 64 / THREADS;                   // fours of a thread
-    static_assert(EACH % 4 == 0 && (PACK == 1 || EACH == 4));
+    static_assert(EACH % 4 == 0 && HB_PACK<R> == 1);
     const hb_lane me = k.me;
     float4 *const wait = (float4 *)k.planes;
-    float peak[PACK] = {};
+    float peak = 0;
     constexpr int BATCH = EACH % 8 ? 1 : 2;      // of four: so many loads are under way
 #pragma unroll 1
     for (int m = 0; m < EACH; m += 4 * BATCH) {
         uint32_t x[BATCH][4][3], y[BATCH][4][3];
         const auto at = [&](int j, int &row, int &n) {
             const int i = threadIdx.x + (m + j) * THREADS, slot = i / 64;
-            row = b0 + hb_row_of<R>(slot);
-            n = row < end ? slot % R * 256 + i % 64 * 4 : -1;
+            row = b0;
+            n = b0 < end ? slot * 256 + i % 64 * 4 : -1;
         };
 #pragma unroll
         for (int k4 = 0; k4 < BATCH; k4++) {
@@ -669,7 +734,7 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
             hb_windows<T>(x[k4], f, c, L, here);
             if (g.x) hb_windows<T>(y[k4], g, c, L, here);
         }
-        if (BARRIER && m == 0) __syncthreads();
+        if (m == 0) __syncthreads();
 #pragma unroll
         for (int j = 0; j < 4 * BATCH; j++) {
             const int i = threadIdx.x + (m + j) * THREADS;
@@ -682,18 +747,13 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
             for (int t = 0; t < 4; t++)
                 if (n < 0 || n + t >= L) v[t] = 0;
             wait[hb_four_at(i / 64, i % 64)] = make_float4(v[0], v[1], v[2], v[3]);
-            float &top = peak[PACK > 1 ? j * PACK / EACH : 0];
-            top = fmaxf(fmaxf(fmaxf(top, fabsf(v[0])), fmaxf(fabsf(v[1]), fabsf(v[2]))),
-                        fabsf(v[3]));
+            peak = fmaxf(fmaxf(fmaxf(peak, fabsf(v[0])), fmaxf(fabsf(v[1]), fabsf(v[2]))),
+                         fabsf(v[3]));
         }
     }
 #pragma unroll
-    for (int i = 0; i < PACK; i++) {
-#pragma unroll
-        for (int x = 1; x < 32; x *= 2)
-            peak[i] = fmaxf(peak[i], __shfl_xor_sync(~0u, peak[i], x));
-        if (me.lane == 0) k.peaks[threadIdx.x / 32 * 4 + i] = __float_as_uint(peak[i]);
-    }
+    for (int x = 1; x < 32; x *= 2) peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
+    if (me.lane == 0) k.peaks[threadIdx.x / 32 * 4] = __float_as_uint(peak);
     __syncthreads();
     hb_scales<float, R>(scale, k);
     uint2 x[KT][4];
@@ -702,9 +762,8 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
-            const float s = PACK == 1 ? scale[0]
-                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
             const float4 v = wait[hb_four_at(slot, hb_column(me) / 4)];
+            const float s = scale[0];
             x[kt][j] = make_uint2(hb_pack(v.x * s, v.y * s), hb_pack(v.z * s, v.w * s));
         }
     __syncthreads();              // everybody has read
@@ -712,15 +771,30 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
     hb_enter_halves<R>(k, x, there);
 }
 
-// The filters of channel c; a barrier, and they may be read.
+// One of the two. first: the block's first tile, or false where a barrier has come before (R < 96).
+template <class T, int R>
+__device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_factor &f,
+                                                 const hb_factor &g, int64_t c, int b0, int end,
+                                                 int L, float (&scale)[2], bool first = false)
+{
+    if constexpr (HB_SPLIT<R> == 1)
+        hb_enter_own_product<T, R>(k, f, g, c, b0, end, L, scale, first);
+    else
+        hb_enter_shared_product<T, R>(k, f, g, c, b0, end, L, scale);
+}
+
+// The filters of channel c, a lane each, all read at once; of the second warp, as the first has the
+// rows' constants to make. A barrier, and they may be read.
 __device__ __forceinline__ void hb_filters_init(hb_taps *taps, const struct hb_conv_gates &gates,
                                                 int64_t c, int K)
 {
-    const struct hb_conv_tap none = { NULL, NULL, NULL, NULL, NULL, NULL };
-    if (threadIdx.x == HB_TAP_U) hb_taps_init(taps[HB_TAP_U], gates.u, c, K);
-    if (threadIdx.x == HB_TAP_PRE) hb_taps_init(taps[HB_TAP_PRE], gates.pre.tap, c, K);
-    if (threadIdx.x == HB_TAP_POST) hb_taps_init(taps[HB_TAP_POST], gates.post.tap, c, K);
-    if (threadIdx.x == HB_TAP_NONE) hb_taps_init(taps[HB_TAP_NONE], none, c, K);
+    const int i = (int)threadIdx.x - 32;
+    if (i < 0 || i >= HB_FILTERS) return;
+    struct hb_conv_tap f = { NULL, NULL, NULL, NULL, NULL, NULL };
+    if (i == HB_TAP_U) f = gates.u;
+    if (i == HB_TAP_PRE) f = gates.pre.tap;
+    if (i == HB_TAP_POST) f = gates.post.tap;
+    hb_taps_init(taps[i], f, c, K);
 }
 
 // Asks for the tile of rows b0 .. to be brought to L2: a thread a line of 128 bytes.
@@ -746,9 +820,19 @@ __device__ __forceinline__ hb_rows_next hb_next_rows(const hb_fused_job &job, in
     if (block >= gridDim.x) return { c, 0, 0 };
     const int rows = job.tiles * HB_PACK<R>, from = (int)(block % job.chunks) * rows;
     const int64_t other = block / job.chunks;
-    for (int i = threadIdx.x; i < 8 * R; i += HB_ROWS_THREADS<R>)      // lines of 128 bytes
-        hb_prefetch_line(job.spectrum + other * R * 64 + 8 * i);
+    for (int i = threadIdx.x; i < (job.h ? 0 : 8 * R); i += HB_ROWS_THREADS<R>)
+        hb_prefetch_line(job.spectrum + other * R * 64 + 8 * i);       // 128 bytes
     return { other, from, min(from + rows, job.B) };
+}
+
+// Asks for rows of all factors that there are.
+template <class T, int R>
+__device__ __forceinline__ void hb_ask(const hb_factor &u, const hb_factor &pre,
+                                       const hb_factor &post, hb_rows_next rows, int L)
+{
+    if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, rows.c, rows.b0, rows.end, L);
+    if (post.x) hb_prefetch<T, R>(post.x, post.s, rows.c, rows.b0, rows.end, L);
+    hb_prefetch<T, R>(u.x, u.s, rows.c, rows.b0, rows.end, L);
 }
 
 // x[i][2 h + e]: the signal where a lane has the results of row tiles from mt on.
@@ -783,101 +867,6 @@ __device__ __forceinline__ void hb_store_results(T *row, int n, int L, const flo
 }
 
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
-
-// y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,
-// shared HB_ROWS_SHARED: block (c, chunk) does `tiles` tiles of PACK rows of channel c. Barriers a
-// tile: peaks are there; planes are full; planes hold the rows transformed back. The next tile's
-// first barrier frees the planes.
-template <class T, int R, bool GATED>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows(hb_fused_job job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
-    constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time on the way back
-    constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
-    const hb_lane me = k.me;
-    const int64_t c = blockIdx.x / job.chunks;
-    const int first = (int)(blockIdx.x % job.chunks) * job.tiles * PACK;
-    const int end = min(first + job.tiles * PACK, job.B);
-    const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
-    const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
-    const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
-    const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
-    const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
-    const bool even = hb_even<T>(job.out, job.so, job.L);
-    if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.K);
-
-    for (int b0 = first; b0 < end; b0 += PACK) {
-        float scale[2];
-        if constexpr (GATED) {
-            hb_enter_product<T, R, true>(k, u, pre, c, b0, end, job.L, scale);
-        } else {
-            hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
-        }
-        const hb_rows_next next = hb_next_rows<R>(job, c, b0, end);
-        if (GATED && pre.x) hb_prefetch<T, R>(pre.x, pre.s, next.c, next.b0, next.end, job.L);
-        if (GATED && post.x) hb_prefetch<T, R>(post.x, post.s, next.c, next.b0, next.end, job.L);
-        hb_prefetch<T, R>(job.in, job.si, next.c, next.b0, next.end, job.L);
-        __syncthreads();
-        hb_slots<R>(k, spectrum);
-        __syncthreads();
-#pragma unroll 1
-        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
-            float re[COUNT][4][4] = {}, im[1][4][4];
-            uint2 x[COUNT][4] = {};              // u once more
-            uint32_t w[EARLY ? COUNT : 1][4][3];             // windows of post: h, e
-            const auto read_post = [&](int i) {
-                hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
-                    const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
-                    row = b0 + hb_row_of<R>(slot);
-                    n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
-                });
-            };
-            if (!GATED && EARLY && job.d)
-                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
-            if (GATED && EARLY && post.x) {
-#pragma unroll
-                for (int i = 0; i < COUNT; i++) read_post(i);
-            }
-            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
-            if (!GATED && !EARLY && job.d)
-                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                if (GATED && !EARLY && post.x) read_post(i);
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int slot = 16 * (mt + i) + me.g + 8 * h;
-                    const int n = slot % R * 256 + 32 * me.group;
-                    const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
-                    const float f = undo * hb_inverse(scale[h]);
-                    float v[2][4];
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-#pragma unroll
-                        for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
-                        if constexpr (GATED) {
-                            if (post.x)
-                                hb_by_words<T, false>(v[e], w[EARLY ? i : 0][2 * h + e], *post.k,
-                                                      n + 16 * e + 4 * me.q);
-                        } else {
-                            const uint2 pairs = x[i][2 * h + e];
-                            const float2 lo = hb_two<T>(pairs.x), hi = hb_two<T>(pairs.y);
-                            v[e][0] += skip * lo.x;
-                            v[e][1] += skip * lo.y;
-                            v[e][2] += skip * hi.x;
-                            v[e][3] += skip * hi.y;
-                        }
-                    }
-                    T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
-                    hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
-                }
-            }
-        }
-    }
-}
 
 // Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; for all threads of the
 // block. part: two floats a warp. Two barriers, the second after everybody's last use of `part`.
@@ -958,37 +947,35 @@ __device__ __forceinline__ void hb_read_filter(uint32_t (&b)[4][2], const hb_fus
         const int64_t c = c0 + hb_row_of<R>(slot);
         n[j] = slot % R * 256 + hb_column(me);
         is[j] = c < job.D;
-        row[j] = (const float *)job.in + (is[j] ? c : c0) * job.L;
+        row[j] = job.h + (is[j] ? c : c0) * job.L;
     }
     hb_read_floats<EVEN>(x, row, n, is, job.L);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const int i = hb_row_of<R>(16 * kt + 2 * me.q + j % 2 + j / 2 * 8);
-        if (kt == 0 && n[j] == 0 && is[j] && job.d) x[j].x += job.d[c0 + i];
+        if (kt == 0 && n[j] == 0 && is[j] && job.hd) x[j].x += job.hd[c0 + i];
         const float s = hb_one_of(of, i).scale;
         halves[j] = make_uint2(hb_pack(x[j].x * s, x[j].y * s), hb_pack(x[j].z * s, x[j].w * s));
     }
     hb_columns(b, halves);
 }
 
-// Spectrum of h (+ d at lag 0) and its undo. Grid ceil(D / PACK), block and shared memory as above.
-// Each row is read twice: for the exponents, and then, from L2, to be transformed; job.si.c is L.
+// Spectra of channels c0 .. (+ hd at lag 0) to job.spectrum, and what undoes them to job.undo;
+// returns that of c0. A lane of hb_slots finds in job.spectrum what it has itself put there. Each
+// row is read twice: for the exponents, and then, from L2, to be transformed. Barriers as in
+// hb_measure, one after the planes were written.
 template <int R>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
-hb_rows_spectrum(hb_fused_job job)
+__device__ __forceinline__ float hb_make_spectrum(const hb_block<R> &k, const hb_fused_job &job,
+                                                  int64_t c0)
 {
-    extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
     const hb_lane me = k.me;
-    const int64_t c0 = (int64_t)blockIdx.x * PACK;
     hb_exponents of[PACK] = {};
 #pragma unroll
     for (int i = 0; i < PACK; i++) {
         if (c0 + i >= job.D) break;
-        const float2 m = hb_measure<HB_ROWS_THREADS<R>>((const float *)job.in + (c0 + i) * job.si.c,
-                                                        job.d ? job.d[c0 + i] : 0.0f, job.L,
+        const float2 m = hb_measure<HB_ROWS_THREADS<R>>(job.h + (c0 + i) * job.L,
+                                                        job.hd ? job.hd[c0 + i] : 0.0f, job.L,
                                                         (float *)k.peaks);
         of[i] = hb_exponents_of(m, 256.0f * R);
         if (threadIdx.x == 0) job.undo[c0 + i] = of[i].undo;
@@ -996,16 +983,15 @@ hb_rows_spectrum(hb_fused_job job)
     const int64_t later = c0 + (int64_t)job.ahead * PACK;
     for (int64_t i = threadIdx.x; i < (int64_t)PACK * job.L / 32; i += HB_ROWS_THREADS<R>)
         if (later + PACK <= job.D)               // rows of h follow on each other
-            hb_prefetch_line((const float *)job.in + later * job.si.c + 32 * i);
+            hb_prefetch_line(job.h + later * job.L + 32 * i);
     uint32_t b[KT][4][2];
     const auto read = [&](auto even) {
 #pragma unroll
         for (int kt = 0; kt < KT; kt++)
             hb_read_filter<R, decltype(even)::value>(b[kt], job, c0, of, kt, me);
     };
-    if (((uintptr_t)job.in & 15) == 0 && job.L % 4 == 0) read(hb_constant<1>());
+    if (((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0) read(hb_constant<1>());
     else read(hb_constant<0>());
-    __syncthreads();
     const float there[2] = { 1.0f / R, 1.0f / R };
     hb_outer<R, KT>(k.planes, k.matrix, b, there, me);
     __syncthreads();
@@ -1018,6 +1004,124 @@ hb_rows_spectrum(hb_fused_job job)
         hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
         hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z,
                 hb_one_of(of, hb_row_of<R>(slot)).gain);
+    }
+    return of[0].undo;
+}
+
+// Grid ceil(D / PACK), block HB_ROWS_THREADS, shared HB_ROWS_SHARED.
+template <int R>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
+hb_rows_spectrum(hb_fused_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    launch_wait();
+    hb_make_spectrum<R>(k, job, (int64_t)blockIdx.x * HB_PACK<R>);
+}
+
+// y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,
+// shared HB_ROWS_SHARED: block (c, chunk) does `tiles` tiles of PACK rows of channel c. Barriers a
+// tile: peaks are there; planes are full; planes hold the rows transformed back. The next tile's
+// first barrier frees the planes.
+template <class T, int R, bool GATED>
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows(hb_fused_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
+    constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time on the way back
+    constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    const hb_lane me = k.me;
+    const int64_t c = blockIdx.x / job.chunks;
+    const int first = (int)(blockIdx.x % job.chunks) * job.tiles * PACK;
+    const int end = min(first + job.tiles * PACK, job.B);
+    const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
+    const float skip = job.d ? job.d[c] : 0;
+    const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
+    const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
+    const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
+    const bool even = hb_even<T>(job.out, job.so, job.L);
+    const bool own = GATED && PACK == 1 && job.h;
+    float undo = 0;
+    if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.K);
+    if constexpr (GATED && PACK == 1) {
+        if (own) {
+            hb_ask<T, R>(u, pre, post, { c, first, end }, job.L);
+            undo = hb_make_spectrum<R>(k, job, c);
+        }
+    }
+
+    for (int b0 = first; b0 < end; b0 += PACK) {
+        float scale[2];
+        if constexpr (GATED) {
+            hb_enter_product<T, R>(k, u, pre, c, b0, end, job.L, scale, b0 == first);
+        } else {
+            hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
+        }
+        const hb_rows_next next = hb_next_rows<R>(job, c, b0, end);
+        hb_ask<T, R>(u, pre, post, next, job.L);
+        if (b0 == first && !own) {               // what the kernel before has made
+            launch_wait();
+            undo = job.undo[c];
+        }
+        __syncthreads();
+        hb_slots<R>(k, spectrum);
+        __syncthreads();
+#pragma unroll 1
+        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
+            float re[COUNT][4][4] = {}, im[1][4][4];
+            uint2 x[COUNT][4] = {};              // u once more
+            uint32_t w[EARLY ? COUNT : 1][4][3];             // windows of post: h, e
+            const auto read_post = [&](int i) {
+                hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
+                    const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
+                    row = b0 + hb_row_of<R>(slot);
+                    n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
+                });
+            };
+            if (!GATED && EARLY && job.d)
+                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+            if (GATED && EARLY && post.x) {
+#pragma unroll
+                for (int i = 0; i < COUNT; i++) read_post(i);
+            }
+            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+            if (!GATED && !EARLY && job.d)
+                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                if (GATED && !EARLY && post.x) read_post(i);
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    const int slot = 16 * (mt + i) + me.g + 8 * h;
+                    const int n = slot % R * 256 + 32 * me.group;
+                    const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
+                    const float f = undo * hb_inverse(scale[h]);
+                    float v[2][4];
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+#pragma unroll
+                        for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
+                        if constexpr (GATED) {
+                            if (post.x)
+                                hb_by_words<T, false>(v[e], w[EARLY ? i : 0][2 * h + e], *post.k,
+                                                      n + 16 * e + 4 * me.q);
+                        } else {
+                            const uint2 pairs = x[i][2 * h + e];
+                            const float2 lo = hb_two<T>(pairs.x), hi = hb_two<T>(pairs.y);
+                            v[e][0] += skip * lo.x;
+                            v[e][1] += skip * lo.y;
+                            v[e][2] += skip * hi.x;
+                            v[e][3] += skip * hi.y;
+                        }
+                    }
+                    T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
+                    hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
+                }
+            }
+        }
     }
 }
 
