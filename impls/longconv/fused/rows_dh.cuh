@@ -13,10 +13,9 @@
 //           Sums are in shared memory, 8 bytes a point beside the planes' 4: that is why R >= 96
 //           takes a cluster of two blocks for a row, each with half of the slots. U is in
 //           registers.
-// Cost      a sample of u: what forward does one and a half times, and 14 instructions: 169 at
-//           R = 128 (counted by a profile), 36 % of issue slots. Measured with an earlier version,
-//           which waited for dh and for the spectrum: R 32, 64, 128 1.61, 2.07, 3.17 ms for 201M
-//           samples.
+// Cost      a sample of u: what forward does one and a half times, and 14 instructions: 163 at
+//           R = 128 (counted by a profile). Measured at R = 128, when each block had half of G and
+//           read the other's planes: 2.87 ms for 201M samples, 39 % of issue slots.
 //           GATED: mma twice forward's; device memory 14 bytes (of four signals, to three), L2 12
 //           more; about 230 instructions (predicted).
 #ifndef HB_FUSED_ROWS_DH_CUH
@@ -56,15 +55,14 @@ __device__ __forceinline__ void hb_dh_init(hb_block<R> &k, unsigned char *shared
     else hb_block_init<R>(k, shared, matrix);
 }
 
-// hb_inner_of; f: F in device memory.
+// A slot's transform back to the planes.
 template <int R>
-__device__ __forceinline__ hb_inner hb_dh_inner(const hb_block<R> &k, const uint4 *f)
+__device__ __forceinline__ void hb_dh_back(const hb_block<R> &k, const hb_tile &z,
+                                           const hb_inner &inner, int slot)
 {
-    if constexpr (!HB_WIDE<R>) return hb_inner_of(k);
-    hb_inner inner;
-    hb_inner_matrix(inner, f, k.me.lane);
-    hb_turns_load(inner, k.constants, k.me);
-    return inner;
+    const int part = HB_WIDE<R> ? k.me.half : 0;
+    hb_inner_leave<R>(k.planes, z, inner, slot, 4 * hb_k1<R>(slot, part) - 1,
+                      hb_turn_from<R>(part), k.me);
 }
 
 // Where the i-th four of this lane's results belong: columns r .. r + 3 of a slot, slot % 16 =
@@ -81,13 +79,21 @@ template <int R> __device__ __forceinline__ hb_spot hb_result_at(int i, hb_lane 
         return { i / 2 * 8 + me.g, i / 2 % 2, 32 * me.group + 16 * (i % 2) + 4 * me.q };
 }
 
-// Outer step back: f(i, v) for the lane's results; before that, when this thread has read the
-// planes, between().
-template <int R, class BETWEEN, class F>
-__device__ __forceinline__ void hb_results(const hb_block<R> &k, BETWEEN between, F f)
+// Outer step back: f(i, v) for the lane's results; before that, when this thread has read what it
+// needs of shared memory, between(). meanwhile(): where loads have time to come.
+template <int R, class MEANWHILE, class BETWEEN, class F>
+__device__ __forceinline__ void hb_results(const hb_block<R> &k, MEANWHILE meanwhile,
+                                           BETWEEN between, F f)
 {
-    if constexpr (HB_WIDE<R>) {
-        float re[HB_PART_SLOTS<R> / 16][2][4] = {};
+    if constexpr (HB_PARTS<R> == 2) {
+        float v[HB_RESULTS<R>][4];
+        hb_half_results<R>(v, k, meanwhile);
+        between();
+#pragma unroll
+        for (int i = 0; i < HB_RESULTS<R>; i++) f(i, v[i]);
+    } else if constexpr (HB_WIDE<R>) {
+        meanwhile();
+        float re[R / 16][2][4] = {};
         hb_wide_back<R>(re, k);
         between();
 #pragma unroll
@@ -98,6 +104,7 @@ __device__ __forceinline__ void hb_results(const hb_block<R> &k, BETWEEN between
             f(i, v);
         }
     } else {
+        meanwhile();
         constexpr int MT = HB_SLOTS<R> / 16;
         float re[MT][4][4] = {}, im[1][4][4];
         hb_outer_back<R, false, MT>(re, im, k.planes, k.matrix, 0, k.me);
@@ -228,11 +235,12 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh
     const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
     const bool even = hb_even<T>(job.du, job.sdu, job.L);
     uint2 u[HB_RESULTS<R>] = {}, dy[HB_RESULTS<R>] = {};
-    if (job.d) {
+    const auto read = [&] {
+        if (!job.d) return;
         hb_read_there<T, R>(dy, job.dy, job.sdy, c, b0, job.B, job.L, k.me);
         hb_read_there<T, R>(u, job.u, job.su, c, b0, job.B, job.L, k.me);
-    }
-    hb_results<R>(k, [] { hb_freed<R>(); }, [&](int i, const float (&v)[4]) {
+    };
+    hb_results<R>(k, read, [] {}, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, k.me);
         const int64_t row = b0 + hb_row_of<R>(at.slot);
         const int n = at.slot % R * 256 + at.r;
@@ -246,6 +254,7 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh
         if (even) *(uint2 *)(du + n) = hb_four_of<T>(x);
         else hb_store4(du, n, job.L, ((uintptr_t)du & 7) == 0, x);
     });
+    hb_freed<R>();    // what came from the other block is in the stores: it has been read
 }
 
 // --- gates: the way back through them ------------------------------------------------------------
@@ -256,7 +265,7 @@ constexpr int HB_GATE_SUMS = sizeof(hb_gate_sums) / sizeof(float);
 // Results of the tile to floats in the planes' place, not scaled. Barriers before and after.
 template <int R> __device__ __forceinline__ void hb_to_floats(const hb_block<R> &k)
 {
-    hb_results<R>(k, [] { hb_meet<R>(); }, [&](int i, const float (&v)[4]) {
+    hb_results<R>(k, [] {}, [] { hb_meet<R>(); }, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, k.me);
         *hb_fours<R>(k, at.slot, at.r / 4) = make_float4(v[0], v[1], v[2], v[3]);
     });
@@ -379,7 +388,7 @@ __device__ __forceinline__ void hb_gate_totals(const hb_block<R> &k, const hb_fu
 template <int R> struct hb_dh_block {
     hb_block<R> k;
     float4 *sums;                 // of this lane, of slot `first`
-    const uint4 *spectrum, *f;    // of this lane, k1 = 0; F
+    const uint4 *spectrum;        // of this lane, k1 = 0
     int64_t c;
     int first;                    // this warp's first slot; then every WARPS
 };
@@ -410,7 +419,7 @@ __device__ __forceinline__ hb_inner hb_dh_enter(const hb_dh_block<R> &s, const h
         hb_enter_product<T, R>(s.k, x, by, s.c, b0, job.B, job.L, scale);
     else
         hb_enter<T, R>(s.k, x.x, x.s, s.c, b0, job.B, job.L, scale);
-    const hb_inner inner = hb_dh_inner(s.k, s.f);    // under way at the barrier
+    const hb_inner inner = hb_inner_of(s.k);         // under way at the barrier
     __syncthreads();
     return inner;
 }
@@ -428,7 +437,7 @@ __device__ __forceinline__ void hb_dh_leave(const hb_dh_block<R> &s, const hb_fu
                                             float all)
 {
     constexpr int WARPS = HB_DH_THREADS<R> / 32, PACK = HB_PACK<R>;
-    const hb_inner inner = hb_dh_inner(s.k, s.f);
+    const hb_inner inner = hb_inner_of(s.k);
 #pragma unroll 1
     for (int i = 0; i < HB_PART_SLOTS<R> / WARPS; i++) {
         const int slot = s.first + i * WARPS;
@@ -437,22 +446,24 @@ __device__ __forceinline__ void hb_dh_leave(const hb_dh_block<R> &s, const hb_fu
 #pragma unroll
             for (int j = 0; j < PACK; j++)
                 hb_take(z, s.sums + (i * WARPS + j * R) * 128, all, j > 0);
-        hb_inner_back<R, false>(s.k.planes, z, inner, slot, s.k.me);
+        hb_dh_back<R>(s.k, z, inner, slot);
     }
-    hb_meet<R>();
+    __syncthreads();
     const float undo = 4 * (256.0f * R / 4096) * hb_inverse(all);
     float *const dh = job.dh + s.c * job.L;
     const bool even = (((uintptr_t)dh & 15) | (job.L & 3)) == 0;
     float4 old[HB_RESULTS<R>];                   // read at once, as a store would hold up a load
+    const auto read = [&] {
 #pragma unroll
-    for (int i = 0; i < HB_RESULTS<R>; i++) {
-        const hb_spot at = hb_result_at<R>(i, s.k.me);
-        old[i] = make_float4(0, 0, 0, 0);
-        const int n = at.slot * 256 + at.r;
-        if (at.slot >= R || n >= job.L) continue;
-        old[i] = even ? *(const float4 *)(dh + n) : hb_load4_floats(dh, n, job.L);
-    }
-    hb_results<R>(s.k, [] {}, [&](int i, const float (&v)[4]) {
+        for (int i = 0; i < HB_RESULTS<R>; i++) {
+            const hb_spot at = hb_result_at<R>(i, s.k.me);
+            old[i] = make_float4(0, 0, 0, 0);
+            const int n = at.slot * 256 + at.r;
+            if (at.slot >= R || n >= job.L) continue;
+            old[i] = even ? *(const float4 *)(dh + n) : hb_load4_floats(dh, n, job.L);
+        }
+    };
+    hb_results<R>(s.k, read, [] {}, [&](int i, const float (&v)[4]) {
         const hb_spot at = hb_result_at<R>(i, s.k.me);
         const int n = at.slot * 256 + at.r;
         const float x[4] = { old[i].x + v[0] * undo, old[i].y + v[1] * undo,
@@ -483,7 +494,6 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
     s.first = hb_part<R>() * HB_PART_SLOTS<R> + warp;
     s.sums = (float4 *)(shared + HB_DH_BEFORE<R>) + warp * 128 + me.lane;
     s.spectrum = job.spectrum + s.c * R * 64 + me.lane;
-    s.f = job.matrix + HB_MATRIX<R> / 16;
     const uint32_t planes = hb_shared_address(k.planes);
     const hb_factor u_ = { job.u, job.su, k.taps + HB_TAP_U };
     const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
@@ -510,13 +520,13 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
             if (i < (PACK > 1 ? OWN : 1)) there[i] = hb_slot_inverse<R>(scale, i);
             if constexpr (GATED) {
                 if (!post.x) continue;
-                hb_times(z, s.spectrum + slot % R * 64, false, 1);
+                hb_times(z, s.spectrum + hb_k1<R>(slot, hb_part<R>()) * 64, false, 1);
                 __syncwarp();     // everybody has read the slot
-                hb_inner_back<R, false>(k.planes, z, inner, slot, me);
+                hb_dh_back<R>(k, z, inner, slot);
             }
         }
         if constexpr (GATED) {
-            hb_meet<R>();         // the planes have been read; or they are full again
+            __syncthreads();      // the planes have been read; or they are full again
             if (post.x) {
                 hb_to_floats<R>(k);
                 hb_back_post<T, R>(k, job, s.c, b0, scale[0], gates);
@@ -531,7 +541,7 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
 #pragma unroll
         for (int i = 0; i < OWN; i++) {
             const int slot = s.first + i * WARPS;
-            const uint4 *const at = s.spectrum + slot % R * 64;
+            const uint4 *const at = s.spectrum + hb_k1<R>(slot, hb_part<R>()) * 64;
             const uint4 h[2] = { hb_flipped(at[0], 0x80000000u), hb_flipped(at[32], 0x80000000u) };
             hb_tile z;
             hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
@@ -539,9 +549,9 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
                          there[PACK > 1 ? i : 0] * hb_slot_inverse<R>(scale, i), b0 == 0);
             hb_times(z, h, 1);
             __syncwarp();
-            hb_inner_back<R, false>(k.planes, z, inner, slot, me);
+            hb_dh_back<R>(k, z, inner, slot);
         }
-        hb_meet<R>();
+        __syncthreads();
         if constexpr (GATED) {
             hb_to_floats<R>(k);
             hb_back_pre<T, R>(k, job, s.c, b0, scale[0], dy, post, gates);
