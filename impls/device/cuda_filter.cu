@@ -21,6 +21,7 @@
 // Accuracy  that of float64 (the ratios lose some 1e-13); h is rounded once. For 16-bit signals
 //           about 2e-6, of h and of the gradients.
 // Refuses   backward: more than about 4 million weights in float64 (CUDA_SIDE).
+// hb-arch: 90a 80
 #include "../core/oper.h"
 #include "cuda_descend.cuh"
 #include "cuda_filter64.cuh"
@@ -92,9 +93,10 @@ static int64_t most_positions(const struct hb_filter_shape *f)
     return fit < all ? fit : all;
 }
 
-static int64_t groups_of(const struct hb_filter_shape *f)    // of 16 channels
+// Groups of 16 channels, of whole units.
+static int64_t groups_of(const struct hb_filter_shape *f)
 {
-    return ((int64_t)f->channels + 15) / 16;
+    return ((int64_t)f->channels + UNIT - 1) / UNIT * (UNIT / 16);
 }
 
 size_t cuda_filter_ws(struct hb_filter_shape f)
@@ -176,7 +178,7 @@ template <int P>
 static void generate_by(const struct generate_args &g, cudaStream_t stream)
 {
     const int64_t across = (g.L + P - 1) / P, room = GENERATE_RESIDENT * (int64_t)gpu.sms;
-    const int64_t most = (g.C + 16 * GENERATE_WARPS - 1) / (16 * GENERATE_WARPS);
+    const int64_t most = (g.C + UNIT * UNITS - 1) / (UNIT * UNITS);
     const int64_t fit = room / across, shares = fit < 1 ? 1 : fit < most ? fit : most;
     const dim3 grid((unsigned)(across < room ? across : room), (unsigned)shares);
     if (g.L % 4 == 0 && (uintptr_t)g.h % 16 == 0) generate_launch<P, true>(g, grid, stream);

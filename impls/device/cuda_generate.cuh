@@ -2,40 +2,42 @@
 //     h[c,j] = (W4 a3)[c,j] (exp(-t_j delta_c) + shift),  a3: cuda_hidden.cuh
 // Method    Two blocks an SM, so that one has products where the other waits. A block keeps the
 //           hidden layers' weights and takes P positions after P positions: their hidden layers in
-//           shared memory, each over the one before, then channel after channel, 16 a warp. W4 and
-//           a3 are cut into two halves each, high and low (22 bits), and three of the four products
-//           of halves are added; each channel of W4 is scaled by a power of two, so that halves
-//           hold it. `cut_kernel` does that once, in the order in which lanes want it; a warp has
-//           its channels in registers and fetches the next ones as it goes. A lane has four
-//           neighbours in k: both halves of its part of a3 are one access. Where L gives fewer
-//           pieces of P positions than there is room for blocks, several blocks share the channels
-//           and each has the hidden layers.
+//           shared memory, each over the one before, then channel after channel, 64 for four warps.
+//           W4 and a3 are cut into two halves each, high and low (22 bits), and three of the four
+//           products of halves are added; each channel of W4 is scaled by a power of two, so that
+//           halves hold it. `cut_kernel` does that once, in the order in which lanes want it; a
+//           warp has its channels in registers and fetches the next ones as it goes. The products
+//           are wgmma with a3 in shared memory, 128-byte swizzle; on other devices mma. Where L
+//           gives fewer pieces of P positions than there is room for blocks, several blocks share
+//           the channels and each has the hidden layers.
 // Cost      2 L (E W + 2 W^2) flop in float64, 6 L W C in halves; device memory 4 L C bytes; a
-//           workspace of 272 C bytes. A tile of 16 x 64: 96 products, 32 + 8 + 8 accesses of 16
-//           bytes. Measured, W = 64, C = 768, by blocks of 16 warps, one an SM, that cut W4 again
-//           for each 64 positions: 29 us at L = 8192, 204 at 65536. Predicted now: 18 and 110.
+//           workspace of 272 C bytes. A tile of 64 x 64: 12 wgmma, 8 + 8 accesses of 16 bytes a
+//           lane. Measured, W = 64, C = 768, by blocks of 16 warps, one an SM, that cut W4 again
+//           for each 64 positions: 29 us at L = 8192, 204 at 65536. Predicted as it is now, but
+//           with mma: 18 and 110; with wgmma: 16 and 92.
 // Accuracy  about 1e-6 of h, most of it from the hidden layers (emulated).
 // Refuses   as cuda_hidden.cuh.
 #ifndef HB_DEVICE_CUDA_GENERATE_CUH
 #define HB_DEVICE_CUDA_GENERATE_CUH
 
+#include "../longconv/fused/toeplitz_pieces.cuh"
 #include "cuda_hidden.cuh"
 
 enum {
     GENERATE_WARPS = 8, GENERATE_THREADS = 32 * GENERATE_WARPS,
     GENERATE_RESIDENT = 2,       // blocks an SM
     STEPS = HIDDEN_MOST / 16,    // of 16 features; beyond W there are zeros
-    // a3 as halves. A pair of positions: 64 bytes for each 16 features of the one, and 64 of the
-    // other; of these 16 for four features each, high and then low. 8 lanes (2 positions, 4 times 4
-    // features) read all banks. 32 bytes between pairs: 32 lanes write two words a bank.
-    PAIR_STRIDE = 8 * HIDDEN_MOST + 32,
+    UNIT = 64,                   // channels of four warps, 16 each
+    UNITS = GENERATE_WARPS / 4,  // at once
 };
-template <int P> constexpr int HALVES_BYTES = P / 2 * PAIR_STRIDE;
-template <int P> constexpr int GENERATE_BYTES = HIDDEN_ROWS<P> * 8 + HALVES_BYTES<P>
+// a3 as halves: high, and then low. A row of HIDDEN_MOST features for each column of the product
+// (column_of), in 128-byte swizzle: 16 bytes of a row are where 8 rows have them in all banks.
+template <int P> constexpr int HALF_BYTES = P * HIDDEN_MOST * 2;
+template <int P> constexpr int GENERATE_BYTES = HIDDEN_ROWS<P> * 8 + 2 * HALF_BYTES<P>
                                                 + HIDDEN_WEIGHTS;
 
 // W4 of 16 channels in halves, for the lanes (row, t): high and low of rows row, row + 8 (of 16) at
-// k = 4t, 4t + 1; the same at 4t + 2, 4t + 3.
+// k = 2t, 2t + 1; the same at 2t + 8, 2t + 9.
 struct cut_weights { uint4 of[STEPS][2][32]; };
 
 // Of a channel: the inverse of its scale; what the window goes by from one position to the next and
@@ -46,7 +48,7 @@ struct generate_args {
     struct hidden_net net;
     float *h;                    // (C,L)
     const float *w4;             // (C,W)
-    struct cut_weights *cut;     // C rounded up to 16
+    struct cut_weights *cut;     // C rounded up to UNIT, by 16
     struct channel *channels;    // the same
     int64_t C, L;
     struct window<float> win;
@@ -60,18 +62,6 @@ static __device__ __forceinline__ void cut_halves(uint32_t &high, uint32_t &low,
     const __half2 l = __floats2half2_rn(x0 - back.x, x1 - back.y);
     high = *(const uint32_t *)&h;
     low = *(const uint32_t *)&l;
-}
-
-// c (16,8) += a (16,16) b (16,8), of halves. Lane (g,t) = (lane/4, lane%4) holds of a, by pairs,
-// rows g, g+8, g, g+8 at k = 2t, 2t, 2t+8, 2t+8; of b column g at k = 2t, 2t+8; of c what `mma` of
-// floats has. Which k those are does not matter, if they are the same in a and b.
-static __device__ __forceinline__ void mma_halves(float (&c)[4], const uint32_t (&a)[4],
-                                                  uint32_t b0, uint32_t b1)
-{
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 // The power of two that takes m into [1, 2), and its inverse; m normal and not extremely large.
@@ -110,7 +100,7 @@ static __global__ void cut_kernel(const __grid_constant__ struct generate_args g
         float top = 0;
         #pragma unroll
         for (int i = 0; i < 4 * STEPS; i++) {
-            const int k = 16 * (i / 4) + 4 * t + i % 4;
+            const int k = 16 * (i / 4) + 2 * t + i % 4 / 2 * 8 + i % 2;
             w[h][i / 4][i % 4] = c < g.C && k < W ? from[k] : 0.0f;
         }
         #pragma unroll
@@ -162,17 +152,17 @@ static __device__ __forceinline__ void put_vector(float *to, bool in, const floa
 template <int P, bool VECTORS>
 static __device__ __forceinline__ void put_channel(const struct generate_args &g, float *to,
                                                    const struct channel &of, int64_t p,
-                                                   const float (&sums)[P / 8][4], int at)
+                                                   const float (&sums)[P / 2], int at)
 {
     const float shift = g.win.on ? g.win.shift * of.back : 0.0f;
     const float next2 = of.next * of.next, next3 = next2 * of.next;
     float v = expf(-(float)p * of.rate) * of.back;
     #pragma unroll
     for (int m = 0; m < P / 16; m++, v *= of.leap) {
-        const float y[4] = { sums[2 * m][at] * (v + shift),
-                             sums[2 * m][at + 1] * fmaf(v, of.next, shift),
-                             sums[2 * m + 1][at] * fmaf(v, next2, shift),
-                             sums[2 * m + 1][at + 1] * fmaf(v, next3, shift) };
+        const float y[4] = { sums[8 * m + at] * (v + shift),
+                             sums[8 * m + at + 1] * fmaf(v, of.next, shift),
+                             sums[8 * m + at + 4] * fmaf(v, next2, shift),
+                             sums[8 * m + at + 5] * fmaf(v, next3, shift) };
         if constexpr (VECTORS) {
             put_vector(to + 16 * m, p + 16 * m < g.L, y);
         } else {
@@ -183,49 +173,82 @@ static __device__ __forceinline__ void put_channel(const struct generate_args &g
     }
 }
 
-// This block's channels at P positions. Column (row) of tile n is the position 16 (n / 2) +
-// 4 (row / 2) + 2 (n % 2) + row % 2, so that a lane's results are neighbours, too.
+// The column of the products at which a position is: those of a lane, 2t and 2t + 1 of each 8, are
+// 4t .. 4t+3 of each 16 positions.
+static __device__ __forceinline__ int column_of(int p)
+{
+    return p / 16 * 16 + p % 4 / 2 * 8 + p % 16 / 4 * 2 + p % 2;
+}
+
+// sums (16 channels a warp by P columns) = w a3. Element 4n + 2h + i of sums: channel row + 8h of
+// the warp's, column 8n + 2t + i.
+template <int P>
+static __device__ __forceinline__ void multiply_halves(float (&sums)[P / 2],
+                                                       const uint4 (&w)[STEPS][2],
+                                                       const unsigned char *halves)
+{
+    #pragma unroll
+    for (int i = 0; i < P / 2; i++) sums[i] = 0;
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    const uint64_t above = toeplitz::tile_of(halves), below = above + HALF_BYTES<P> / 16;
+    toeplitz::wgmma_begin();
+    #pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const uint4 h = w[s][0], l = w[s][1];
+        const uint32_t high[4] = { h.x, h.y, h.z, h.w }, low[4] = { l.x, l.y, l.z, l.w };
+        toeplitz::wgmma<__half, P / 2>(sums, low, above + 2 * s);
+        toeplitz::wgmma<__half, P / 2>(sums, high, below + 2 * s);
+        toeplitz::wgmma<__half, P / 2>(sums, high, above + 2 * s);
+    }
+    toeplitz::wgmma_commit();
+    toeplitz::wgmma_done<0>();
+#else
+    const int lane = (int)threadIdx.x % 32, row = lane / 4;
+    halves += row * 128 + lane % 4 * 4;
+    #pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        const uint4 h = w[s][0], l = w[s][1];
+        const uint32_t high[4] = { h.x, h.y, h.z, h.w }, low[4] = { l.x, l.y, l.z, l.w };
+        #pragma unroll
+        for (int n = 0; n < P / 8; n++) {
+            const unsigned char *const at = halves + n * 1024;
+            const int first = (2 * s ^ row) * 16, second = (2 * s + 1 ^ row) * 16;
+            const uint32_t a0 = *(const uint32_t *)(at + first);
+            const uint32_t a1 = *(const uint32_t *)(at + second);
+            const uint32_t b0 = *(const uint32_t *)(at + HALF_BYTES<P> + first);
+            const uint32_t b1 = *(const uint32_t *)(at + HALF_BYTES<P> + second);
+            float (&c)[4] = *(float (*)[4])&sums[4 * n];
+            toeplitz::mma<__half>(c, low, a0, a1);
+            toeplitz::mma<__half>(c, high, b0, b1);
+            toeplitz::mma<__half>(c, high, a0, a1);
+        }
+    }
+#endif
+}
+
+// This block's channels at P positions.
 template <int P, bool VECTORS>
 static __device__ __forceinline__ void last_layer(const struct generate_args &g, int64_t p0,
                                                   const unsigned char *halves)
 {
-    const int lane = (int)threadIdx.x % 32, row = lane / 4, t = lane % 4;
-    const int groups = (int)((g.C + 15) / 16), step = GENERATE_WARPS * (int)gridDim.y;
-    int group = (int)(threadIdx.x / 32 * gridDim.y + blockIdx.y);
-    if (group >= groups) return;
-    const int64_t p = p0 + 4 * t;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    const int units = (int)((g.C + UNIT - 1) / UNIT), step = UNITS * (int)gridDim.y;
+    int unit = warp / 4 * (int)gridDim.y + (int)blockIdx.y;
+    if (unit >= units) return;
+    const int64_t p = p0 + lane % 4 * 4;
+    const struct cut_weights *cut = g.cut + unit * 4 + warp % 4;
     uint4 w[STEPS][2];
     #pragma unroll
-    for (int i = 0; i < 2 * STEPS; i++)
-        w[i / 2][i % 2] = fetch(&g.cut[group].of[i / 2][i % 2][lane]);
-    halves += row / 2 * 2 * PAIR_STRIDE + row % 2 * 64 + t * 16;
+    for (int i = 0; i < 2 * STEPS; i++) w[i / 2][i % 2] = fetch(&cut->of[i / 2][i % 2][lane]);
     #pragma unroll 1
-    for (; group < groups; group += step) {
-        const int64_t c = 16 * (int64_t)group + row;
+    for (; unit < units; unit += step) {
+        const int64_t c = UNIT * (int64_t)unit + warp % 4 * 16 + lane / 4;
         const struct channel of[2] = { g.channels[c], g.channels[c + 8] };
-        const struct cut_weights *const then = g.cut + min(group + step, groups - 1);
-        float sums[P / 8][4] = {};
+        float sums[P / 2];
+        multiply_halves<P>(sums, w, halves);
+        if (unit + step < units) cut += step * 4;
         #pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            const uint4 h = w[s][0], l = w[s][1];
-            const uint32_t high[4] = { h.x, h.y, h.z, h.w }, low[4] = { l.x, l.y, l.z, l.w };
-            #pragma unroll
-            for (int half = 0; half < P / 8; half += 4) {
-                uint4 a[4];
-                #pragma unroll
-                for (int i = 0; i < 4; i++)
-                    a[i] = *(const uint4 *)(halves + 128 * s
-                                            + ((half + i) / 2 * 8 + i % 2) * PAIR_STRIDE);
-                #pragma unroll
-                for (int i = 0; i < 4; i++) mma_halves(sums[half + i], low, a[i].x, a[i].y);
-                #pragma unroll
-                for (int i = 0; i < 4; i++) mma_halves(sums[half + i], high, a[i].z, a[i].w);
-                #pragma unroll
-                for (int i = 0; i < 4; i++) mma_halves(sums[half + i], high, a[i].x, a[i].y);
-            }
-            w[s][0] = fetch(&then->of[s][0][lane]);
-            w[s][1] = fetch(&then->of[s][1][lane]);
-        }
+        for (int i = 0; i < 2 * STEPS; i++) w[i / 2][i % 2] = fetch(&cut->of[i / 2][i % 2][lane]);
         #pragma unroll
         for (int h = 0; h < 2; h++)
             if (c + 8 * h < g.C)
@@ -233,23 +256,24 @@ static __device__ __forceinline__ void last_layer(const struct generate_args &g,
     }
 }
 
-// Where a lane writes a3 of its first feature and position, of the two that halves_keep leaves it.
-template <class T>
-static __device__ __forceinline__ unsigned char *halves_of(unsigned char *halves, const T &piece)
+// Where a lane writes a3 of its first feature (even, of two) at position p.
+static __device__ __forceinline__ unsigned char *halves_of(unsigned char *halves, int feature,
+                                                           int p)
 {
-    return halves + (piece.p0 / 2 + piece.t) * PAIR_STRIDE + piece.r0 / 16 * 128
-           + piece.row % 2 * 64 + piece.row / 4 * 16 + piece.row % 4 / 2 * 4;
+    const int column = column_of(p);
+    return halves + column * 128 + (feature / 8 ^ column % 8) * 16 + feature % 8 * 2;
 }
 
 // Writes a3 of a feature at two neighbouring positions: two lanes, of neighbouring features,
 // exchange, and each has both features at one position. odd: is it the second feature?
+template <int P>
 static __device__ __forceinline__ void halves_keep(unsigned char *to, int odd, float a0, float a1)
 {
     const float other = __shfl_xor_sync(0xffffffffu, odd ? a0 : a1, 4);
     uint32_t high, low;
     cut_halves(high, low, odd ? other : a0, odd ? a1 : other);
     *(uint32_t *)to = high;
-    *(uint32_t *)(to + 8) = low;
+    *(uint32_t *)(to + HALF_BYTES<P>) = low;
 }
 
 // Grid (blocks, shares of the channels). Dynamic shared: GENERATE_BYTES.
@@ -257,18 +281,18 @@ template <int P, bool VECTORS>
 static __global__ __launch_bounds__(GENERATE_THREADS, GENERATE_RESIDENT) void generate_kernel(
     const __grid_constant__ struct generate_args g)
 {
-    extern __shared__ __align__(16) unsigned char shared[];
-    double *const rows = (double *)shared;
-    unsigned char *const halves = shared + HIDDEN_ROWS<P> * 8;
-    const hidden_space h = hidden_share(halves + HALVES_BYTES<P>);
+    extern __shared__ __align__(1024) unsigned char space[];
+    double *const rows = (double *)space;
+    unsigned char *const halves = space + HIDDEN_ROWS<P> * 8;
+    static_assert(HIDDEN_ROWS<P> * 8 % 1024 == 0 && HALF_BYTES<P> % 1024 == 0);   // swizzle
+    const hidden_space h = hidden_share(halves + 2 * HALF_BYTES<P>);
     hidden_table<P, GENERATE_WARPS> table;
     hidden_piece<P, GENERATE_WARPS> piece;
-    unsigned char *const halves_at = halves_of(halves, piece);
     int64_t p0 = blockIdx.x * (int64_t)P;
     table.fetch(g.net, p0, g.L);
     hidden_load<GENERATE_WARPS>(h, g.net);
     if (g.net.W < HIDDEN_MOST)                   // features that there are not remain zeros
-        for (int i = (int)threadIdx.x; i < HALVES_BYTES<P> / 4; i += GENERATE_THREADS)
+        for (int i = (int)threadIdx.x; i < 2 * HALF_BYTES<P> / 4; i += GENERATE_THREADS)
             ((uint32_t *)halves)[i] = 0;
     table.put(rows, g.net);
     #pragma unroll 1
@@ -286,8 +310,11 @@ static __global__ __launch_bounds__(GENERATE_THREADS, GENERATE_RESIDENT) void ge
         table.fetch(g.net, p0 + gridDim.x * (int64_t)P, g.L);
         piece.multiply(h, g.net, 2, rows);
         piece.finish(h, g.net, 2, [&](int i, int n, double, double, float a0, float a1) {
-            halves_keep(halves_at + n * 4 * PAIR_STRIDE + i * 32, piece.row % 2, a0, a1);
+            const int odd = piece.row % 2;
+            halves_keep<P>(halves_of(halves, piece.feature(i) - odd, piece.position(n) + odd), odd,
+                           a0, a1);
         });
+        toeplitz::publish();
         __syncthreads();
         table.put(rows, g.net);
         cut_wait();
