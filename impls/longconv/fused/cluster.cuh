@@ -12,10 +12,12 @@
 //           z_j into the planes of block j (distributed shared memory). Then, by itself: outer
 //           step, in place, as a warp has whole columns; rows and product as rows.cuh has them;
 //           outer step back, in place. At last it gets its share of m from all planes, does the DFT
-//           of K back and stores y. Three times a row blocks wait for each other: largest |u| is known and
-//           planes are free; planes hold z; planes hold w. The first two by counting the bytes
-//           that come, the third by a barrier that orders shared memory alone: one that orders
-//           device memory, too, was 7 % of the time.
+//           of K back and stores y. Three times a row blocks wait for each other: largest |u| is
+//           known and planes are free; planes hold z; planes hold w. The first two by counting the
+//           bytes that come, the third by a barrier that orders shared memory alone: one that
+//           orders device memory, too, was 7 % of the time.
+//           Clusters stay: each has an equal share of all rows, and makes the spectrum of a channel
+//           when it comes to it, into memory of its own, unless somebody wants that later.
 //           A spectrum is made by the same steps from float32, measured by the cluster.
 //           Gradients: a cluster has a channel. A row of u is transformed and kept (half2, device
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
@@ -42,15 +44,15 @@
 #include "rows.cuh"
 
 struct cluster_job {
-    const void *in;  struct hb_strides si;   // u (f16, bf16); spectrum: h (D,L) float32
+    const void *in;  struct hb_strides si;   // u (f16, bf16)
     void *out;       struct hb_strides so;   // like u
-    uint4 *spectrum;           // [D][K][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
-    float2 *undo;              // (D) 4 2^-e1, sum |h| / max |h|; the spectrum's kernel writes it
-    const float *d;            // or NULL: y += d u; spectrum: added to h[0]
+    const float *h;            // (D,L), for cluster_rows: or NULL, spectrum and undo are there
+    uint4 *spectrum;           // [D][K][k < R][2 tiles][32 lanes] of 4 half2: fragments of C;
+                               // with h: [cluster], of the channel that it is at
+    float2 *undo;              // (D) 4 2^-e1, sum |h| / max |h|; not with h
+    const float *d;            // or NULL: y += d u; GATED: added to h[0]
     const uint4 *matrix;       // [K] of hb_fused_words(R) words: G of block j, F
-    int B, D, L;
-    int rows;                  // of the batch, that one cluster does
-    int chunks;                // clusters for one channel
+    int B, D, L;               // D B < 2^31
     bool adjoint;              // conj(spectrum); R >= 96 only, else cluster_gradients has that
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int taps;
@@ -800,9 +802,13 @@ __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_stride
                                                  int64_t b, int L, int rank)
 {
     constexpr int K = S::K, R = S::R;
-    constexpr int LINES = 4 * R / K;                       // of a segment
-    const int n = threadIdx.x / LINES * R * 256 + rank * (R / K) * 256 + threadIdx.x % LINES * 64;
-    if (x && threadIdx.x < 4 * R && n < L) hb_prefetch_line((const T *)x + c * s.c + b * s.b + n);
+    constexpr int EACH = 128 / (int)sizeof(T), LINES = R * 256 / EACH;   // all K segments'
+    constexpr int OF_ONE = LINES / K;
+    const T *const row = (const T *)x + c * s.c + b * s.b;
+    for (int i = threadIdx.x; x && i < LINES; i += S::THREADS) {
+        const int n = i / OF_ONE * R * 256 + rank * (R / K) * 256 + i % OF_ONE * EACH;
+        if (n < L) hb_prefetch_line(row + n);
+    }
 }
 
 // The factors of a channel.
@@ -914,8 +920,108 @@ __device__ __forceinline__ void cluster_leave_all(const cluster_block &k, const 
     }
 }
 
-// y = h * u + d u, or gated. Grid D chunks clusters of K, block HB_ROWS_THREADS, shared
-// CLUSTER_SHARED.
+// Item i of the filter h of a channel, d added at lag 0.
+template <class S>
+__device__ __forceinline__ void cluster_load_filter(cluster_item<float, S::K> &x, const float *h,
+                                                    float d, int i, int L, int rank)
+{
+    cluster_load<float, S>(x, h, i, L, rank);
+    if (rank == 0 && i == 0) x[0].x[0] = __float_as_uint(__uint_as_float(x[0].x[0]) + d);
+}
+
+// Spectrum of h (L) (+ d at lag 0) to `to` (of this lane); returns undo. No warp reads it but the
+// one that wrote it.
+template <class S>
+__device__ __forceinline__ float2 cluster_filter(cluster_block &k, const float *h, float d, int L,
+                                                 uint4 *to)
+{
+    constexpr int K = S::K, R = S::R, THREADS = S::THREADS;
+    cluster_know(k);
+    cluster_item<float, K> x;
+    float2 mark = make_float2(0, 0);
+    uint32_t none = 0;
+#pragma unroll 1
+    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
+        cluster_load_filter<S>(x, h, d, i, L, k.rank);
+        cluster_measure<float, S>(none, mark, x);
+    }
+    mark = cluster_together<float, S>(k, none, mark);
+    const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
+    cluster_expect_z<S>(k);
+#pragma unroll 1
+    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
+        cluster_load_filter<S>(x, h, d, i, L, k.rank);
+        cluster_send<float, S>(k, x, i, in * (CLUSTER_TOP / K));
+    }
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_keep<S>(k, to, all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP)));
+    return make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
+}
+
+// Spectra of all h, and undo. Grid D clusters of K, the rest as below.
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct cluster_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    cluster_block k;
+    cluster_init<S>(k, shared, job.matrix);
+    const int64_t c = blockIdx.x / S::K;
+    cluster_sync();               // all blocks are there
+    const float2 undo = cluster_filter<S>(k, job.h + c * job.L, 0, job.L,
+                                          job.spectrum + (int64_t)blockIdx.x * S::R * 64
+                                          + k.me.lane);
+    if (k.rank == 0 && threadIdx.x == 0) job.undo[c] = undo;
+}                                 // whatever comes here has come: nobody reads from others
+
+// What is read of row b of channel c, to L2. The first one's filter, too.
+template <class T, class S, bool GATED>
+__device__ __forceinline__ void cluster_prefetch_row(const cluster_job &job,
+                                                     const cluster_factors &f, int64_t c, int b,
+                                                     int rank)
+{
+    if (b == 0) cluster_prefetch<float, S>(job.h, { 0, job.L }, c, 0, job.L, rank);
+    cluster_prefetch<T, S>(job.in, job.si, c, b, job.L, rank);
+    if constexpr (GATED) {
+        cluster_prefetch<T, S>(f.pre.x, f.pre.s, c, b, job.L, rank);
+        cluster_prefetch<T, S>(f.post.x, f.post.s, c, b, job.L, rank);
+    }
+}
+
+// One row: y = h * u + d u, or gated. spectrum: of this lane.
+template <class T, class S, bool GATED>
+__device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job &job,
+                                            const cluster_factors &f, int c, int b,
+                                            const uint4 *spectrum, float2 undo, bool more)
+{
+    cluster_know(k);
+    const float2 with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(k, f, c, b, job.L,
+                                                                                 undo.y);
+    if (more) {
+        const bool same = b + 1 < job.B;
+        cluster_prefetch_row<T, S, GATED>(job, f, same ? c : c + 1, same ? b + 1 : 0, k.rank);
+    }
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+        cluster_transform<S>(z, k, inner, slot);
+        hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
+    });
+    __syncthreads();
+    cluster_outer<S, true>(k);
+    cluster_leave_all<T, S, GATED>(k, job, f, c, b, undo.x / (with.x * with.y));
+}
+
+// The first row of a cluster's share.
+template <int K> __device__ __forceinline__ int cluster_share(const cluster_job &job, int cluster)
+{
+    return (int)((int64_t)job.D * job.B * cluster / (int)(gridDim.x / K));
+}
+
+// All rows. Grid: as many clusters of K as run at a time, each with an equal share of the D B rows,
+// channel after channel; with h it makes the spectrum of each that it comes to. Block S::THREADS,
+// shared S::SHARED.
 template <class T, class S, bool GATED>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
 {
@@ -923,86 +1029,31 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     constexpr int K = S::K, R = S::R;
     cluster_block k;
     cluster_init<S>(k, shared, job.matrix);
-    const int64_t c = blockIdx.x / K / job.chunks;
-    const int first = (int)(blockIdx.x / K % job.chunks) * job.rows;
-    const int end = min(first + job.rows, job.B);
-    const uint4 *const spectrum = job.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
-    const float2 undo = job.undo[c];
     const cluster_factors f = {
         { job.in, job.si, k.taps + HB_TAP_U },
         { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE },
         { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST },
     };
-    if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.taps);
+    const int first = cluster_share<K>(job, blockIdx.x / K);
+    int left = cluster_share<K>(job, blockIdx.x / K + 1) - first;
+    int c = first / job.B, b = first % job.B;
     cluster_sync();               // all blocks are there, and their constants
-    for (int b = first; b < end; b++) {
-        cluster_know(k);
-        const float2 with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(
-            k, f, c, b, job.L, undo.y);
-        if (b + 1 < end) {
-            cluster_prefetch<T, S>(job.in, job.si, c, b + 1, job.L, k.rank);
-            if constexpr (GATED) {
-                cluster_prefetch<T, S>(f.pre.x, f.pre.s, c, b + 1, job.L, k.rank);
-                cluster_prefetch<T, S>(f.post.x, f.post.s, c, b + 1, job.L, k.rank);
-            }
+    for (; left > 0; c++, b = 0) {
+        if constexpr (GATED) {
+            __syncthreads();      // nobody reads those of the channel before
+            hb_filters_init(k.taps, job.gates, c, job.taps);
+            __syncthreads();
         }
-        cluster_outer<S, false>(k);
-        __syncthreads();
-        cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
-            cluster_transform<S>(z, k, inner, slot);
-            hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
-        });
-        __syncthreads();
-        cluster_outer<S, true>(k);
-        cluster_leave_all<T, S, GATED>(k, job, f, c, b, undo.x / (with.x * with.y));
+        const int at = job.h ? blockIdx.x : c * K + k.rank;
+        uint4 *const spectrum = job.spectrum + (int64_t)at * R * 64 + k.me.lane;
+        const float2 undo = job.h ? cluster_filter<S>(k, job.h + (int64_t)c * job.L,
+                                                      GATED && job.d ? job.d[c] : 0, job.L,
+                                                      spectrum)
+                                  : job.undo[c];
+        for (; b < job.B && left > 0; b++)
+            cluster_row<T, S, GATED>(k, job, f, c, b, spectrum, undo, --left > 0);
     }
     cluster_sync();               // nobody leaves while others read what it has
-}
-
-// Item i of the filter h.
-template <class S>
-__device__ __forceinline__ void cluster_load_filter(cluster_item<float, S::K> &x,
-                                                    const cluster_job &job, int64_t c, int i,
-                                                    int rank)
-{
-    cluster_load<float, S>(x, (const float *)job.in + c * job.si.c, i, job.L, rank);
-    if (rank == 0 && i == 0 && job.d)
-        x[0].x[0] = __float_as_uint(__uint_as_float(x[0].x[0]) + job.d[c]);
-}
-
-// Spectrum of h (+ d at lag 0), and undo. Grid D clusters of K, the rest as above.
-template <class S>
-__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct cluster_job job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int K = S::K, R = S::R, THREADS = S::THREADS;
-    cluster_block k;
-    cluster_init<S>(k, shared, job.matrix);
-    const int64_t c = blockIdx.x / K;
-    cluster_sync();               // all blocks are there
-    cluster_item<float, K> x;
-    float2 mark = make_float2(0, 0);
-    uint32_t none = 0;
-#pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<S>(x, job, c, i, k.rank);
-        cluster_measure<float, S>(none, mark, x);
-    }
-    mark = cluster_together<float, S>(k, none, mark);
-    const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
-    if (k.rank == 0 && threadIdx.x == 0)
-        job.undo[c] = make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
-    cluster_expect_z<S>(k);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<S>(x, job, c, i, k.rank);
-        cluster_send<float, S>(k, x, i, in * (CLUSTER_TOP / K));
-    }
-    cluster_await(k, CLUSTER_Z);  // planes hold z
-    cluster_outer<S, false>(k);
-    __syncthreads();
-    const float gain = all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP));
-    cluster_keep<S>(k, job.spectrum + (c * K + k.rank) * R * 64 + k.me.lane, gain);
 }
 
 // --- gradients ----------------------------------------------------------------------------------
