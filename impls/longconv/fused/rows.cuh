@@ -555,43 +555,68 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
     scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
 }
 
-// x[j], j < 4: four neighbours of slot first + slots[j] of the tile of rows b0 .., from column
-// r + columns[j] on; 0 where there are none. EVEN: hb_even. No branches between the loads, so that
-// all are under way; what the end of a row cuts comes afterwards.
+// x[i][j], j < 4: four neighbours of slot first + 16 i + slots[j] of the tile of rows b0 .., from
+// column r + columns[j] on; 0 where there are none. EVEN: hb_even. No branches between the loads,
+// so that all are under way: first those of the words of 8 bytes in which fours begin, then those
+// in which they end, BATCH i at a time, mostly from L1. What the end of a row cuts comes last.
 struct hb_places { int slots[4], columns[4]; };
 
-template <class T, int R, bool EVEN>
-__device__ __forceinline__ void hb_read4(uint2 (&x)[4], const void *in, struct hb_strides si,
+template <class T, int R, bool EVEN, int BATCH, int COUNT>
+__device__ __forceinline__ void hb_read4(uint2 (&x)[COUNT][4], const void *in, struct hb_strides si,
                                          int64_t c, int b0, int end, int first, int r,
                                          const hb_places &p, int L)
 {
-    const T *row[4];
-    int n[4];
-    bool is[4];
+    const auto row_of = [&](int i, int j, bool &is) {
+        const int b = b0 + hb_row_of<R>(first + 16 * i + p.slots[j]);
+        is = b < end;
+        return (const T *)in + c * si.c + (is ? b : b0) * si.b;
+    };
+    const auto place = [&](int i, int j) {
+        return (first + 16 * i + p.slots[j]) % R * 256 + r + p.columns[j];
+    };
 #pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const int slot = first + p.slots[j], i = b0 + hb_row_of<R>(slot);
-        n[j] = slot % R * 256 + r + p.columns[j];
-        is[j] = i < end;
-        row[j] = (const T *)in + c * si.c + (is[j] ? i : b0) * si.b;
-        x[j] = make_uint2(0, 0);
-        if (EVEN && is[j] && n[j] < L) x[j] = *(const uint2 *)(row[j] + n[j]);
-    }
-    if constexpr (!EVEN) {
-        uint2 lo[4], hi[4];
+    for (int i = 0; i < COUNT; i++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const int from = n[j] - hb_below(row[j]);
-            const uint2 *const at = (const uint2 *)(row[j] + from);
-            lo[j] = hi[j] = make_uint2(0, 0);
-            if (is[j] && from + 4 <= L) lo[j] = at[0];
-            if (is[j] && from + 8 <= L) hi[j] = at[1];
+            bool is;
+            const T *const row = row_of(i, j, is);
+            const int from = place(i, j) - (EVEN ? 0 : hb_below(row));
+            x[i][j] = make_uint2(0, 0);
+            if (is && from + (EVEN ? 0 : 3) < L) x[i][j] = *(const uint2 *)(row + from);
+        }
+    if constexpr (!EVEN) {
+#pragma unroll
+        for (int i0 = 0; i0 < COUNT; i0 += BATCH) {
+            uint2 more[BATCH][4];
+#pragma unroll
+            for (int i = 0; i < BATCH && i0 + i < COUNT; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    bool is;
+                    const T *const row = row_of(i0 + i, j, is);
+                    const int from = place(i0 + i, j) - hb_below(row) + 4;
+                    more[i][j] = make_uint2(0, 0);
+                    if (is && from + 3 < L) more[i][j] = *(const uint2 *)(row + from);
+                }
+#pragma unroll
+            for (int i = 0; i < BATCH && i0 + i < COUNT; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    bool is;
+                    const int off = hb_below(row_of(i0 + i, j, is));
+                    x[i0 + i][j] = hb_shifted(x[i0 + i][j], more[i][j], off);
+                }
         }
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const int from = n[j] - hb_below(row[j]);
-            x[j] = hb_shifted(lo[j], hi[j], hb_below(row[j]));
-            if (is[j] && n[j] < L && from + 8 > L) x[j] = hb_load4_each(row[j], n[j], L);
+        for (int i = 0; i < COUNT; i++) {
+            if (R >= 16 && (place(i, 0) >= L || place(i, 3) + 8 <= L)) continue;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                bool is;
+                const T *const row = row_of(i, j, is);
+                const int n = place(i, j);
+                if (is && n < L && n - hb_below(row) + 8 > L) x[i][j] = hb_load4_each(row, n, L);
+            }
         }
     }
 }
@@ -608,10 +633,8 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     uint32_t peak[2] = { 0, 0 };
     constexpr hb_places places = { { 0, 1, 8, 9 }, { 0, 0, 0, 0 } };
     const auto read = [&](auto even) {
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++)
-            hb_read4<T, R, decltype(even)::value>(raw[kt], in, si, c, b0, end,
-                                                  16 * kt + 2 * me.q, hb_column(me), places, L);
+        hb_read4<T, R, decltype(even)::value, 4>(raw, in, si, c, b0, end, 2 * me.q, hb_column(me),
+                                                 places, L);
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());
@@ -843,10 +866,8 @@ __device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void
 {
     constexpr hb_places places = { { 0, 0, 8, 8 }, { 0, 16, 0, 16 } };
     const auto read = [&](auto even) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++)
-            hb_read4<T, R, decltype(even)::value>(x[i], in, si, c, b0, end, 16 * (mt + i) + me.g,
-                                                  32 * me.group + 4 * me.q, places, L);
+        hb_read4<T, R, decltype(even)::value, 2>(x, in, si, c, b0, end, 16 * mt + me.g,
+                                                 32 * me.group + 4 * me.q, places, L);
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());

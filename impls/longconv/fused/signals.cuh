@@ -140,9 +140,9 @@ __device__ __forceinline__ void hb_store_some(unsigned short *to, uint2 x, int c
 }
 
 // The results of four lanes (q = 0 .. 3) that have the neighbours n + 16 e + 4 q .. + 3 of one row,
-// n a multiple of 32, on any 2-byte boundary: a lane takes what it lacks of an aligned word from
-// the next one; what is left at both ends goes one by one. All lanes of a warp call it; L 0: for
-// nothing.
+// n a multiple of 32, on any 2-byte boundary: a lane takes what it lacks of an aligned word of 8
+// bytes from the next one; what is left at both ends goes as a pair and a single one. Where the row
+// ends all go one by one. All lanes of a warp call it; L 0: for nothing.
 template <class T>
 __device__ __forceinline__ void hb_store_run(T *row, int n, int L, const float (&v)[2][4], int q)
 {
@@ -150,26 +150,29 @@ __device__ __forceinline__ void hb_store_run(T *row, int n, int L, const float (
     const int next = (threadIdx.x & 28) | ((q + 1) & 3);
     const int s = -(int)((uintptr_t)row >> 1) & 3;       // halves before the first aligned word
     unsigned short *const to = (unsigned short *)row + n;
-    uint2 rest = x[0];                                   // one by one: the head
-    int at = 0, count = q == 0 ? s : 0;
+    uint2 word[2];
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const uint2 give = e == 0 && q == 0 ? x[1] : x[e];
-        const uint2 take = make_uint2(__shfl_sync(~0u, give.x, next),
-                                      __shfl_sync(~0u, give.y, next));
-        const uint2 word = hb_shifted(x[e], take, s);
-        const int i = 16 * e + 4 * q + s;
-        if (e == 1 && q == 3) {                          // and the tail
-            rest = word;
-            at = i;
-            count = 4 - s;
-        } else if (n + i + 4 <= L) {
-            *(uint2 *)(to + i) = word;
-        } else {
-            hb_store_some(to + i, word, L - n - i);
-        }
+        word[e] = hb_shifted(x[e], make_uint2(__shfl_sync(~0u, give.x, next),
+                                              __shfl_sync(~0u, give.y, next)), s);
     }
-    hb_store_some(to + at, rest, min(count, L - n - at));
+    if (n + 32 > L) {
+#pragma unroll
+        for (int e = 0; e < 2; e++)
+            hb_store_some(to + 16 * e + 4 * q, x[e], L - n - 16 * e - 4 * q);
+        return;
+    }
+    const bool first = q == 0, last = q == 3;
+    *(uint2 *)(to + 4 * q + s) = word[0];
+    if (!last || s == 0) *(uint2 *)(to + 16 + 4 * q + s) = word[1];
+    // s 1, 2, 3: the first lane has 1, 2, 3 left, the last one 3, 2, 1
+    const uint2 end = first ? x[0] : x[1];
+    const uint32_t pair = s == 2 ? (first ? end.x : end.y) : __byte_perm(end.x, end.y, 0x5432);
+    if ((first && s >= 2) || (last && (s == 1 || s == 2)))
+        *(uint32_t *)(to + (first ? s - 2 : 28 + s)) = pair;
+    if ((first || last) && (s & 1))
+        to[first ? 0 : 31] = (unsigned short)(first ? end.x : end.y >> 16);
 }
 
 // Larger of m and the two magnitudes of a pair, as bits in the upper half.
