@@ -221,6 +221,9 @@ __device__ __forceinline__ int cluster_anew(int x)
 // planes. A block has 8 R of them, its share of M.
 template <int K> constexpr int CLUSTER_WIDTH = 32 / K;
 
+// Bytes of the constants of cluster_gradients' DFT of K, which has 16-bit signals and mma.
+template <int K> constexpr int CLUSTER_DFT = 2 * (K == 16 ? 4 : 1) * 32 * 16;
+
 // Sizes of a kernel. SUMS: with a block's share of a filter's gradient (f32) in shared memory.
 template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int K = K_, R = R_, WARPS = WARPS_, THREADS = 32 * WARPS;
@@ -232,7 +235,7 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
                                   + HB_FILTERS * (int)sizeof(hb_taps)
-                                  + (SUMS_ ? R * 64 * 32 : 0);
+                                  + (SUMS_ ? R * 64 * 32 + CLUSTER_DFT<K> : 0);
 };
 template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
 // Up to R = 32 the sums leave room for two blocks on an SM.
@@ -247,6 +250,7 @@ struct cluster_block {
     uint32_t parity[CLUSTER_COUNTS];                       // of the phases that are under way
     hb_taps *taps;             // [HB_FILTERS], GATED
     float4 *sums;              // [R][4][32 lanes], SUMS
+    uint4 *dft;                // CLUSTER_DFT, SUMS
     hb_lane me;
     int rank, warp;
 };
@@ -292,6 +296,7 @@ __device__ __forceinline__ void cluster_init(cluster_block &k, unsigned char *sh
     if (threadIdx.x == 0) cluster_counts_init(k.counts);
     k.taps = (hb_taps *)(k.marks + 2 * K * S::WARPS + CLUSTER_COUNTS);
     k.sums = (float4 *)(k.taps + HB_FILTERS);
+    k.dft = (uint4 *)(k.sums + R * 128);
     k.rank = (int)(blockIdx.x % K);
     cluster_know(k);
     matrix += k.rank * (HB_MATRIX<R> / 16 + 64);           // hb_fused_words
@@ -348,28 +353,28 @@ __device__ __forceinline__ void cluster_read(cluster_words<T, W> &x, const T *ro
     }
 }
 
-// The items of a row on any 2-byte boundary that lie within it or beyond it: words of 8 bytes, of
-// which one more is read than there are. n: the first one's place.
-template <class T, class S>
-__device__ __forceinline__ bool cluster_load_odd(cluster_item<T, S::K> &x, const T *row, int n,
-                                                 int end)
+// COUNT times W samples from n[a] on of a row on any 2-byte boundary, where all lie within it or
+// beyond it: words of 8 bytes, of which one more is read than there are.
+template <class T, int W, int COUNT>
+__device__ __forceinline__ bool cluster_load_odd(cluster_words<T, W> (&x)[COUNT], const T *row,
+                                                 const int (&n)[COUNT], int end)
 {
-    constexpr int K = S::K, STEP = S::R * 256, W = CLUSTER_WIDTH<K>, WORDS = W / 4;
+    constexpr int WORDS = W / 4;
     bool whole = true;
 #pragma unroll
-    for (int a = 0; a < K; a++) whole &= n + a * STEP + W + 4 <= end || n + a * STEP >= end;
+    for (int a = 0; a < COUNT; a++) whole &= n[a] + W + 4 <= end || n[a] >= end;
     if (!whole) return false;
     const int off = hb_below(row);
-    uint2 v[K][WORDS + 1];
+    uint2 v[COUNT][WORDS + 1];
 #pragma unroll
-    for (int a = 0; a < K; a++)
+    for (int a = 0; a < COUNT; a++)
 #pragma unroll
         for (int w = 0; w <= WORDS; w++) {
             v[a][w] = make_uint2(0, 0);
-            if (n + a * STEP < end) v[a][w] = ((const uint2 *)(row + n + a * STEP - off))[w];
+            if (n[a] < end) v[a][w] = ((const uint2 *)(row + n[a] - off))[w];
         }
 #pragma unroll
-    for (int a = 0; a < K; a++)
+    for (int a = 0; a < COUNT; a++)
 #pragma unroll
         for (int w = 0; w < WORDS; w++) {
             const uint2 y = hb_shifted(v[a][w], v[a][w + 1], off);
@@ -379,30 +384,38 @@ __device__ __forceinline__ bool cluster_load_odd(cluster_item<T, S::K> &x, const
     return true;
 }
 
-// Item i of a row; 0 from L on, and beyond the last item. No branches between loads, where most
-// items are: all are under way.
+// COUNT times W samples from n[a] on of a row of L; 0 from `end` on. No branches between loads,
+// where most are: all are under way.
+template <class T, int W, int COUNT>
+__device__ __forceinline__ void cluster_load_from(cluster_words<T, W> (&x)[COUNT], const T *row,
+                                                  const int (&n)[COUNT], int L, int end)
+{
+    using words = cluster_words<T, W>;
+    if ((uintptr_t)row % alignof(words) == 0 && L % W == 0) {
+#pragma unroll
+        for (int a = 0; a < COUNT; a++) {
+            x[a] = {};
+            if (n[a] < end) x[a] = *(const words *)(row + n[a]);
+        }
+        return;
+    }
+    if constexpr (sizeof(T) == 2 && W >= 4)
+        if (cluster_load_odd<T, W>(x, row, n, end)) return;
+#pragma unroll
+    for (int a = 0; a < COUNT; a++) cluster_read<T, W>(x[a], row, n[a], end);
+}
+
+// Item i of a row; 0 from L on, and beyond the last item.
 template <class T, class S>
 __device__ __forceinline__ void cluster_load(cluster_item<T, S::K> &x, const T *row, int i, int L,
                                              int rank)
 {
     constexpr int K = S::K, R = S::R;
-    constexpr int W = CLUSTER_WIDTH<K>;
-    using words = cluster_words<T, W>;
-    int p, column;
+    int p, column, n[K];
     cluster_place<S>(p, column, i, rank);
-    const int n = p * 256 + column, end = i < 8 * R ? L : 0;
-    if ((uintptr_t)row % alignof(words) == 0 && L % W == 0) {
 #pragma unroll
-        for (int a = 0; a < K; a++) {
-            x[a] = {};
-            if (n + a * R * 256 < end) x[a] = *(const words *)(row + n + a * R * 256);
-        }
-        return;
-    }
-    if constexpr (sizeof(T) == 2 && W >= 4)
-        if (cluster_load_odd<T, S>(x, row, n, end)) return;
-#pragma unroll
-    for (int a = 0; a < K; a++) cluster_read<T, W>(x[a], row, n + a * R * 256, end);
+    for (int a = 0; a < K; a++) n[a] = p * 256 + column + a * R * 256;
+    cluster_load_from<T, CLUSTER_WIDTH<K>>(x, row, n, L, i < 8 * R ? L : 0);
 }
 
 // Where the eight fours of item i of row b are, for hb_windows.
@@ -1116,67 +1129,328 @@ __device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &
     }
 }
 
-// All items of a row, times scale, to the planes, which may be read then.
+// --- gradients: the DFT of K by mma -------------------------------------------------------------
+// A unit is 64 columns of one row of planes, of all segments: one warp's. Of segments (planes)
+// 2q, 2q+1, 2q+8, 2q+9 a lane has columns 8g .. 8g+7, 16 bytes each: tile t = 0..3 of 16 columns
+// has rows g: 8g + t and g + 8: 8g + t + 4, and puts and gets of a warp are 128 bytes a block.
+// There A = samples, B = constants e^{-2 pi i a (j - 1/4) / K}; back A = what planes have, B the
+// same transposed. A constant is the sum of two halves: where K = 8, the second one is in the rows
+// that 8 segments leave free.
+template <int K> using cluster_part = cluster_words<__half, 8>[K / 4];
+
+// What samples are times as they go in; the constants undo it. So what is 2^-24 of the largest is
+// normal.
+constexpr float CLUSTER_IN = 1024;
+
+// Segment or plane s of a lane.
+__device__ __forceinline__ int cluster_segment(int s, hb_lane me)
+{
+    return 2 * me.q + s % 2 + s / 2 * 8;
+}
+
+// The row of planes of a unit, and this lane's first column.
+template <class S>
+__device__ __forceinline__ void cluster_lane_place(int &p, int &column, int unit,
+                                                   const cluster_block &k)
+{
+    unit = cluster_anew(unit);
+    p = k.rank * (S::R / S::K) + unit / 4;
+    column = unit % 4 * 64 + 8 * k.me.g;
+}
+
+// Places of this lane's samples of a unit, n: of segments from 2q on.
+template <class S>
+__device__ __forceinline__ void cluster_lane_samples(int (&n)[S::K / 4], int unit,
+                                                     const cluster_block &k)
+{
+    int p, column;
+    cluster_lane_place<S>(p, column, unit, k);
+#pragma unroll
+    for (int s = 0; s < S::K / 4; s++)
+        n[s] = (cluster_segment(s, k.me) * S::R + p) * 256 + column;
+}
+
+// Two neighbours in k of one constant, real or imaginary part: as half, and what is missing.
+template <int K>
+__device__ __forceinline__ void cluster_constant(uint32_t &high, uint32_t &low, bool back,
+                                                 bool imaginary, int n, int m)
+{
+    float x[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const int a = back ? n : m + i, j = back ? m + i : n;
+        const float2 e = hb_unit(a * (4 * j - 1) & (4 * K - 1), 4 * K);
+        x[i] = (imaginary ? e.y : e.x) * (back ? 1 : CLUSTER_TOP / K / CLUSTER_IN);
+    }
+    high = hb_pack(x[0], x[1]);
+    const float2 v = hb_unpack(high);
+    low = hb_pack(x[0] - v.x, x[1] - v.y);
+}
+
+// Fragments of B: there, then back. K = 8: real high, low, imaginary high, low; K = 16: [columns
+// 8 ..][imaginary] high (rows 2q, 2q+8), low.
+template <class S> __device__ __forceinline__ void cluster_dft_init(const cluster_block &k)
+{
+    constexpr int K = S::K, COUNT = CLUSTER_DFT<K> / 1024;
+    for (int i = k.warp; i < 2 * COUNT; i += S::WARPS) {
+        uint4 v;
+        const bool back = i >= COUNT;
+        const int f = i % COUNT, n = k.me.g + f / 2 * 8, m = 2 * k.me.q;
+        if constexpr (K == 8) {
+            cluster_constant<K>(v.x, v.y, back, false, n, m);
+            cluster_constant<K>(v.z, v.w, back, true, n, m);
+        } else {
+            cluster_constant<K>(v.x, v.z, back, f % 2, n, m);
+            cluster_constant<K>(v.y, v.w, back, f % 2, n, m + 8);
+        }
+        k.dft[32 * i + k.me.lane] = v;
+    }
+}
+
+// Of tile t a pair of neighbours in k, in rows g and g + 8, from words of the two.
+__device__ __forceinline__ void cluster_pairs(uint32_t &up, uint32_t &down, const uint32_t (&x)[4],
+                                              const uint32_t (&y)[4], int t)
+{
+    const int w = t / 2;
+    up = t % 2 ? hb_high(x[w], y[w]) : hb_low(x[w], y[w]);
+    down = t % 2 ? hb_high(x[w + 2], y[w + 2]) : hb_low(x[w + 2], y[w + 2]);
+}
+
+// Two samples times scale, a power of two up to 2^30, as halves.
+template <class T> __device__ __forceinline__ uint32_t cluster_scaled(uint32_t x, float scale)
+{
+    if constexpr (HB_IS_HALF<T>) {
+        const float some = fminf(scale, 0x1p15f);
+        const __half2 a = __floats2half2_rn(some, some);
+        const float more = scale * hb_inverse(some);
+        const __half2 b = __floats2half2_rn(more, more);
+        const __half2 v = __hmul2(__hmul2(*(const __half2 *)&x, a), b);
+        return *(const uint32_t *)&v;
+    } else {
+        const float2 v = hb_two<T>(x);
+        return hb_pack(v.x * scale, v.y * scale);
+    }
+}
+
+// One of real and imaginary part of blocks 8 J + 2q, 2q+1: to their planes.
+template <class S, int J, bool IMAGINARY>
+__device__ __forceinline__ void cluster_send_part(const cluster_block &k, uint32_t at,
+                                                  const float (&c)[4][4])
+{
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+        const int to = 8 * J + 2 * k.me.q + e;
+        const uint32_t x[4] = { hb_pack(c[0][e], c[1][e]), hb_pack(c[2][e], c[3][e]),
+                                hb_pack(c[0][2 + e], c[1][2 + e]),
+                                hb_pack(c[2][2 + e], c[3][2 + e]) };
+        cluster_put(cluster_address(at + (IMAGINARY ? HB_PLANE<S::R> : 0), to), x,
+                    cluster_address(k.counts + 8 * CLUSTER_Z, to));
+    }
+}
+
+// One of the constants' fragments.
+template <class S, int J, bool IMAGINARY>
+__device__ __forceinline__ void cluster_send_some(const cluster_block &k, uint32_t at,
+                                                  const uint32_t (&a)[4][4])
+{
+    const uint4 f = k.dft[32 * (S::K == 8 ? 0 : 2 * J + IMAGINARY) + k.me.lane];
+    float c[4][4] = {};
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+        if constexpr (S::K == 8) hb_mma(c[t], a[t], IMAGINARY ? f.z : f.x, IMAGINARY ? f.w : f.y);
+        else hb_mma(c[t], a[t], f.x, f.y);
+    }
+#pragma unroll
+    for (int t = 0; t < 4; t++)
+        if constexpr (S::K == 16) hb_mma(c[t], a[t], f.z, f.w);
+    cluster_send_part<S, J, IMAGINARY>(k, at, c);
+}
+
+// A unit of a row, times scale CLUSTER_TOP / K / CLUSTER_IN, by the DFT of K into the planes.
 template <class T, class S>
-__device__ __forceinline__ void cluster_send_all(cluster_block &k,
-                                                 const cluster_item<T, S::K> (&x)[S::ITEMS],
-                                                 float scale)
+__device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
+                                                  const cluster_part<S::K> &x, int unit,
+                                                  float scale)
+{
+    constexpr int K = S::K;
+    uint32_t v[K / 4][4], a[4][4];
+#pragma unroll
+    for (int s = 0; s < K / 4; s++)
+#pragma unroll
+        for (int w = 0; w < 4; w++) v[s][w] = cluster_scaled<T>(x[s].x[w], scale);
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+        cluster_pairs(a[t][0], a[t][1], v[0], v[1], t);
+        cluster_pairs(a[t][2], a[t][3], v[K / 4 - 2], v[K / 4 - 1], t);
+    }
+    int p, column;
+    cluster_lane_place<S>(p, column, unit, k);
+    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3);
+    cluster_send_some<S, 0, false>(k, at, a);
+    cluster_send_some<S, 0, true>(k, at, a);
+    if constexpr (K == 16) {
+        cluster_send_some<S, 1, false>(k, at, a);
+        cluster_send_some<S, 1, true>(k, at, a);
+    }
+}
+
+// The way back: of a unit v[s]: this lane's samples of segment s, times `by`.
+template <class S>
+__device__ __forceinline__ void cluster_fetch_unit(float (&v)[S::K / 4][8], const cluster_block &k,
+                                                   int unit, float by)
+{
+    constexpr int K = S::K, PARTS = K / 4;
+    uint32_t x[2][PARTS][4];
+    int p, column;
+    cluster_lane_place<S>(p, column, unit, k);
+    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3);
+#pragma unroll
+    for (int s = 0; s < PARTS; s++) {
+        const uint32_t there = cluster_address(at, cluster_segment(s, k.me));
+        cluster_get(x[0][s], there);
+        cluster_get(x[1][s], there + HB_PLANE<S::R>);
+    }
+    float c[K / 8][4][4] = {};
+#pragma unroll
+    for (int part = 0; part < K / 8; part++)               // K = 16: real, imaginary
+#pragma unroll
+        for (int n = 0; n < K / 8; n++) {
+            const uint4 f = k.dft[32 * (CLUSTER_DFT<K> / 1024 + 2 * n + part) + k.me.lane];
+#pragma unroll
+            for (int t = 0; t < 4; t++) {
+                uint32_t a[4];
+                cluster_pairs(a[0], a[1], x[part][0], x[part][1], t);
+                if constexpr (K == 8) cluster_pairs(a[2], a[3], x[1][0], x[1][1], t);
+                else cluster_pairs(a[2], a[3], x[part][PARTS - 2], x[part][PARTS - 1], t);
+                hb_mma(c[n][t], a, f.x, K == 8 ? f.z : f.y);
+                hb_mma(c[n][t], a, K == 8 ? f.y : f.z, f.w);
+            }
+        }
+#pragma unroll
+    for (int s = 0; s < PARTS; s++)
+#pragma unroll
+        for (int t = 0; t < 4; t++) {
+            v[s][t] = c[s / 2][t][s % 2] * by;
+            v[s][t + 4] = c[s / 2][t][2 + s % 2] * by;
+        }
+}
+
+// --- gradients: rows ----------------------------------------------------------------------------
+template <class S> constexpr int CLUSTER_UNITS = (4 * S::R / S::K - 1) / S::WARPS + 1;  // of a warp
+
+// This warp's units of row b of channel c; 0 from L on and beyond the last.
+template <class T, class S>
+__device__ __forceinline__ void cluster_enter_units(cluster_part<S::K> (&x)[CLUSTER_UNITS<S>],
+                                                    const cluster_block &k, const hb_factor &f,
+                                                    int64_t c, int64_t b, int L)
+{
+    const __half *const row = (const __half *)hb_row_at<T>(f, c, b);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        const int unit = k.warp + m * S::WARPS;
+        int n[S::K / 4];
+        cluster_lane_samples<S>(n, unit, k);
+        cluster_load_from<__half, 8>(x[m], row, n, L, unit < 4 * S::R / S::K ? L : 0);
+    }
+}
+
+// All of a row, times scale, to the planes, which may be read then.
+template <class T, class S>
+__device__ __forceinline__ void cluster_send_units(cluster_block &k,
+                                                   const cluster_part<S::K> (&x)[CLUSTER_UNITS<S>],
+                                                   float scale)
 {
     cluster_expect_z<S>(k);
 #pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        const int i = threadIdx.x + m * S::THREADS;
-        if (i < 8 * S::R) cluster_send<T, S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        const int unit = k.warp + m * S::WARPS;
+        if (unit < 4 * S::R / S::K) cluster_send_unit<T, S>(k, x[m], unit, scale);
     }
     cluster_await(k, CLUSTER_Z);  // planes hold z
 }
 
-// Row b of u there; dot += sum dy u of this thread's items. Returns the scales of u and dy.
-template <class T, class S>
-__device__ __forceinline__ float2 cluster_first(cluster_block &k, const cluster_factors &u,
-                                                const cluster_factors &dy, int64_t c, int64_t b,
-                                                int L, float &dot)
+template <class T> __device__ __forceinline__ float cluster_top(uint32_t peak)
 {
-    cluster_item<T, S::K> x[S::ITEMS], y[S::ITEMS];
-    cluster_enter<T, T, S>(x, u, c, b, L, k.rank);
-    cluster_enter<T, T, S>(y, dy, c, b, L, k.rank);
+    return hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
+}
+
+// Row b of u there; dot += sum dy u of this thread's samples. Returns the scales of u and dy.
+template <class T, class S>
+__device__ __forceinline__ float2 cluster_first(cluster_block &k, const hb_factor &u,
+                                                const hb_factor &dy, int64_t c, int64_t b, int L,
+                                                float &dot)
+{
+    cluster_part<S::K> x[CLUSTER_UNITS<S>], y[CLUSTER_UNITS<S>];
+    cluster_enter_units<T, S>(x, k, u, c, b, L);
+    cluster_enter_units<T, S>(y, k, dy, c, b, L);
     uint32_t peak_u = 0, peak_dy = 0;
-    float2 none;
 #pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        cluster_measure<T, S>(peak_u, none, x[m]);
-        cluster_measure<T, S>(peak_dy, none, y[m]);
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++)
 #pragma unroll
-        for (int a = 0; a < S::K; a++)
+        for (int s = 0; s < S::K / 4; s++)
 #pragma unroll
-            for (int w = 0; w < CLUSTER_WIDTH<S::K> / 2; w++)
-                dot += hb_product<T>(x[m][a].x[w], y[m][a].x[w]);
-    }
+            for (int w = 0; w < 4; w++) {
+                const uint32_t v = x[m][s].x[w], z = y[m][s].x[w];
+                peak_u = __vmaxu2(peak_u, v & 0x7fff7fffu);
+                peak_dy = __vmaxu2(peak_dy, z & 0x7fff7fffu);
+                dot += hb_product<T>(v, z);
+            }
     const float2 top = cluster_together<float, S, false>(
-        k, 0, make_float2(hb_magnitude<T>(max(peak_u & 0xffff0000u, peak_u << 16)),
-                          hb_magnitude<T>(max(peak_dy & 0xffff0000u, peak_dy << 16))));
-    const float2 scale = make_float2(fminf(hb_fused_scale(top.x, 0), 0x1p100f),
-                                     fminf(hb_fused_scale(top.y, 0), 0x1p100f));
-    cluster_send_all<T, S>(k, x, scale.x);
+        k, 0, make_float2(cluster_top<T>(peak_u), cluster_top<T>(peak_dy)));
+    const float2 scale = make_float2(fminf(hb_fused_scale(top.x, 10), 0x1p30f),
+                                     fminf(hb_fused_scale(top.y, 10), 0x1p30f));
+    cluster_send_units<T, S>(k, x, scale.x);
     return scale;
 }
 
 // Row b of dy there after it.
 template <class T, class S>
-__device__ __forceinline__ void cluster_second(cluster_block &k, const cluster_factors &dy,
-                                               int64_t c, int64_t b, int L, float scale)
+__device__ __forceinline__ void cluster_second(cluster_block &k, const hb_factor &dy, int64_t c,
+                                               int64_t b, int L, float scale)
 {
-    cluster_item<T, S::K> y[S::ITEMS];
-    cluster_enter<T, T, S>(y, dy, c, b, L, k.rank);
+    cluster_part<S::K> y[CLUSTER_UNITS<S>];
+    cluster_enter_units<T, S>(y, k, dy, c, b, L);
     cluster_meet();               // everybody has taken u's transform from the planes
-    cluster_send_all<T, S>(k, y, scale);
+    cluster_send_units<T, S>(k, y, scale);
+}
+
+// Row b of du from the planes; dy for the skip term is asked for before they are there.
+template <class T, class S>
+__device__ __forceinline__ void cluster_leave_units(const cluster_block &k, const cluster_job &job,
+                                                    const hb_factor &dy, int64_t c, int64_t b,
+                                                    float by)
+{
+    cluster_part<S::K> x[CLUSTER_UNITS<S>];
+    const float d = job.d ? job.d[c] : 0;
+    if (job.d) cluster_enter_units<T, S>(x, k, dy, c, b, job.L);
+    cluster_meet();               // planes hold w
+    T *const to = (T *)job.out + c * job.so.c + b * job.so.b;
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        const int unit = k.warp + m * S::WARPS;
+        if (unit >= 4 * S::R / S::K) break;
+        float v[S::K / 4][8];
+        int n[S::K / 4];
+        cluster_fetch_unit<S>(v, k, unit, by);
+        cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+        for (int s = 0; s < S::K / 4; s++) {
+#pragma unroll
+            for (int w = 0; w < 4; w++) {
+                if (!job.d) break;
+                const float2 z = hb_two<T>(x[m][s].x[w]);
+                v[s][2 * w] += d * z.x;
+                v[s][2 * w + 1] += d * z.y;
+            }
+            put_columns<T, 8>(to, n[s], job.L, v[s]);
+        }
+    }
 }
 
 // dh += of a channel from the sums: at most 2^15 on the way back, as mma.cuh's head says of y.
 template <class S>
 __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int L)
 {
-    constexpr int W = CLUSTER_WIDTH<S::K>;
     float2 mark = make_float2(0, 0);
     for (int slot = k.warp; slot < S::R; slot += S::WARPS) {
         hb_tile z;
@@ -1193,18 +1467,16 @@ __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int 
     cluster_meet();               // planes hold w
     const float by = S::K * S::R / (4 * CLUSTER_TOP * CLUSTER_TOP) / scale;
 #pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * S::R; i += S::THREADS) {
-        float v[S::K][W];
-        cluster_fetch<S>(v, k, i, by);
-        int p, column;
-        cluster_place<S>(p, column, i, k.rank);
+    for (int unit = k.warp; unit < 4 * S::R / S::K; unit += S::WARPS) {
+        float v[S::K / 4][8];
+        int n[S::K / 4];
+        cluster_fetch_unit<S>(v, k, unit, by);
+        cluster_lane_samples<S>(n, unit, k);
 #pragma unroll
-        for (int a = 0; a < S::K; a++)
+        for (int s = 0; s < S::K / 4; s++)
 #pragma unroll
-            for (int w = 0; w < W; w++) {
-                const int n = a * S::R * 256 + p * 256 + column + w;
-                if (n < L) dh[n] += v[a][w];
-            }
+            for (int w = 0; w < 8; w++)
+                if (n[s] + w < L) dh[n[s] + w] += v[s][w];
     }
 }
 
@@ -1220,8 +1492,8 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     cluster_init<S>(k, shared, job.du.matrix);
     uint4 *const kept = job.kept + (int64_t)blockIdx.x * R * 64 + k.me.lane;
     const int L = job.du.L;
-    const cluster_factors u = { { job.u, job.su, NULL }, {}, {} };
-    const cluster_factors dy = { { job.du.in, job.du.si, NULL }, {}, {} };
+    const hb_factor u = { job.u, job.su, NULL }, dy = { job.du.in, job.du.si, NULL };
+    cluster_dft_init<S>(k);
     cluster_sync();               // all blocks are there, and their constants
     for (int64_t c = blockIdx.x / K; c < job.du.D; c += gridDim.x / K) {
         const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
@@ -1240,7 +1512,8 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             cluster_second<T, S>(k, dy, c, b, L, scale.y);
             cluster_outer<S, false>(k);
             __syncthreads();
-            const float by = hb_inverse(scale.x) * hb_inverse(scale.y);
+            const float back = CLUSTER_IN * hb_inverse(scale.y);
+            const float by = CLUSTER_IN * hb_inverse(scale.x) * back;
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
                 cluster_correlate(k, z, kept + slot * 64, slot, by, b == 0);
@@ -1248,7 +1521,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             });
             __syncthreads();
             cluster_outer<S, true>(k);
-            cluster_leave_all<T, S, false>(k, job.du, dy, c, b, undo * hb_inverse(scale.y));
+            cluster_leave_units<T, S>(k, job.du, dy, c, b, undo * back);
         }
         cluster_return<S>(k, job.dh + c * L, L);
         if (job.dd) {
