@@ -889,8 +889,31 @@ __device__ __forceinline__ void hb_store_results(T *row, int n, int L, const flo
 
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
-// Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; for all threads of the
-// block. part: two floats a warp. Two barriers, the second after everybody's last use of `part`.
+// Largest of the threads' first values and sum of their second, for all of them. part: two floats a
+// warp. Two barriers, the second after everybody's last use of `part`.
+template <int THREADS>
+__device__ __forceinline__ float2 hb_measured(float peak, float sum, float *part)
+{
+#pragma unroll
+    for (int x = 1; x < 32; x *= 2) {
+        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
+        sum += __shfl_xor_sync(~0u, sum, x);
+    }
+    if ((threadIdx.x & 31) == 0) {
+        part[threadIdx.x >> 5] = peak;
+        part[THREADS / 32 + (threadIdx.x >> 5)] = sum;
+    }
+    __syncthreads();
+    peak = sum = 0;
+    for (int w = 0; w < THREADS / 32; w++) {
+        peak = fmaxf(peak, part[w]);
+        sum += part[THREADS / 32 + w];
+    }
+    __syncthreads();
+    return make_float2(peak, sum);
+}
+
+// Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; as hb_measured.
 template <int THREADS>
 __device__ __forceinline__ float2 hb_measure(const float *row, float first, int64_t L, float *part)
 {
@@ -911,23 +934,7 @@ __device__ __forceinline__ float2 hb_measure(const float *row, float first, int6
 #pragma unroll 8
     for (int64_t n = 4 * fours + threadIdx.x; n < L; n += THREADS)
         take(n == 0 ? row[0] + first : row[n]);
-#pragma unroll
-    for (int x = 1; x < 32; x *= 2) {
-        peak = fmaxf(peak, __shfl_xor_sync(~0u, peak, x));
-        sum += __shfl_xor_sync(~0u, sum, x);
-    }
-    if ((threadIdx.x & 31) == 0) {
-        part[threadIdx.x >> 5] = peak;
-        part[THREADS / 32 + (threadIdx.x >> 5)] = sum;
-    }
-    __syncthreads();
-    peak = sum = 0;
-    for (int w = 0; w < THREADS / 32; w++) {
-        peak = fmaxf(peak, part[w]);
-        sum += part[THREADS / 32 + w];
-    }
-    __syncthreads();
-    return make_float2(peak, sum);
+    return hb_measured<THREADS>(peak, sum, part);
 }
 
 // a[i] of a few, in registers.
@@ -951,17 +958,15 @@ __device__ __forceinline__ hb_exponents hb_exponents_of(float2 m, float N)
     return { in, all / in * (N / 4096), 4 / all };
 }
 
-// B of row tile kt of the filters of channels c0 .. (rows apart by L), scaled; d at lag 0 added.
+// Slots 2q, 2q + 1, 2q + 8, 2q + 9 of row tile kt of the filters of channels c0 .. (rows apart by
+// L); d at lag 0 added.
 template <int R, bool EVEN>
-__device__ __forceinline__ void hb_read_filter(uint32_t (&b)[4][2], const hb_fused_job &job,
-                                               int64_t c0, const hb_exponents (&of)[HB_PACK<R>],
+__device__ __forceinline__ void hb_read_filter(float4 (&x)[4], const hb_fused_job &job, int64_t c0,
                                                int kt, hb_lane me)
 {
     const float *row[4];
     int n[4];
     bool is[4];
-    float4 x[4];
-    uint2 halves[4];
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
@@ -972,47 +977,98 @@ __device__ __forceinline__ void hb_read_filter(uint32_t (&b)[4][2], const hb_fus
     }
     hb_read_floats<EVEN>(x, row, n, is, job.L);
 #pragma unroll
+    for (int j = 0; j < 4; j += 2) {             // only slots of even j begin a row
+        const int slot = 16 * kt + 2 * me.q + j * 4;
+        if (kt == 0 && n[j] == 0 && is[j] && job.hd) x[j].x += job.hd[c0 + hb_row_of<R>(slot)];
+    }
+}
+
+// B of those, scaled.
+template <int R>
+__device__ __forceinline__ void hb_filter_columns(uint32_t (&b)[4][2], const float4 (&x)[4],
+                                                  const hb_exponents (&of)[HB_PACK<R>], hb_lane me)
+{
+    uint2 halves[4];
+#pragma unroll
     for (int j = 0; j < 4; j++) {
-        const int i = hb_row_of<R>(16 * kt + 2 * me.q + j % 2 + j / 2 * 8);
-        if (kt == 0 && n[j] == 0 && is[j] && job.hd) x[j].x += job.hd[c0 + i];
-        const float s = hb_one_of(of, i).scale;
+        const float s = hb_one_of(of, hb_row_of<R>(2 * me.q + j % 2 + j / 2 * 8)).scale;
         halves[j] = make_uint2(hb_pack(x[j].x * s, x[j].y * s), hb_pack(x[j].z * s, x[j].w * s));
     }
     hb_columns(b, halves);
 }
 
+// A lane can keep a filter's floats till all have been measured; else a row is read twice, the
+// second time from L2.
+template <int R> constexpr bool HB_READ_ONCE = HB_PACK<R> == 1 && HB_SPLIT<R> == 1;
+
+// Exponents of the filters of channels c0 .., where they are read for these alone.
+template <int R>
+__device__ __forceinline__ void hb_measure_filters(hb_exponents (&of)[HB_PACK<R>],
+                                                   const hb_block<R> &k, const hb_fused_job &job,
+                                                   int64_t c0)
+{
+#pragma unroll
+    for (int i = 0; i < HB_PACK<R>; i++) {
+        if (c0 + i >= job.D) break;
+        const float2 m = hb_measure<HB_ROWS_THREADS<R>>(job.h + (c0 + i) * job.L,
+                                                        job.hd ? job.hd[c0 + i] : 0.0f, job.L,
+                                                        (float *)k.peaks);
+        of[i] = hb_exponents_of(m, 256.0f * R);
+    }
+}
+
+// B of all columns of the filters of channels c0 ... READ_ONCE: and their exponents.
+template <int R, bool EVEN>
+__device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][4][2],
+                                                hb_exponents (&of)[HB_PACK<R>],
+                                                const hb_block<R> &k, const hb_fused_job &job,
+                                                int64_t c0)
+{
+    constexpr int KT = HB_SLOTS<R> / 16;
+    constexpr bool ONCE = HB_READ_ONCE<R>;
+    float4 x[ONCE ? KT : 1][4];
+    if constexpr (ONCE) {
+        float peak = 0, sum = 0;
+#pragma unroll
+        for (int kt = 0; kt < KT; kt++) hb_read_filter<R, EVEN>(x[kt], job, c0, kt, k.me);
+#pragma unroll
+        for (int i = 0; i < 4 * KT; i++) {
+            const float4 v = x[i / 4][i % 4];
+            peak = fmaxf(fmaxf(fmaxf(peak, fabsf(v.x)), fmaxf(fabsf(v.y), fabsf(v.z))), fabsf(v.w));
+            sum += (fabsf(v.x) + fabsf(v.y)) + (fabsf(v.z) + fabsf(v.w));
+        }
+        of[0] = hb_exponents_of(hb_measured<HB_ROWS_THREADS<R>>(peak, sum, (float *)k.peaks),
+                                256.0f * R);
+    }
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) {
+        if (!ONCE) hb_read_filter<R, EVEN>(x[0], job, c0, kt, k.me);
+        hb_filter_columns<R>(b[kt], x[ONCE ? kt : 0], of, k.me);
+    }
+}
+
 // Spectra of channels c0 .. (+ hd at lag 0) to job.spectrum, and what undoes them to job.undo;
-// returns that of c0. A lane of hb_slots finds in job.spectrum what it has itself put there. Each
-// row is read twice: for the exponents, and then, from L2, to be transformed. Barriers as in
-// hb_measure, one after the planes were written.
+// returns that of c0. A lane of hb_slots finds in job.spectrum what it has itself put there.
+// Barriers as in hb_measured, one after the planes were written.
 template <int R>
 __device__ __forceinline__ float hb_make_spectrum(const hb_block<R> &k, const hb_fused_job &job,
                                                   int64_t c0)
 {
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
     const hb_lane me = k.me;
-    hb_exponents of[PACK] = {};
-#pragma unroll
-    for (int i = 0; i < PACK; i++) {
-        if (c0 + i >= job.D) break;
-        const float2 m = hb_measure<HB_ROWS_THREADS<R>>(job.h + (c0 + i) * job.L,
-                                                        job.hd ? job.hd[c0 + i] : 0.0f, job.L,
-                                                        (float *)k.peaks);
-        of[i] = hb_exponents_of(m, 256.0f * R);
-        if (threadIdx.x == 0) job.undo[c0 + i] = of[i].undo;
-    }
     const int64_t later = c0 + (int64_t)job.ahead * PACK;
     for (int64_t i = threadIdx.x; i < (int64_t)PACK * job.L / 32; i += HB_ROWS_THREADS<R>)
         if (later + PACK <= job.D)               // rows of h follow on each other
             hb_prefetch_line(job.h + later * job.L + 32 * i);
+    hb_exponents of[PACK] = {};
+    if (!HB_READ_ONCE<R>) hb_measure_filters<R>(of, k, job, c0);
     uint32_t b[KT][4][2];
-    const auto read = [&](auto even) {
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++)
-            hb_read_filter<R, decltype(even)::value>(b[kt], job, c0, of, kt, me);
-    };
-    if (((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0) read(hb_constant<1>());
-    else read(hb_constant<0>());
+    if (((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0)
+        hb_enter_filter<R, true>(b, of, k, job, c0);
+    else
+        hb_enter_filter<R, false>(b, of, k, job, c0);
+    if (threadIdx.x < PACK && c0 + threadIdx.x < job.D)
+        job.undo[c0 + threadIdx.x] = hb_one_of(of, threadIdx.x).undo;
     const float there[2] = { 1.0f / R, 1.0f / R };
     hb_outer<R, KT>(k.planes, k.matrix, b, there, me);
     __syncthreads();
