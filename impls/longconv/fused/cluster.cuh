@@ -650,25 +650,44 @@ __device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::R / 16][2][2],
         }
 }
 
+// Fragments of G, real and imaginary, of COUNT row tiles from mt on.
+template <class S>
+__device__ __forceinline__ void cluster_matrix(uint4 (&g)[S::COUNT][2], const uint4 *matrix, int mt,
+                                               int kt)
+{
+#pragma unroll
+    for (int i = 0; i < S::COUNT; i++)
+#pragma unroll
+        for (int part = 0; part < 2; part++)
+            g[i][part] = matrix[((mt + i) * (S::R / 16) + kt) * 64 + 32 * part];
+}
+
 // Sums of COUNT row tiles from mt on for 16 columns: G b, BACK: conj(G) b. Sums that follow each
-// other are not the same, so that none waits for the one before.
+// other are not the same, so that none waits for the one before. g: the fragments of kt = 0, at
+// last those of the tiles after these: one tile alone is done before the next fragments have come,
+// so they are asked for a step ahead.
 template <class S, bool BACK>
 __device__ __forceinline__ void cluster_products(float (&re)[S::COUNT][2][4],
                                                  float (&im)[S::COUNT][2][4],
                                                  const uint32_t (&br)[S::R / 16][2][2],
                                                  const uint32_t (&bi)[S::R / 16][2][2],
-                                                 const uint4 *matrix, int mt)
+                                                 uint4 (&g)[S::COUNT][2], const uint4 *matrix,
+                                                 int mt)
 {
     constexpr int KT = S::R / 16, COUNT = S::COUNT;
+    constexpr bool AHEAD = COUNT == 1;
 #pragma unroll
     for (int kt = 0; kt < KT; kt++) {
         uint32_t gr[COUNT][4], gi[COUNT][4], minus[COUNT][4];
+        if (!AHEAD) cluster_matrix<S>(g, matrix, mt, kt);
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
-            hb_fragment(gr[i], matrix[((mt + i) * KT + kt) * 64]);
-            hb_fragment(gi[i], matrix[((mt + i) * KT + kt) * 64 + 32]);
+            hb_fragment(gr[i], g[i][0]);
+            hb_fragment(gi[i], g[i][1]);
             hb_negated(minus[i], gi[i]);
         }
+        if (AHEAD && kt + 1 < KT) cluster_matrix<S>(g, matrix, mt, kt + 1);
+        if (AHEAD && kt + 1 == KT) cluster_matrix<S>(g, matrix, (mt + 1) % KT, 0);
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
@@ -706,10 +725,12 @@ __device__ __forceinline__ void cluster_outer(const cluster_block &k)
             w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
             next = cluster_turn<S>(32 * K * from);
         }
+        uint4 g[COUNT][2];
+        cluster_matrix<S>(g, k.matrix + me.lane, 0, 0);
 #pragma unroll 1
         for (int mt = 0; mt < R / 16; mt += COUNT) {
             float re[COUNT][2][4] = {}, im[COUNT][2][4] = {};
-            cluster_products<S, BACK>(re, im, br, bi, k.matrix + me.lane, mt);
+            cluster_products<S, BACK>(re, im, br, bi, g, k.matrix + me.lane, mt);
 #pragma unroll
             for (int x = 0; x < 2 * COUNT; x++) {          // eight slots each
                 const int i = x / 2, h = x % 2, slot = 16 * mt + 8 * x + me.g;
