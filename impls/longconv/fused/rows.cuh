@@ -670,7 +670,7 @@ __device__ __forceinline__ void hb_enter_own_product(const hb_block<R> &k, const
                                                      int L, float (&scale)[2], bool first)
 {
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
-    constexpr int BATCH = KT % 2 ? 1 : 2;        // row tiles whose loads are under way together
+    constexpr int BATCH = KT == 2 ? 2 : 1;       // row tiles whose loads are under way together
     const hb_lane me = k.me;
     float v[KT][4][4];
     float peak[2] = { 0, 0 };
