@@ -922,18 +922,20 @@ __device__ __forceinline__ float2 hb_measure(const float *row, float first, int6
         peak = fmaxf(peak, fabsf(x));
         sum += fabsf(x);
     };
-    const int64_t fours = ((uintptr_t)row & 15) == 0 ? L / 4 : 0;
+    const int64_t head = min((int64_t)(-((uintptr_t)row >> 2) & 3), L), fours = (L - head) / 4;
+    const float4 *const body = (const float4 *)(row + head);
 #pragma unroll 8
     for (int64_t i = threadIdx.x; i < fours; i += THREADS) {
-        const float4 v = ((const float4 *)row)[i];
-        take(i == 0 ? v.x + first : v.x);
+        const float4 v = body[i];
+        take(head == 0 && i == 0 ? v.x + first : v.x);
         take(v.y);
         take(v.z);
         take(v.w);
     }
-#pragma unroll 8
-    for (int64_t n = 4 * fours + threadIdx.x; n < L; n += THREADS)
+    if (threadIdx.x < L - 4 * fours) {           // before the boundary of 16 bytes, and the end
+        const int64_t n = threadIdx.x < head ? threadIdx.x : threadIdx.x + 4 * fours;
         take(n == 0 ? row[0] + first : row[n]);
+    }
     return hb_measured<THREADS>(peak, sum, part);
 }
 
