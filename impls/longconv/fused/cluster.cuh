@@ -221,7 +221,7 @@ __device__ __forceinline__ int cluster_anew(int x)
 // planes. A block has 8 R of them, its share of M.
 template <int K> constexpr int CLUSTER_WIDTH = 32 / K;
 
-// Bytes of the constants of cluster_gradients' DFT of K, which has 16-bit signals and mma.
+// Bytes of the constants of the DFT of K by mma, which 16-bit signals have where K >= 8.
 template <int K> constexpr int CLUSTER_DFT = 2 * (K == 16 ? 4 : 1) * 32 * 16;
 
 // Sizes of a kernel. SUMS: with a block's share of a filter's gradient (f32) in shared memory.
@@ -234,8 +234,8 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int INNER = 6 * 32 * 16;              // bytes
     static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
-                                  + HB_FILTERS * (int)sizeof(hb_taps)
-                                  + (SUMS_ ? R * 64 * 32 + CLUSTER_DFT<K> : 0);
+                                  + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K>
+                                  + (SUMS_ ? R * 64 * 32 : 0);
 };
 template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
 // Up to R = 32 the sums leave room for two blocks on an SM.
@@ -249,8 +249,8 @@ struct cluster_block {
     uint32_t counts;           // address of CLUSTER_COUNTS
     uint32_t parity[CLUSTER_COUNTS];                       // of the phases that are under way
     hb_taps *taps;             // [HB_FILTERS], GATED
+    uint4 *dft;                // CLUSTER_DFT
     float4 *sums;              // [R][4][32 lanes], SUMS
-    uint4 *dft;                // CLUSTER_DFT, SUMS
     hb_lane me;
     int rank, warp;
 };
@@ -295,8 +295,8 @@ __device__ __forceinline__ void cluster_init(cluster_block &k, unsigned char *sh
     for (uint32_t &parity : k.parity) parity = 0;
     if (threadIdx.x == 0) cluster_counts_init(k.counts);
     k.taps = (hb_taps *)(k.marks + 2 * K * S::WARPS + CLUSTER_COUNTS);
-    k.sums = (float4 *)(k.taps + HB_FILTERS);
-    k.dft = (uint4 *)(k.sums + R * 128);
+    k.dft = (uint4 *)(k.taps + HB_FILTERS);
+    k.sums = (float4 *)(k.dft + CLUSTER_DFT<K> / 16);
     k.rank = (int)(blockIdx.x % K);
     cluster_know(k);
     matrix += k.rank * (HB_MATRIX<R> / 16 + 64);           // hb_fused_words
@@ -1023,73 +1023,6 @@ __device__ __forceinline__ void cluster_prefetch_row(const cluster_job &job,
     }
 }
 
-// One row: y = h * u + d u, or gated. spectrum: of this lane.
-template <class T, class S, bool GATED>
-__device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job &job,
-                                            const cluster_factors &f, int c, int b,
-                                            const uint4 *spectrum, float2 undo, bool more)
-{
-    cluster_know(k);
-    const float2 with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(k, f, c, b, job.L,
-                                                                                 undo.y);
-    if (more) {
-        const bool same = b + 1 < job.B;
-        cluster_prefetch_row<T, S, GATED>(job, f, same ? c : c + 1, same ? b + 1 : 0, k.rank);
-    }
-    cluster_outer<S, false>(k);
-    __syncthreads();
-    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
-        cluster_transform<S>(z, k, inner, slot);
-        hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
-    });
-    __syncthreads();
-    cluster_outer<S, true>(k);
-    cluster_leave_all<T, S, GATED>(k, job, f, c, b, undo.x / (with.x * with.y));
-}
-
-// The first row of a cluster's share.
-template <int K> __device__ __forceinline__ int cluster_share(const cluster_job &job, int cluster)
-{
-    return (int)((int64_t)job.D * job.B * cluster / (int)(gridDim.x / K));
-}
-
-// All rows. Grid: as many clusters of K as run at a time, each with an equal share of the D B rows,
-// channel after channel; with h it makes the spectrum of each that it comes to. Block S::THREADS,
-// shared S::SHARED.
-template <class T, class S, bool GATED>
-__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int K = S::K, R = S::R;
-    cluster_block k;
-    cluster_init<S>(k, shared, job.matrix);
-    const cluster_factors f = {
-        { job.in, job.si, k.taps + HB_TAP_U },
-        { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE },
-        { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST },
-    };
-    const int first = cluster_share<K>(job, blockIdx.x / K);
-    int left = cluster_share<K>(job, blockIdx.x / K + 1) - first;
-    int c = first / job.B, b = first % job.B;
-    cluster_sync();               // all blocks are there, and their constants
-    for (; left > 0; c++, b = 0) {
-        if constexpr (GATED) {
-            __syncthreads();      // nobody reads those of the channel before
-            hb_filters_init(k.taps, job.gates, c, job.taps);
-            __syncthreads();
-        }
-        const int at = job.h ? blockIdx.x : c * K + k.rank;
-        uint4 *const spectrum = job.spectrum + (int64_t)at * R * 64 + k.me.lane;
-        const float2 undo = job.h ? cluster_filter<S>(k, job.h + (int64_t)c * job.L,
-                                                      GATED && job.d ? job.d[c] : 0, job.L,
-                                                      spectrum)
-                                  : job.undo[c];
-        for (; b < job.B && left > 0; b++)
-            cluster_row<T, S, GATED>(k, job, f, c, b, spectrum, undo, --left > 0);
-    }
-    cluster_sync();               // nobody leaves while others read what it has
-}
-
 // --- gradients ----------------------------------------------------------------------------------
 struct cluster_dh_job {
     struct cluster_job du;     // cluster_rows', adjoint: du from dy
@@ -1551,5 +1484,105 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
         }
         cluster_sync();           // everybody has read the marks and what others have
     }
+}
+
+// --- rows ---------------------------------------------------------------------------------------
+// cluster_there by mma.
+template <class T, class S>
+__device__ __forceinline__ float2 cluster_there_units(cluster_block &k, const hb_factor &u,
+                                                      int64_t c, int64_t b, int L, float length)
+{
+    cluster_part<S::K> x[CLUSTER_UNITS<S>];
+    cluster_enter_units<T, S>(x, k, u, c, b, L);
+    uint32_t peak = 0;
+    float2 mark = make_float2(0, 0);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++)
+#pragma unroll
+        for (int s = 0; s < S::K / 4; s++)
+#pragma unroll
+            for (int w = 0; w < 4; w++) {
+                const uint32_t v = x[m][s].x[w] & 0x7fff7fffu;
+                peak = __vmaxu2(peak, v);
+                if constexpr (S::BOOST) mark.y += hb_two<T>(v).x + hb_two<T>(v).y;
+            }
+    mark = cluster_together<T, S>(k, peak, mark);
+    const float scale = fminf(hb_fused_scale(mark.x, 10), 0x1p30f);
+    cluster_send_units<T, S>(k, x, scale);
+    return make_float2(scale * (1 / CLUSTER_IN), S::BOOST ? cluster_boost(mark, length) : 1);
+}
+
+// One row: y = h * u + d u, or gated. spectrum: of this lane.
+template <class T, class S, bool GATED>
+__device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job &job,
+                                            const cluster_factors &f, int c, int b,
+                                            const uint4 *spectrum, float2 undo, bool more)
+{
+    constexpr bool UNITS = S::K >= 8 && !GATED;
+    cluster_know(k);
+    float2 with;
+    if constexpr (UNITS)
+        with = cluster_there_units<T, S>(k, f.u, c, b, job.L, undo.y);
+    else
+        with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(k, f, c, b, job.L, undo.y);
+    if (more) {
+        const bool same = b + 1 < job.B;
+        cluster_prefetch_row<T, S, GATED>(job, f, same ? c : c + 1, same ? b + 1 : 0, k.rank);
+    }
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+        cluster_transform<S>(z, k, inner, slot);
+        hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
+    });
+    __syncthreads();
+    cluster_outer<S, true>(k);
+    const float by = undo.x / (with.x * with.y);
+    if constexpr (UNITS) cluster_leave_units<T, S>(k, job, f.u, c, b, by);
+    else cluster_leave_all<T, S, GATED>(k, job, f, c, b, by);
+}
+
+// The first row of a cluster's share.
+template <int K> __device__ __forceinline__ int cluster_share(const cluster_job &job, int cluster)
+{
+    return (int)((int64_t)job.D * job.B * cluster / (int)(gridDim.x / K));
+}
+
+// All rows. Grid: as many clusters of K as run at a time, each with an equal share of the D B rows,
+// channel after channel; with h it makes the spectrum of each that it comes to. Block S::THREADS,
+// shared S::SHARED.
+template <class T, class S, bool GATED>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int K = S::K, R = S::R;
+    cluster_block k;
+    cluster_init<S>(k, shared, job.matrix);
+    if constexpr (K >= 8 && !GATED) cluster_dft_init<S>(k);
+    const cluster_factors f = {
+        { job.in, job.si, k.taps + HB_TAP_U },
+        { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE },
+        { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST },
+    };
+    const int first = cluster_share<K>(job, blockIdx.x / K);
+    int left = cluster_share<K>(job, blockIdx.x / K + 1) - first;
+    int c = first / job.B, b = first % job.B;
+    cluster_sync();               // all blocks are there, and their constants
+    for (; left > 0; c++, b = 0) {
+        if constexpr (GATED) {
+            __syncthreads();      // nobody reads those of the channel before
+            hb_filters_init(k.taps, job.gates, c, job.taps);
+            __syncthreads();
+        }
+        const int at = job.h ? blockIdx.x : c * K + k.rank;
+        uint4 *const spectrum = job.spectrum + (int64_t)at * R * 64 + k.me.lane;
+        const float2 undo = job.h ? cluster_filter<S>(k, job.h + (int64_t)c * job.L,
+                                                      GATED && job.d ? job.d[c] : 0, job.L,
+                                                      spectrum)
+                                  : job.undo[c];
+        for (; b < job.B && left > 0; b++)
+            cluster_row<T, S, GATED>(k, job, f, c, b, spectrum, undo, --left > 0);
+    }
+    cluster_sync();               // nobody leaves while others read what it has
 }
 #endif
