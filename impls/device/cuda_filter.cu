@@ -50,10 +50,16 @@ template <class N> static struct window<N> window_of(const struct hb_filter_shap
 
 static bool shared_fits;                         // the kernels for signals of 16 bits work here
 
+// Shared memory of a kernel's blocks; an SM has as much of it as can be, for two of them.
 static int shared_of(const void *kernel, int bytes)
 {
-    return HB_CUDA(gpu.host, cudaFuncSetAttribute(
+    int rc = HB_CUDA(gpu.host, cudaFuncSetAttribute(
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    if (!rc)
+        rc = HB_CUDA(gpu.host, cudaFuncSetAttribute(
+            kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+            cudaSharedmemCarveoutMaxShared));
+    return rc;
 }
 
 int cuda_filter_open(void)

@@ -66,10 +66,12 @@ static __device__ __forceinline__ void hidden_load(const hidden_space &h,
     float v[3][EACH_ROW], b = 0;
     #pragma unroll
     for (int l = 0; l < 3; l++) {
-        const int K = l ? g.W : g.E;
+        const int K = l ? g.W : g.E, rows = k < K ? g.W - r0 : 0;
+        const float *from = g.w[l] + r0 * K + k;
+        const int64_t step = K * DOWN;
         #pragma unroll
-        for (int i = 0; i < EACH_ROW; i++)
-            v[l][i] = r0 + i * DOWN < g.W && k < K ? g.w[l][(r0 + i * DOWN) * K + k] : 0.0f;
+        for (int i = 0; i < EACH_ROW; i++, from += step)
+            v[l][i] = i * DOWN < rows ? *from : 0.0f;
     }
     if (r0 < 4 && k < g.W) b = (r0 == 0 ? g.b[0] : r0 == 1 ? g.b[1] : r0 == 2 ? g.b[2]
                                                                               : g.freq)[k];
@@ -77,9 +79,10 @@ static __device__ __forceinline__ void hidden_load(const hidden_space &h,
     #pragma unroll
     for (int l = 0; l < 3; l++) {
         const int wide = up_to_8(l ? g.W : g.E);
+        float *const to = h.w + l * HIDDEN_LAYER + r0 * (wide + 4) + k;
+        if (k >= wide) continue;
         #pragma unroll
-        for (int i = 0; i < EACH_ROW; i++)
-            if (k < wide) h.w[l * HIDDEN_LAYER + (r0 + i * DOWN) * (wide + 4) + k] = v[l][i];
+        for (int i = 0; i < EACH_ROW; i++) to[(wide + 4) * (i * DOWN)] = v[l][i];
     }
 }
 
@@ -92,11 +95,12 @@ template <int P, int WARPS> struct hidden_table {
     __device__ __forceinline__ void fetch(const struct hidden_net &g, int64_t p0, int64_t n)
     {
         const int k = (int)threadIdx.x % HIDDEN_MOST, r0 = (int)threadIdx.x / HIDDEN_MOST;
-        const float *const from = g.z + p0 * g.E + k;
-        const int rows = k < g.E ? (int)min(max(n - p0, (int64_t)0), (int64_t)P) : 0;
+        const float *from = g.z + (p0 + r0) * g.E + k;
+        const int64_t step = g.E * DOWN;
+        const int rows = k < g.E ? (int)min(n - p0, (int64_t)P) - r0 : 0;    // may be negative
         #pragma unroll
-        for (int i = 0; i < SHARE; i++)
-            v[i] = r0 + i * DOWN < rows ? from[(r0 + i * DOWN) * g.E] : 0.0f;
+        for (int i = 0; i < SHARE; i++, from += step)
+            v[i] = i * DOWN < rows ? *from : 0.0f;
     }
     __device__ __forceinline__ void put(double *to, const struct hidden_net &g) const
     {
