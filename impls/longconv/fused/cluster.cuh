@@ -1025,7 +1025,7 @@ __device__ __forceinline__ void cluster_prefetch_row(const cluster_job &job,
 
 // --- gradients ----------------------------------------------------------------------------------
 struct cluster_dh_job {
-    struct cluster_job du;     // cluster_rows', adjoint: du from dy
+    struct cluster_job du;     // cluster_rows', adjoint: du from dy; d is in no spectrum
     const void *u;   struct hb_strides su;
     float *dh, *dd;            // (D,L) +=, (D) += or NULL
     uint4 *kept;               // [cluster] as the spectrum: transforms of u
@@ -1450,8 +1450,10 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     cluster_dft_init<S>(k);
     cluster_sync();               // all blocks are there, and their constants
     for (int64_t c = blockIdx.x / K; c < job.du.D; c += gridDim.x / K) {
-        const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
-        const float undo = job.du.undo[c].x;
+        const int64_t at = job.du.h ? blockIdx.x : c * K + k.rank;
+        uint4 *const spectrum = job.du.spectrum + at * R * 64 + k.me.lane;
+        const float undo = job.du.h ? cluster_filter<S>(k, job.du.h + c * L, 0, L, spectrum).x
+                                    : job.du.undo[c].x;
         float dot = 0;
         for (int b = 0; b < job.du.B; b++) {
             cluster_know(k);

@@ -8,8 +8,8 @@
 //           this size can run (a GPU may refuse 16 blocks, or be divided), three phases do
 //           everything.
 // Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter
-//           a second one, where gradients have their own); if neither gradients nor a fixed filter
-//           want it later, 4 N bytes a cluster that runs at a time (at most 17 MB). With backward
+//           a second one, where gradients have their own); where R < 96 and no fixed filter
+//           wants it later, 4 N bytes a cluster that runs at a time (at most 17 MB). With backward
 //           256 R 4 bytes a block that runs at a time (at most 9 MB), from R = 96 on what
 //           long_plan_for takes. The latter keeps no spectra of its own, also for a fixed filter.
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
@@ -33,8 +33,8 @@ struct cluster_plan {
     struct cluster_spectra rows, dh;         // dh: cluster_gradients'; `own`: not the same as rows
     bool own;                      // where fixed: its own memory, else it writes over that of rows
     bool fixed, gated;
-    bool keeps;                    // rows' spectra of all channels: filter fixed, or gradients
-                                   // want them; else a spectrum for each cluster that runs
+    bool keeps;                    // rows' spectra of all channels: filter fixed, or du is made by
+                                   // cluster_rows; else a spectrum for each cluster that runs
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
     int gradients;                 // the same of cluster_gradients
@@ -211,7 +211,7 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
                 stream);
 }
 
-// The forward before it left the spectrum, which will do where gradients want the same.
+// Where gradients do not make the spectrum themselves the forward before has left it.
 static void cluster_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
@@ -220,10 +220,9 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
         return;
     }
     const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
+                                    .h = s->keeps ? NULL : (const float *)v->h,
                                     .d = (const float *)v->d, .adjoint = true };
     if (s->gradients) {
-        if (s->own && !s->fixed)
-            cluster_filter_all(s, &s->dh, (const float *)v->h, stream);
         const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
                                             .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
                                             .kept = s->kept };
@@ -273,7 +272,7 @@ static int cluster_allow_all(struct cluster_plan *s, bool backward)
     if (s->active > s->D * s->B) s->active = (int)(s->D * s->B);
     const struct cluster_call<cluster_dh_job> gradients = cluster_gradients_call(s);
     if (rc || !s->active || !backward || !gradients.kernel) return rc;
-    rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);
+    rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);     // filter fixed
     if (!rc && s->gradients) rc = cluster_allow(s, gradients, &s->gradients);
     if (!s->gradients) s->active = 0;
     if (s->gradients > s->D) s->gradients = (int)s->D;
@@ -314,7 +313,7 @@ static int cluster_take(struct cluster_plan *s)
 {
     const int64_t N = cluster_points(&s->rows), N_dh = cluster_points(&s->dh);
     const int64_t of_rows = (s->keeps ? s->D : s->active) * N;
-    const int64_t of_dh = s->own && !s->fixed ? s->D * N_dh : 0;
+    const int64_t of_dh = s->keeps ? 0 : s->gradients * N_dh;
     int rc = cluster_spectra_take(s, &s->rows, of_rows > of_dh ? of_rows : of_dh);
     if (!rc) rc = cluster_constants(s, &s->rows);
     if (rc || !s->gradients) return rc;
@@ -358,12 +357,12 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
         s->dh = { .K = S::K, .R = S::R };
         s->own = p->backward && S::K != s->rows.K;
     });
-    s->keeps = s->fixed || (p->backward && !s->own);
     int rc = cluster_allow_all(s, p->backward);
     if (!rc && !s->active && s->gated)
         return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
                           " clusters of %d blocks, which cannot run here", s->rows.K);
     if (!rc && (!s->active || (p->backward && !s->gradients))) rc = cluster_phases(s, p);
+    s->keeps = s->fixed || (p->backward && !s->gradients);
     return rc || !s->active ? rc : cluster_take(s);
 }
 
