@@ -45,8 +45,8 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.775; three phases: 2.778
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
     { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  2.077; three phases: 3.155
-    { F16 | BF16, 393216, &fused_cluster, 16,  96 },  //  -
-    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  2.930; three phases: 3.519
+    { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
+    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.607; cluster of 16, R 128: 2.930
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
     { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.798, 128 x 32: 5.789
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
