@@ -1067,6 +1067,23 @@ __device__ __forceinline__ void cluster_correlate(const cluster_block &k, const 
     }
 }
 
+// z = z times conj(h); h: of this lane, the other tile 32 uint4 further.
+__device__ __forceinline__ void cluster_adjoint(hb_tile &z, const uint4 *h)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        uint32_t v[4];
+        hb_fragment(v, h[32 * t]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const float2 x = hb_cmul(make_float2(z.re[t][i], z.im[t][i]),
+                                     hb_conj(hb_unpack(v[i])));
+            z.re[t][i] = x.x;
+            z.im[t][i] = x.y;
+        }
+    }
+}
+
 // z = sums, scaled.
 __device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &k, int slot,
                                                float scale)
@@ -1328,6 +1345,30 @@ template <class T> __device__ __forceinline__ float cluster_top(uint32_t peak)
     return hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
 }
 
+// Sum dy u of this warp's samples, of each lane its part. f16: it is on the diagonal of the product
+// of eight lines by eight, of four lanes each; products are exact, sums f32.
+template <class T, class S>
+__device__ __forceinline__ float cluster_dot(const cluster_part<S::K> (&u)[CLUSTER_UNITS<S>],
+                                             const cluster_part<S::K> (&dy)[CLUSTER_UNITS<S>],
+                                             hb_lane me)
+{
+    float sum = 0, c[2][4] = {};
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++)
+#pragma unroll
+        for (int s = 0; s < S::K / 4; s++)
+#pragma unroll
+            for (int w = 0; w < 4; w += 2) {
+                const uint32_t (&v)[4] = u[m][s].x, (&z)[4] = dy[m][s].x;
+                if constexpr (HB_IS_HALF<T>)
+                    hb_mma(c[w / 2], { v[w], 0, v[w + 1], 0 }, z[w], z[w + 1]);
+                else
+                    sum += hb_product<T>(v[w], z[w]) + hb_product<T>(v[w + 1], z[w + 1]);
+            }
+    if (me.q == me.g / 2) sum += me.g % 2 ? c[0][1] + c[1][1] : c[0][0] + c[1][0];
+    return sum;
+}
+
 // Row b of u there; dot += sum dy u of this thread's samples. Returns the scales of u and dy.
 template <class T, class S>
 __device__ __forceinline__ float2 cluster_first(cluster_block &k, const hb_factor &u,
@@ -1347,8 +1388,8 @@ __device__ __forceinline__ float2 cluster_first(cluster_block &k, const hb_facto
                 const uint32_t v = x[m][s].x[w], z = y[m][s].x[w];
                 peak_u = __vmaxu2(peak_u, v & 0x7fff7fffu);
                 peak_dy = __vmaxu2(peak_dy, z & 0x7fff7fffu);
-                dot += hb_product<T>(v, z);
             }
+    dot += cluster_dot<T, S>(x, y, k.me);
     const float2 top = cluster_together<float, S, false>(
         k, 0, make_float2(cluster_top<T>(peak_u), cluster_top<T>(peak_dy)));
     const float2 scale = make_float2(fminf(hb_fused_scale(top.x, 10), 0x1p30f),
@@ -1473,7 +1514,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
                 cluster_correlate(k, z, kept + slot * 64, slot, by, b == 0);
-                hb_times(z, spectrum + slot * 64, true, 1);
+                cluster_adjoint(z, spectrum + slot * 64);
             });
             __syncthreads();
             cluster_outer<S, true>(k);
