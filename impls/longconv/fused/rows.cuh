@@ -555,67 +555,54 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
     scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
 }
 
-// x[i][j], j < 4: four neighbours of slot first + 16 i + slots[j] of the tile of rows b0 .., from
-// column r + columns[j] on; 0 where there are none. EVEN: hb_even. No branches between the loads,
-// so that all are under way: first those of the words of 8 bytes in which fours begin, then those
-// in which they end, BATCH i at a time, mostly from L1. What the end of a row cuts comes last.
-struct hb_places { int slots[4], columns[4]; };
-
-template <class T, int R, bool EVEN, int BATCH, int COUNT>
-__device__ __forceinline__ void hb_read4(uint2 (&x)[COUNT][4], const void *in, struct hb_strides si,
-                                         int64_t c, int b0, int end, int first, int r,
-                                         const hb_places &p, int L)
+// x[i][j]: four neighbours n .. of the row that at(i, j, n, is) returns; it sets n, a multiple of 4,
+// and whether there are any; 0 from L on. EVEN: hb_even. No branches between the loads, so that all
+// are under way: first those of the words of 8 bytes in which fours begin, then those in which they
+// end, BATCH i at a time, mostly from L1. What the end of a row cuts comes last; ORDER: n does not
+// fall with j.
+template <class T, bool EVEN, int BATCH, bool ORDER, int N, int M, class AT>
+__device__ __forceinline__ void hb_read_fours(uint2 (&x)[N][M], int L, AT at)
 {
-    const auto row_of = [&](int i, int j, bool &is) {
-        const int b = b0 + hb_row_of<R>(first + 16 * i + p.slots[j]);
-        is = b < end;
-        return (const T *)in + c * si.c + (is ? b : b0) * si.b;
-    };
-    const auto place = [&](int i, int j) {
-        return (first + 16 * i + p.slots[j]) % R * 256 + r + p.columns[j];
+    const auto read = [&](int i, int j, int more) {
+        int n;
+        bool is;
+        const T *const row = at(i, j, n, is);
+        const int from = n - (EVEN ? 0 : hb_below(row)) + more;
+        uint2 v = make_uint2(0, 0);
+        if (is && from + (EVEN ? 0 : 3) < L) v = *(const uint2 *)(row + from);
+        return v;
     };
 #pragma unroll
-    for (int i = 0; i < COUNT; i++)
+    for (int i = 0; i < N; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            bool is;
-            const T *const row = row_of(i, j, is);
-            const int from = place(i, j) - (EVEN ? 0 : hb_below(row));
-            x[i][j] = make_uint2(0, 0);
-            if (is && from + (EVEN ? 0 : 3) < L) x[i][j] = *(const uint2 *)(row + from);
-        }
+        for (int j = 0; j < M; j++) x[i][j] = read(i, j, 0);
     if constexpr (!EVEN) {
+        int n, last;
+        bool is;
 #pragma unroll
-        for (int i0 = 0; i0 < COUNT; i0 += BATCH) {
-            uint2 more[BATCH][4];
+        for (int i0 = 0; i0 < N; i0 += BATCH) {
+            uint2 more[BATCH][M];
 #pragma unroll
-            for (int i = 0; i < BATCH && i0 + i < COUNT; i++)
+            for (int i = 0; i < BATCH && i0 + i < N; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    bool is;
-                    const T *const row = row_of(i0 + i, j, is);
-                    const int from = place(i0 + i, j) - hb_below(row) + 4;
-                    more[i][j] = make_uint2(0, 0);
-                    if (is && from + 3 < L) more[i][j] = *(const uint2 *)(row + from);
-                }
+                for (int j = 0; j < M; j++) more[i][j] = read(i0 + i, j, 4);
 #pragma unroll
-            for (int i = 0; i < BATCH && i0 + i < COUNT; i++)
+            for (int i = 0; i < BATCH && i0 + i < N; i++)
 #pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    bool is;
-                    const int off = hb_below(row_of(i0 + i, j, is));
-                    x[i0 + i][j] = hb_shifted(x[i0 + i][j], more[i][j], off);
-                }
+                for (int j = 0; j < M; j++)
+                    x[i0 + i][j] = hb_shifted(x[i0 + i][j], more[i][j],
+                                              hb_below(at(i0 + i, j, n, is)));
         }
 #pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            if (R >= 16 && (place(i, 0) >= L || place(i, 3) + 8 <= L)) continue;
+        for (int i = 0; i < N; i++) {
+            at(i, 0, n, is);
+            at(i, M - 1, last, is);
+            if (ORDER && (n >= L || last + 8 <= L)) continue;
 #pragma unroll
-            for (int j = 0; j < 4; j++) {
-                bool is;
-                const T *const row = row_of(i, j, is);
-                const int n = place(i, j);
-                if (is && n < L && n - hb_below(row) + 8 > L) x[i][j] = hb_load4_each(row, n, L);
+            for (int j = 0; j < M; j++) {
+                const T *const row = at(i, j, n, is);
+                if (is && n < L && n - hb_below(row) + 8 > L)
+                    x[i][j] = hb_load4_each(row, n, L);
             }
         }
     }
@@ -631,10 +618,14 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     const hb_lane me = k.me;
     uint2 raw[KT][4];
     uint32_t peak[2] = { 0, 0 };
-    constexpr hb_places places = { { 0, 1, 8, 9 }, { 0, 0, 0, 0 } };
     const auto read = [&](auto even) {
-        hb_read4<T, R, decltype(even)::value, 4>(raw, in, si, c, b0, end, 2 * me.q, hb_column(me),
-                                                 places, L);
+        hb_read_fours<T, decltype(even)::value, 4, R >= 16>(raw, L, [&](int kt, int j, int &n,
+                                                                     bool &is) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
+            n = slot % R * 256 + hb_column(me);
+            is = PACK == 1 || b < end;
+            return (const T *)in + c * si.c + (is ? b : b0) * si.b;
+        });
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());
@@ -864,10 +855,14 @@ __device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void
                                                 struct hb_strides si, int64_t c, int b0, int end,
                                                 int mt, int L, hb_lane me)
 {
-    constexpr hb_places places = { { 0, 0, 8, 8 }, { 0, 16, 0, 16 } };
     const auto read = [&](auto even) {
-        hb_read4<T, R, decltype(even)::value, 2>(x, in, si, c, b0, end, 16 * mt + me.g,
-                                                 32 * me.group + 4 * me.q, places, L);
+        hb_read_fours<T, decltype(even)::value, 2, R >= 16>(x, L, [&](int i, int j, int &n,
+                                                                  bool &is) {
+            const int slot = 16 * (mt + i) + me.g + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
+            n = slot % R * 256 + 32 * me.group + 4 * me.q + j % 2 * 16;
+            is = HB_PACK<R> == 1 || b < end;
+            return (const T *)in + c * si.c + (is ? b : b0) * si.b;
+        });
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());

@@ -205,23 +205,23 @@ __device__ __forceinline__ float hb_sums_scale(const hb_block<R> &k, const float
     return hb_fused_scale(all, 15);
 }
 
-// x[i]: a signal where a lane has its i-th results.
+// x[i / 2][i % 2]: a signal where a lane has its i-th results.
+template <int R> using hb_there = uint2[HB_RESULTS<R> / 2][2];
+
 template <class T, int R>
-__device__ __forceinline__ void hb_read_there(uint2 (&x)[HB_RESULTS<R>], const void *in,
+__device__ __forceinline__ void hb_read_there(hb_there<R> &x, const void *in,
                                               struct hb_strides si, int64_t c, int b0, int B, int L,
                                               hb_lane me)
 {
     const auto read = [&](auto even) {
-#pragma unroll
-        for (int i = 0; i < HB_RESULTS<R>; i++) {
-            const hb_spot at = hb_result_at<R>(i, me);
-            const int b = b0 + hb_row_of<R>(at.slot), n = at.slot % R * 256 + at.r;
-            const T *const row = (const T *)in + c * si.c + (b < B ? b : b0) * si.b;
-            x[i] = make_uint2(0, 0);
-            if (b < B && n < L)
-                x[i] = decltype(even)::value ? *(const uint2 *)(row + n)
-                                             : hb_load4(row, n, L, ((uintptr_t)row & 7) == 0);
-        }
+        hb_read_fours<T, decltype(even)::value, 2, R >= 16>(x, L, [&](int i, int j, int &n,
+                                                                  bool &is) {
+            const hb_spot at = hb_result_at<R>(2 * i + j, me);
+            const int b = b0 + hb_row_of<R>(at.slot);
+            n = at.slot % R * 256 + at.r;
+            is = HB_PACK<R> == 1 || b < B;
+            return (const T *)in + c * si.c + (is ? b : b0) * si.b;
+        });
     };
     if (hb_even<T>(in, si, L)) read(hb_constant<1>());
     else read(hb_constant<0>());
@@ -234,7 +234,7 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh
 {
     const float undo = job.undo[c], skip = job.d ? job.d[c] : 0;
     const bool even = hb_even<T>(job.du, job.sdu, job.L);
-    uint2 u[HB_RESULTS<R>] = {}, dy[HB_RESULTS<R>] = {};
+    hb_there<R> u = {}, dy = {};
     const auto read = [&] {
         if (!job.d) return;
         hb_read_there<T, R>(dy, job.dy, job.sdy, c, b0, job.B, job.L, k.me);
@@ -245,15 +245,17 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_dh
         const int64_t row = b0 + hb_row_of<R>(at.slot);
         const int n = at.slot % R * 256 + at.r;
         const float f = undo * hb_inverse(scale[at.h]);
-        const float2 lo = hb_two<T>(dy[i].x), hi = hb_two<T>(dy[i].y);
+        const uint2 a = dy[i / 2][i % 2], b = u[i / 2][i % 2];
+        const float2 lo = hb_two<T>(a.x), hi = hb_two<T>(a.y);
         const float x[4] = { v[0] * f + skip * lo.x, v[1] * f + skip * lo.y,
                              v[2] * f + skip * hi.x, v[3] * f + skip * hi.y };
-        lag0 += hb_product<T>(dy[i].x, u[i].x) + hb_product<T>(dy[i].y, u[i].y);
+        lag0 += hb_product<T>(a.x, b.x) + hb_product<T>(a.y, b.y);
         if (row >= job.B || n >= job.L) return;
         T *const du = (T *)job.du + c * job.sdu.c + row * job.sdu.b;
         if (even) *(uint2 *)(du + n) = hb_four_of<T>(x);
         else hb_store4(du, n, job.L, ((uintptr_t)du & 7) == 0, x);
     });
+    __syncwarp();
     hb_freed<R>();    // what came from the other block is in the stores: it has been read
 }
 
