@@ -15,9 +15,9 @@
 //           GATED (hb.h, hb_conv_gates; signals.cuh): before 1 a lane makes tap(u) tap(pre) of its
 //           own columns, in registers till its largest is known (R >= 96, where two warps want it:
 //           in the order of time, as floats in the planes' place); tap(post) multiplies the results
-//           of 3 as they are stored. Where a block has all rows of its channel and backward is not
-//           to come, it makes the spectrum, too: each lane for itself, through device memory.
-//           Else the spectra come from a kernel before, which they wait for after step 1.
+//           of 3 as they are stored.
+//           The spectra come from a kernel before, which is waited for after step 1; where a
+//           channel has one row, rows_alone.cuh makes them in the same block.
 //           Shared memory: 16-byte chunk c of slot k lies at c ^ (c / 8 % 2) ^ f(k), f three bits
 //           (k1 bit 2, bits 0 + 2, bit 1): 8-byte writes of 1 (4 slots x 2 chunks), 8-byte reads
 //           of 3 (slots 0,2,4,6 x chunks 0,2), ldmatrix (chunks 2 i + h) and 4-byte writes (chunks
@@ -51,8 +51,7 @@ struct hb_fused_job {
                                // first is asked for
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int K;                     // taps
-    const float *h, *hd;       // SPECTRUM: (D,L); (D) or NULL, added at lag 0. CONVOLVE: NULL, or
-                               // (GATED, one block a channel) the block makes the spectrum first
+    const float *h, *hd;       // SPECTRUM: (D,L); (D) or NULL, added at lag 0
 };
 
 constexpr int HB_GROUPS = 8;                                        // of 32 columns
@@ -326,15 +325,24 @@ __device__ __forceinline__ void hb_times(hb_tile &z, const uint4 *h, bool adjoin
     hb_times(z, v, by);
 }
 
-__device__ __forceinline__ void hb_keep(uint4 *h, const hb_tile &z, float gain)
+// A spectrum from what hb_inner_there gives, and to memory.
+__device__ __forceinline__ void hb_round(uint4 (&h)[2], const hb_tile &z, float gain)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         uint32_t v[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] = hb_pack(z.re[t][i] * gain, z.im[t][i] * gain);
-        h[32 * t] = make_uint4(v[0], v[1], v[2], v[3]);
+        h[t] = make_uint4(v[0], v[1], v[2], v[3]);
     }
+}
+
+__device__ __forceinline__ void hb_keep(uint4 *h, const hb_tile &z, float gain)
+{
+    uint4 v[2];
+    hb_round(v, z, gain);
+    h[0] = v[0];
+    h[32] = v[1];
 }
 
 // Transform back: x[p][s].
@@ -653,17 +661,18 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     hb_enter_halves<R>(k, raw, there);
 }
 
-// The same of the product of two factors, every lane that of its own columns. first: inside is the
+// tap(f) tap(g) of this lane's own columns of the tile of rows b0 .., four neighbours of slots 2q,
+// 2q + 1, 2q + 8, 2q + 9 of each row tile; what it finds is left in the peaks. first: inside is the
 // barrier after which the filters may be read, while the first loads are under way.
 template <class T, int R>
-__device__ __forceinline__ void hb_enter_own_product(const hb_block<R> &k, const hb_factor &f,
-                                                     const hb_factor &g, int64_t c, int b0, int end,
-                                                     int L, float (&scale)[2], bool first)
+__device__ __forceinline__ void hb_own_product(float (&v)[HB_SLOTS<R> / 16][4][4],
+                                               const hb_block<R> &k, const hb_factor &f,
+                                               const hb_factor &g, int64_t c, int b0, int end,
+                                               int L, bool first)
 {
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
     constexpr int BATCH = KT == 2 ? 2 : 1;       // row tiles whose loads are under way together
     const hb_lane me = k.me;
-    float v[KT][4][4];
     float peak[2] = { 0, 0 };
 #pragma unroll
     for (int kt = 0; kt < KT; kt += BATCH) {
@@ -671,7 +680,7 @@ __device__ __forceinline__ void hb_enter_own_product(const hb_block<R> &k, const
         const auto at = [&](int j, int &row, int &n) {
             const int slot = 16 * kt + j / 4 * 16 + 2 * me.q + j % 2 + j % 4 / 2 * 8;
             row = b0 + hb_row_of<R>(slot);
-            n = row < end ? slot % R * 256 + hb_column(me) : -1;
+            n = PACK == 1 || row < end ? slot % R * 256 + hb_column(me) : -1;
         };
         hb_windows<T>(x, f, c, L, at);
         if (g.x) hb_windows<T>(y, g, c, L, at);
@@ -683,26 +692,35 @@ __device__ __forceinline__ void hb_enter_own_product(const hb_block<R> &k, const
             at(j, row, n);
             // Only slots that are a multiple of R begin a row; those of odd j are odd.
             const bool begins = j % 2 == 0 && (PACK > 1 || (kt == 0 && j == 0));
+            const int left = PACK > 1 && n < 0 ? 0 : L - n;
             hb_by_words<T, true>(to, x[j], *f.k, begins ? n : 1);
             if (g.x) hb_by_words<T, false>(to, y[j], *g.k, begins ? n : 1);
 #pragma unroll
             for (int t = 0; t < 4; t++) {
-                if (n < 0 || n + t >= L) to[t] = 0;
+                if (t >= left) to[t] = 0;
                 peak[j % 4 / 2] = fmaxf(peak[j % 4 / 2], fabsf(to[t]));
             }
         }
     }
     uint32_t bits[2] = { __float_as_uint(peak[0]), __float_as_uint(peak[1]) };
     hb_peaks<R>(k.peaks, bits, me);
-    __syncthreads();
-    hb_scales<float, R>(scale, k);
+}
+
+// Outer step of those, after a barrier. scale: hb_scales.
+template <int R>
+__device__ __forceinline__ void hb_enter_floats(const hb_block<R> &k,
+                                                const float (&v)[HB_SLOTS<R> / 16][4][4],
+                                                float (&scale)[2])
+{
+    constexpr int KT = HB_SLOTS<R> / 16;
     uint2 x[KT][4];
+    hb_scales<float, R>(scale, k);
 #pragma unroll
     for (int kt = 0; kt < KT; kt++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const float s = PACK == 1 ? scale[0]
-                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+            const float s = HB_PACK<R> == 1 ? scale[0]
+                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * k.me.q + j / 2 * 8));
             const float (&from)[4] = v[kt][j];
             x[kt][j] = make_uint2(hb_pack(from[0] * s, from[1] * s),
                                   hb_pack(from[2] * s, from[3] * s));
@@ -785,16 +803,21 @@ __device__ __forceinline__ void hb_enter_shared_product(const hb_block<R> &k, co
     hb_enter_halves<R>(k, x, there);
 }
 
-// One of the two. first: the block's first tile, or false where a barrier has come before (R < 96).
+// hb_enter of the product of two factors. first: the block's first tile, or false where a barrier
+// has come before (R < 96).
 template <class T, int R>
 __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_factor &f,
                                                  const hb_factor &g, int64_t c, int b0, int end,
                                                  int L, float (&scale)[2], bool first = false)
 {
-    if constexpr (HB_SPLIT<R> == 1)
-        hb_enter_own_product<T, R>(k, f, g, c, b0, end, L, scale, first);
-    else
+    if constexpr (HB_SPLIT<R> == 1) {
+        float v[HB_SLOTS<R> / 16][4][4];
+        hb_own_product<T, R>(v, k, f, g, c, b0, end, L, first);
+        __syncthreads();
+        hb_enter_floats<R>(k, v, scale);
+    } else {
         hb_enter_shared_product<T, R>(k, f, g, c, b0, end, L, scale);
+    }
 }
 
 // The filters of channel c, a lane each, all read at once; of the second warp, as the first has the
@@ -834,19 +857,9 @@ __device__ __forceinline__ hb_rows_next hb_next_rows(const hb_fused_job &job, in
     if (block >= gridDim.x) return { c, 0, 0 };
     const int rows = job.tiles * HB_PACK<R>, from = (int)(block % job.chunks) * rows;
     const int64_t other = block / job.chunks;
-    for (int i = threadIdx.x; i < (job.h ? 0 : 8 * R); i += HB_ROWS_THREADS<R>)
-        hb_prefetch_line(job.spectrum + other * R * 64 + 8 * i);       // 128 bytes
+    for (int i = threadIdx.x; i < 8 * R; i += HB_ROWS_THREADS<R>)      // lines of 128 bytes
+        hb_prefetch_line(job.spectrum + other * R * 64 + 8 * i);
     return { other, from, min(from + rows, job.B) };
-}
-
-// Asks for rows of all factors that there are.
-template <class T, int R>
-__device__ __forceinline__ void hb_ask(const hb_factor &u, const hb_factor &pre,
-                                       const hb_factor &post, hb_rows_next rows, int L)
-{
-    if (pre.x) hb_prefetch<T, R>(pre.x, pre.s, rows.c, rows.b0, rows.end, L);
-    if (post.x) hb_prefetch<T, R>(post.x, post.s, rows.c, rows.b0, rows.end, L);
-    hb_prefetch<T, R>(u.x, u.s, rows.c, rows.b0, rows.end, L);
 }
 
 // x[i][2 h + e]: the signal where a lane has the results of row tiles from mt on.
@@ -884,10 +897,10 @@ __device__ __forceinline__ void hb_store_results(T *row, int n, int L, const flo
 
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
 
-// Largest of the threads' first values and sum of their second, for all of them. part: two floats a
-// warp. Two barriers, the second after everybody's last use of `part`.
+// Largest of the threads' first values and sum of their second, for all of them: left in `part`,
+// two floats a warp, and taken from it after a barrier.
 template <int THREADS>
-__device__ __forceinline__ float2 hb_measured(float peak, float sum, float *part)
+__device__ __forceinline__ void hb_leave_measured(float peak, float sum, float *part)
 {
 #pragma unroll
     for (int x = 1; x < 32; x *= 2) {
@@ -898,14 +911,27 @@ __device__ __forceinline__ float2 hb_measured(float peak, float sum, float *part
         part[threadIdx.x >> 5] = peak;
         part[THREADS / 32 + (threadIdx.x >> 5)] = sum;
     }
-    __syncthreads();
-    peak = sum = 0;
+}
+
+template <int THREADS> __device__ __forceinline__ float2 hb_take_measured(const float *part)
+{
+    float peak = 0, sum = 0;
     for (int w = 0; w < THREADS / 32; w++) {
         peak = fmaxf(peak, part[w]);
         sum += part[THREADS / 32 + w];
     }
-    __syncthreads();
     return make_float2(peak, sum);
+}
+
+// Both, with two barriers, the second after everybody's last use of `part`.
+template <int THREADS>
+__device__ __forceinline__ float2 hb_measured(float peak, float sum, float *part)
+{
+    hb_leave_measured<THREADS>(peak, sum, part);
+    __syncthreads();
+    const float2 m = hb_take_measured<THREADS>(part);
+    __syncthreads();
+    return m;
 }
 
 // Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; as hb_measured.
@@ -1014,6 +1040,30 @@ __device__ __forceinline__ void hb_measure_filters(hb_exponents (&of)[HB_PACK<R>
     }
 }
 
+// A lane's columns of filter c in registers, and its part of what there is to measure.
+template <int R, bool EVEN>
+__device__ __forceinline__ float2 hb_own_filter(float4 (&x)[HB_SLOTS<R> / 16][4],
+                                                const hb_fused_job &job, int64_t c, hb_lane me)
+{
+    constexpr int KT = HB_SLOTS<R> / 16;
+    float peak = 0, sum = 0;
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) hb_read_filter<R, EVEN>(x[kt], job, c, kt, me);
+#pragma unroll
+    for (int i = 0; i < 4 * KT; i++) {
+        const float4 v = x[i / 4][i % 4];
+        peak = fmaxf(fmaxf(fmaxf(peak, fabsf(v.x)), fmaxf(fabsf(v.y), fabsf(v.z))), fabsf(v.w));
+        sum += (fabsf(v.x) + fabsf(v.y)) + (fabsf(v.z) + fabsf(v.w));
+    }
+    return make_float2(peak, sum);
+}
+
+// All rows of filters begin and end on 16 bytes.
+__device__ __forceinline__ bool hb_even_filters(const hb_fused_job &job)
+{
+    return ((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0;
+}
+
 // B of all columns of the filters of channels c0 ... READ_ONCE: and their exponents.
 template <int R, bool EVEN>
 __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][4][2],
@@ -1025,16 +1075,8 @@ __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][
     constexpr bool ONCE = HB_READ_ONCE<R>;
     float4 x[ONCE ? KT : 1][4];
     if constexpr (ONCE) {
-        float peak = 0, sum = 0;
-#pragma unroll
-        for (int kt = 0; kt < KT; kt++) hb_read_filter<R, EVEN>(x[kt], job, c0, kt, k.me);
-#pragma unroll
-        for (int i = 0; i < 4 * KT; i++) {
-            const float4 v = x[i / 4][i % 4];
-            peak = fmaxf(fmaxf(fmaxf(peak, fabsf(v.x)), fmaxf(fabsf(v.y), fabsf(v.z))), fabsf(v.w));
-            sum += (fabsf(v.x) + fabsf(v.y)) + (fabsf(v.z) + fabsf(v.w));
-        }
-        of[0] = hb_exponents_of(hb_measured<HB_ROWS_THREADS<R>>(peak, sum, (float *)k.peaks),
+        const float2 m = hb_own_filter<R, EVEN>(x, job, c0, k.me);
+        of[0] = hb_exponents_of(hb_measured<HB_ROWS_THREADS<R>>(m.x, m.y, (float *)k.peaks),
                                 256.0f * R);
     }
 #pragma unroll
@@ -1044,15 +1086,19 @@ __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][
     }
 }
 
-// Spectra of channels c0 .. (+ hd at lag 0) to job.spectrum, and what undoes them to job.undo;
-// returns that of c0. A lane of hb_slots finds in job.spectrum what it has itself put there.
-// Barriers as in hb_measured, one after the planes were written.
+// Spectrum of h (+ hd at lag 0) and its undo. Grid ceil(D / PACK), block HB_ROWS_THREADS, shared
+// HB_ROWS_SHARED.
 template <int R>
-__device__ __forceinline__ float hb_make_spectrum(const hb_block<R> &k, const hb_fused_job &job,
-                                                  int64_t c0)
+__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
+hb_rows_spectrum(hb_fused_job job)
 {
+    extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>;
+    hb_block<R> k;
+    hb_block_init<R>(k, shared, job.matrix);
+    launch_wait();
     const hb_lane me = k.me;
+    const int64_t c0 = (int64_t)blockIdx.x * PACK;
     const int64_t later = c0 + (int64_t)job.ahead * PACK;
     for (int64_t i = threadIdx.x; i < (int64_t)PACK * job.L / 32; i += HB_ROWS_THREADS<R>)
         if (later + PACK <= job.D)               // rows of h follow on each other
@@ -1060,10 +1106,8 @@ __device__ __forceinline__ float hb_make_spectrum(const hb_block<R> &k, const hb
     hb_exponents of[PACK] = {};
     if (!HB_READ_ONCE<R>) hb_measure_filters<R>(of, k, job, c0);
     uint32_t b[KT][4][2];
-    if (((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0)
-        hb_enter_filter<R, true>(b, of, k, job, c0);
-    else
-        hb_enter_filter<R, false>(b, of, k, job, c0);
+    if (hb_even_filters(job)) hb_enter_filter<R, true>(b, of, k, job, c0);
+    else hb_enter_filter<R, false>(b, of, k, job, c0);
     if (threadIdx.x < PACK && c0 + threadIdx.x < job.D)
         job.undo[c0 + threadIdx.x] = hb_one_of(of, threadIdx.x).undo;
     const float there[2] = { 1.0f / R, 1.0f / R };
@@ -1079,19 +1123,72 @@ __device__ __forceinline__ float hb_make_spectrum(const hb_block<R> &k, const hb
         hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z,
                 hb_one_of(of, hb_row_of<R>(slot)).gain);
     }
-    return of[0].undo;
 }
 
-// Grid ceil(D / PACK), block HB_ROWS_THREADS, shared HB_ROWS_SHARED.
-template <int R>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>)
-hb_rows_spectrum(hb_fused_job job)
+// Step 3 of the tile of rows b0 .., all of it: y. post, GATED: or x NULL; skip, else: d.
+template <class T, int R, bool GATED>
+__device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_job &job,
+                                         const hb_factor &post, int64_t c, int b0, int end,
+                                         const float (&scale)[2], float undo, float skip)
 {
-    extern __shared__ __align__(1024) unsigned char shared[];
-    hb_block<R> k;
-    hb_block_init<R>(k, shared, job.matrix);
-    launch_wait();
-    hb_make_spectrum<R>(k, job, (int64_t)blockIdx.x * HB_PACK<R>);
+    constexpr int MINE = HB_SLOTS<R> / 16 / HB_SPLIT<R>;
+    constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time
+    constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
+    const hb_lane me = k.me;
+    const bool even = hb_even<T>(job.out, job.so, job.L);
+#pragma unroll 1
+    for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
+        float re[COUNT][4][4] = {}, im[1][4][4];
+        uint2 x[COUNT][4] = {};                  // u once more
+        uint32_t w[EARLY ? COUNT : 1][4][3];     // windows of post: h, e
+        const auto read_post = [&](int i) {
+            hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
+                const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
+                row = b0 + hb_row_of<R>(slot);
+                n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
+            });
+        };
+        if (!GATED && EARLY && job.d)
+            hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+        if (GATED && EARLY && post.x) {
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) read_post(i);
+        }
+        hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
+        if (!GATED && !EARLY && job.d)
+            hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            if (GATED && !EARLY && post.x) read_post(i);
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                const int slot = 16 * (mt + i) + me.g + 8 * h;
+                const int n = slot % R * 256 + 32 * me.group;
+                const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
+                const float f = undo * hb_inverse(scale[h]);
+                float v[2][4];
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+#pragma unroll
+                    for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
+                    if constexpr (GATED) {
+                        if (post.x)
+                            hb_by_words<T, false>(v[e], w[EARLY ? i : 0][2 * h + e], *post.k,
+                                                  n + 16 * e + 4 * me.q);
+                    } else {
+                        const uint2 pairs = x[i][2 * h + e];
+                        const float2 lo = hb_two<T>(pairs.x), hi = hb_two<T>(pairs.y);
+                        v[e][0] += skip * lo.x;
+                        v[e][1] += skip * lo.y;
+                        v[e][2] += skip * hi.x;
+                        v[e][3] += skip * hi.y;
+                    }
+                }
+                T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
+                hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
+            }
+        }
+    }
 }
 
 // y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,
@@ -1102,30 +1199,19 @@ template <class T, int R, bool GATED>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows(hb_fused_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int KT = HB_SLOTS<R> / 16, PACK = HB_PACK<R>, MINE = KT / HB_SPLIT<R>;
-    constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time on the way back
-    constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
+    constexpr int PACK = HB_PACK<R>;
     hb_block<R> k;
     hb_block_init<R>(k, shared, job.matrix);
-    const hb_lane me = k.me;
     const int64_t c = blockIdx.x / job.chunks;
     const int first = (int)(blockIdx.x % job.chunks) * job.tiles * PACK;
     const int end = min(first + job.tiles * PACK, job.B);
-    const uint4 *const spectrum = job.spectrum + c * R * 64 + me.lane;
+    const uint4 *const spectrum = job.spectrum + c * R * 64 + k.me.lane;
     const float skip = job.d ? job.d[c] : 0;
     const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
     const hb_factor pre = { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE };
     const hb_factor post = { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST };
-    const bool even = hb_even<T>(job.out, job.so, job.L);
-    const bool own = GATED && PACK == 1 && job.h;
     float undo = 0;
     if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.K);
-    if constexpr (GATED && PACK == 1) {
-        if (own) {
-            hb_ask<T, R>(u, pre, post, { c, first, end }, job.L);
-            undo = hb_make_spectrum<R>(k, job, c);
-        }
-    }
 
     for (int b0 = first; b0 < end; b0 += PACK) {
         float scale[2];
@@ -1135,67 +1221,17 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, HB_ROWS_BLOCKS<R>) hb_rows
             hb_enter<T, R>(k, job.in, job.si, c, b0, end, job.L, scale);
         }
         const hb_rows_next next = hb_next_rows<R>(job, c, b0, end);
-        hb_ask<T, R>(u, pre, post, next, job.L);
-        if (b0 == first && !own) {               // what the kernel before has made
+        if (GATED && pre.x) hb_prefetch<T, R>(pre.x, pre.s, next.c, next.b0, next.end, job.L);
+        if (GATED && post.x) hb_prefetch<T, R>(post.x, post.s, next.c, next.b0, next.end, job.L);
+        hb_prefetch<T, R>(job.in, job.si, next.c, next.b0, next.end, job.L);
+        if (b0 == first) {                       // what the kernel before has made
             launch_wait();
             undo = job.undo[c];
         }
         __syncthreads();
         hb_slots<R>(k, spectrum);
         __syncthreads();
-#pragma unroll 1
-        for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
-            float re[COUNT][4][4] = {}, im[1][4][4];
-            uint2 x[COUNT][4] = {};              // u once more
-            uint32_t w[EARLY ? COUNT : 1][4][3];             // windows of post: h, e
-            const auto read_post = [&](int i) {
-                hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
-                    const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
-                    row = b0 + hb_row_of<R>(slot);
-                    n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
-                });
-            };
-            if (!GATED && EARLY && job.d)
-                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
-            if (GATED && EARLY && post.x) {
-#pragma unroll
-                for (int i = 0; i < COUNT; i++) read_post(i);
-            }
-            hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
-            if (!GATED && !EARLY && job.d)
-                hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
-#pragma unroll
-            for (int i = 0; i < COUNT; i++) {
-                if (GATED && !EARLY && post.x) read_post(i);
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    const int slot = 16 * (mt + i) + me.g + 8 * h;
-                    const int n = slot % R * 256 + 32 * me.group;
-                    const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
-                    const float f = undo * hb_inverse(scale[h]);
-                    float v[2][4];
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-#pragma unroll
-                        for (int t = 0; t < 4; t++) v[e][t] = re[i][t][2 * h + e] * f;
-                        if constexpr (GATED) {
-                            if (post.x)
-                                hb_by_words<T, false>(v[e], w[EARLY ? i : 0][2 * h + e], *post.k,
-                                                      n + 16 * e + 4 * me.q);
-                        } else {
-                            const uint2 pairs = x[i][2 * h + e];
-                            const float2 lo = hb_two<T>(pairs.x), hi = hb_two<T>(pairs.y);
-                            v[e][0] += skip * lo.x;
-                            v[e][1] += skip * lo.y;
-                            v[e][2] += skip * hi.x;
-                            v[e][3] += skip * hi.y;
-                        }
-                    }
-                    T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
-                    hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
-                }
-            }
-        }
+        hb_leave<T, R, GATED>(k, job, post, c, b0, end, scale, undo, skip);
     }
 }
 

@@ -4,6 +4,7 @@
 #ifndef HB_FUSED_ROWS_METHOD_CUH
 #define HB_FUSED_ROWS_METHOD_CUH
 
+#include "rows_alone.cuh"
 #include "rows_dh.cuh"
 #include "rows_pair_dh.cuh"
 
@@ -80,10 +81,10 @@ static int64_t rows_chunks(const struct rows_plan *s, int64_t tiles)
     return chunks < tiles ? chunks : tiles;
 }
 
-// Does the convolution's block make its channel's spectrum? Where no other block needs it.
-static bool rows_own(const struct rows_plan *s)
+// Is the spectrum made where it is used, and nowhere else (rows_alone.cuh)?
+static bool rows_alone(const struct rows_plan *s)
 {
-    return s->gated && !s->backward && s->R >= 16 && rows_chunks(s, s->B) == 1;
+    return s->gated && !s->backward && s->B == 1 && (s->R == 16 || s->R == 32);
 }
 
 // after: the kernel before has made the spectra.
@@ -100,14 +101,23 @@ static void rows_launch(const struct rows_plan *s, struct hb_fused_job job, bool
         constexpr int R = decltype(r)::value;
         using T = decltype(type);
         constexpr bool GATED = decltype(gated)::value;
+        job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
         if constexpr (HB_PAIRED<R> && !GATED) {
             rows_launch_pair<T, R>(s, job, stream);
-        } else {
+            return;
+        }
+        if constexpr (HB_ALONE<R> && GATED) {
+            if (rows_alone(s)) {
+                hb_rows_alone<T, R><<<(unsigned)s->D, HB_ROWS_THREADS<R>, HB_ALONE_SHARED<R>,
+                                      stream>>>(job);
+                return;
+            }
+        }
+        if constexpr (!HB_PAIRED<R> || GATED) {
             const int64_t tiles = (s->B + HB_PACK<R> - 1) / HB_PACK<R>;
             const int64_t chunks = rows_chunks(s, tiles);
             job.tiles = (int)((tiles + chunks - 1) / chunks);
             job.chunks = (int)((tiles + job.tiles - 1) / job.tiles);
-            job.ahead = HB_ROWS_BLOCKS<R> * s->sms;
             launch_next(after, hb_rows<T, R, GATED>, s->D * job.chunks, HB_ROWS_THREADS<R>,
                         HB_ROWS_SHARED<R>, stream, job);
         }
@@ -131,11 +141,10 @@ static void rows_forward(const void *st, const struct hb_longconv_io *v, cudaStr
 {
     const struct rows_plan *s = (const struct rows_plan *)st;
     const float *const h = (const float *)v->h, *const d = s->gated ? (const float *)v->d : NULL;
-    const bool own = rows_own(s), before = !s->fixed && !own;
+    const bool before = !s->fixed && !rows_alone(s);
     if (before) rows_spectrum(s, h, d, stream);
     rows_launch(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = rows_skip(s, v),
-                     .gates = rows_gates(v), .K = s->taps, .h = own ? h : NULL,
-                     .hd = own ? d : NULL }, before, stream);
+                     .gates = rows_gates(v), .K = s->taps, .h = h, .hd = d }, before, stream);
 }
 
 // The forward before it left the spectrum.
@@ -183,6 +192,9 @@ static int rows_allow(const struct rows_plan *s, bool backward)
             rc = hb_fused_allow(s->host, (const void *)hb_rows_pair<T, R>, HB_PAIR_SHARED<R>);
         else
             rc = hb_fused_allow(s->host, (const void *)hb_rows<T, R, GATED>, HB_ROWS_SHARED<R>);
+        if constexpr (HB_ALONE<R> && GATED)
+            if (!rc)
+                rc = hb_fused_allow(s->host, (const void *)hb_rows_alone<T, R>, HB_ALONE_SHARED<R>);
         if (!rc)
             rc = hb_fused_allow(s->host, (const void *)hb_rows_spectrum<R>, HB_ROWS_SHARED<R>);
         if (rc || !backward) return;
