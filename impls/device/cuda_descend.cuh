@@ -128,7 +128,7 @@ static __device__ __forceinline__ void descend_piece(const struct descend_args &
     for (int h = 0; h < 2; h++) {
         const int r = r0 + row + 8 * h;
         const bool in = r < g.net.W;
-        const double f = in ? g.net.freq[r] : 0.0;
+        const double f = in ? g.net.freq[r] : 0.0, turns = f * PER_PI;
         float db = 0, df = 0;
         #pragma unroll
         for (int n = 0; n < 2; n++) {
@@ -137,8 +137,8 @@ static __device__ __forceinline__ void descend_piece(const struct descend_args &
             float2 dx = make_float2(0, 0);
             if (in) {
                 const float2 x = *at;
-                const float e0 = sine(f * x.x + 1.5707963267948966) * da[n][2 * h];
-                const float e1 = sine(f * x.y + 1.5707963267948966) * da[n][2 * h + 1];
+                const float e0 = sine(fma((double)x.x, turns, SINE_ZERO + 0.5)) * da[n][2 * h];
+                const float e1 = sine(fma((double)x.y, turns, SINE_ZERO + 0.5)) * da[n][2 * h + 1];
                 dx = make_float2((float)f * e0, (float)f * e1);
                 *at = dx;
                 df += x.x * e0 + x.y * e1;
@@ -206,7 +206,7 @@ static __global__ __launch_bounds__(WIDE_THREADS, 1) void descend_kernel(
     const int W = g.net.W, row = piece.row, t = piece.t, first = piece.p0, r0 = piece.r0;
     const int64_t p0 = blockIdx.x * (int64_t)TILE;
     table.fetch(g.net, p0, g.s.n);
-    hidden_load<WIDE>(h, g.net);
+    hidden_load<WIDE, false>(h, g.net);
     table.put(rows, g.net);
     #pragma unroll 1
     for (int l = 0; l < 3; l++) {

@@ -187,8 +187,11 @@ static void generate_by(const struct generate_args &g, cudaStream_t stream)
     const int64_t most = (g.C + UNIT * UNITS - 1) / (UNIT * UNITS);
     const int64_t fit = room / across, shares = fit < 1 ? 1 : fit < most ? fit : most;
     const dim3 grid((unsigned)(across < room ? across : room), (unsigned)shares);
-    if (g.L % 4 == 0 && (uintptr_t)g.h % 16 == 0) generate_launch<P, true>(g, grid, stream);
-    else generate_launch<P, false>(g, grid, stream);
+    const uintptr_t all = (uintptr_t)g.h | (uintptr_t)g.net.w[1] | (uintptr_t)g.net.w[2];
+    if (g.L % 4 == 0 && g.net.W % 4 == 0 && all % 16 == 0)
+        generate_launch<P, true>(g, grid, stream);
+    else
+        generate_launch<P, false>(g, grid, stream);
 }
 
 // h for signals of 16 bits. Pieces of 64 positions where these give every SM one.

@@ -276,7 +276,8 @@ static __device__ __forceinline__ void halves_keep(unsigned char *to, int odd, f
     *(uint32_t *)(to + HALF_BYTES<P>) = low;
 }
 
-// Grid (blocks, shares of the channels). Dynamic shared: GENERATE_BYTES.
+// Grid (blocks, shares of the channels). Dynamic shared: GENERATE_BYTES. VECTORS: of h, and of the
+// hidden layers' weights.
 template <int P, bool VECTORS>
 static __global__ __launch_bounds__(GENERATE_THREADS, GENERATE_RESIDENT) void generate_kernel(
     const __grid_constant__ struct generate_args g)
@@ -290,7 +291,7 @@ static __global__ __launch_bounds__(GENERATE_THREADS, GENERATE_RESIDENT) void ge
     hidden_piece<P, GENERATE_WARPS> piece;
     int64_t p0 = blockIdx.x * (int64_t)P;
     table.fetch(g.net, p0, g.L);
-    hidden_load<GENERATE_WARPS>(h, g.net);
+    hidden_load<GENERATE_WARPS, VECTORS>(h, g.net);
     if (g.net.W < HIDDEN_MOST)                   // features that there are not remain zeros
         for (int i = (int)threadIdx.x; i < 2 * HALF_BYTES<P> / 4; i += GENERATE_THREADS)
             ((uint32_t *)halves)[i] = 0;

@@ -5,13 +5,16 @@
 //           float64 tensor cores: an error in the first layer is some hundred times as large in h,
 //           since f is about 14, and these products are a small part of the filter's. All weights
 //           are in shared memory first, as floats; they become doubles on their way into fragments.
-//           f x is brought near zero in float64; its sine is then taken in float32, by a polynomial
-//           that needs no table and no branch.
+//           f x / pi is a whole number and a fraction after one addition in float64, which leaves
+//           them in two words; the sine is then taken in float32, by a polynomial that needs no
+//           table and no branch.
 // Cost      2 (E W + 2 W^2) flop a position; shared memory HIDDEN_WEIGHTS and the rows.
-// Accuracy  a: 1.2e-7, for |f x| below 2^28.
+// Accuracy  a: 1.2e-7, for |f x| below 2^20.
 // Refuses   W or E above HIDDEN_MOST (the caller takes the float64 path).
 #ifndef HB_DEVICE_CUDA_HIDDEN_CUH
 #define HB_DEVICE_CUDA_HIDDEN_CUH
+
+#include <type_traits>
 
 #include "cuda_tile64.cuh"
 
@@ -33,16 +36,20 @@ struct hidden_net {
     int W, E;
 };
 
-// sin(x) = (-1)^k sin(r), x = k pi + r. Adding 1.5 2^52 makes k whole and leaves it in low bits.
-// The polynomial is within 2.7e-8 on |r| <= pi/2.
-static __device__ __forceinline__ float sine(double x)
+// sin(pi y), given t = y + SINE_ZERO: the low word of t has y less its whole part, in units of
+// 2^-32, and bit 0 of the high word tells whether the whole part is odd. The high word as a float
+// is NaN if t is NaN or infinite, and finite else. The polynomial is within 2.7e-8.
+constexpr double SINE_ZERO = 1572864.0;          // 1.5 2^20
+constexpr double PER_PI = 0.31830988618379067;
+static __device__ __forceinline__ float sine(double t)
 {
-    const double round = 6755399441055744.0, k = fma(x, 0.31830988618379067, round);
-    const float r = (float)fma(k - round, -3.1415926535897931, x), s = r * r;
-    const float p = fmaf(fmaf(fmaf(2.63475636e-6f, s, -1.98227397e-4f), s, 8.3332425e-3f), s,
-                         -0.166666657f);
-    const float y = fmaf(r * s, p, r);
-    return __uint_as_float(__float_as_uint(y) ^ (unsigned)__double2loint(k) << 31);
+    const int whole = __double2hiint(t);
+    const float v = fabsf((float)__double2loint(t)) * 0x1p-32f, s = v * v;
+    const float p = fmaf(fmaf(fmaf(0.0785397141f, s, -0.598704865f), s, 2.55013624f), s,
+                         -5.16771248f);
+    const float q = fmaf(p, s, -8.74227766e-8f);           // pi less its float
+    const float y = fmaf(__int_as_float(whole), 0.0f, fmaf(v, 3.14159274f, v * q));
+    return __uint_as_float(__float_as_uint(y) ^ (unsigned)whole << 31);
 }
 
 // Where a block has the weights in shared memory, HIDDEN_WEIGHTS; b: of the layers, and then freq.
@@ -55,35 +62,54 @@ static __device__ __forceinline__ hidden_space hidden_share(void *shared)
 
 static __device__ __forceinline__ int up_to_8(int n) { return (n + 7) / 8 * 8; }
 
-// The weights of all layers, with zeros up to 64 rows and a multiple of 8 columns. A thread of
-// WARPS has one column and all its loads are under way before the first is waited for.
-template <int WARPS>
+// A layer's weights, (W,K): a thread's share of them, by one (N float) or by four neighbours
+// (float4: rows lie at multiples of 16 bytes), and then this to shared memory, with zeros up to 64
+// rows and a multiple of 8 columns.
+template <int WARPS, class N> struct hidden_matrix {
+    static constexpr int V = sizeof(N) / sizeof(float), ACROSS = HIDDEN_MOST / V;
+    static constexpr int DOWN = 32 * WARPS / ACROSS, SHARE = HIDDEN_MOST / DOWN;
+    N v[SHARE];
+
+    __device__ __forceinline__ void fetch(const float *w, int W, int K)
+    {
+        const int k = (int)threadIdx.x % ACROSS * V, r0 = (int)threadIdx.x / ACROSS;
+        const int rows = k < K ? W - r0 : 0;     // may be negative
+        const float *from = w + r0 * K + k;
+        const int64_t step = K * DOWN;
+        #pragma unroll
+        for (int i = 0; i < SHARE; i++, from += step)
+            v[i] = i * DOWN < rows ? *(const N *)from : N{};
+    }
+    __device__ __forceinline__ void put(float *to, int K) const
+    {
+        const int k = (int)threadIdx.x % ACROSS * V, stride = up_to_8(K) + 4;
+        to += (int)threadIdx.x / ACROSS * stride + k;
+        if (k >= stride - 4) return;
+        #pragma unroll
+        for (int i = 0; i < SHARE; i++) *(N *)(to + stride * (i * DOWN)) = v[i];
+    }
+};
+
+// The weights of all layers by WARPS; all loads are under way before the first is waited for.
+// VECTORS: w[1] and w[2] lie at multiples of 16 bytes, W is a multiple of 4.
+template <int WARPS, bool VECTORS>
 static __device__ __forceinline__ void hidden_load(const hidden_space &h,
                                                    const struct hidden_net &g)
 {
-    constexpr int DOWN = 32 * WARPS / HIDDEN_MOST, EACH_ROW = HIDDEN_MOST / DOWN;
-    const int k = (int)threadIdx.x % HIDDEN_MOST, r0 = (int)threadIdx.x / HIDDEN_MOST;
-    float v[3][EACH_ROW], b = 0;
-    #pragma unroll
-    for (int l = 0; l < 3; l++) {
-        const int K = l ? g.W : g.E, rows = k < K ? g.W - r0 : 0;
-        const float *from = g.w[l] + r0 * K + k;
-        const int64_t step = K * DOWN;
-        #pragma unroll
-        for (int i = 0; i < EACH_ROW; i++, from += step)
-            v[l][i] = i * DOWN < rows ? *from : 0.0f;
-    }
-    if (r0 < 4 && k < g.W) b = (r0 == 0 ? g.b[0] : r0 == 1 ? g.b[1] : r0 == 2 ? g.b[2]
-                                                                              : g.freq)[k];
-    if (r0 < 4) h.b[r0 * HIDDEN_MOST + k] = b;
-    #pragma unroll
-    for (int l = 0; l < 3; l++) {
-        const int wide = up_to_8(l ? g.W : g.E);
-        float *const to = h.w + l * HIDDEN_LAYER + r0 * (wide + 4) + k;
-        if (k >= wide) continue;
-        #pragma unroll
-        for (int i = 0; i < EACH_ROW; i++) to[(wide + 4) * (i * DOWN)] = v[l][i];
-    }
+    using N = std::conditional_t<VECTORS, float4, float>;
+    const int k = (int)threadIdx.x % HIDDEN_MOST, which = (int)threadIdx.x / HIDDEN_MOST;
+    hidden_matrix<WARPS, float> first;
+    hidden_matrix<WARPS, N> second, third;
+    first.fetch(g.w[0], g.W, g.E);
+    second.fetch(g.w[1], g.W, g.W);
+    third.fetch(g.w[2], g.W, g.W);
+    if (which < 4)
+        h.b[which * HIDDEN_MOST + k] = k >= g.W ? 0.0f : which == 0 ? g.b[0][k]
+                                       : which == 1 ? g.b[1][k] : which == 2 ? g.b[2][k]
+                                                                             : g.freq[k];
+    first.put(h.w, g.E);
+    second.put(h.w + HIDDEN_LAYER, g.W);
+    third.put(h.w + 2 * HIDDEN_LAYER, g.W);
 }
 
 // z of P positions from p0 on (zeros from n on): a thread's share of it, and then this as rows of
@@ -154,12 +180,14 @@ template <int P, int WARPS> struct hidden_piece {
         if (r0 >= g.W) return;
         #pragma unroll
         for (int i = 0; i < 2; i++) {
-            const double f = h.b[3 * HIDDEN_MOST + feature(i)];
+            const double turns = h.b[3 * HIDDEN_MOST + feature(i)] * PER_PI;
             const double bias = h.b[l * HIDDEN_MOST + feature(i)];
+            const double first = fma(bias, turns, SINE_ZERO);
             #pragma unroll
             for (int n = 0; n < N; n++) {
-                const double x0 = c[n][2 * i] + bias, x1 = c[n][2 * i + 1] + bias;
-                take(i, n, x0, x1, sine(f * x0), sine(f * x1));
+                const double x0 = c[n][2 * i], x1 = c[n][2 * i + 1];
+                take(i, n, x0 + bias, x1 + bias, sine(fma(x0, turns, first)),
+                     sine(fma(x1, turns, first)));
             }
         }
     }
