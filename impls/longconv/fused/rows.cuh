@@ -100,14 +100,18 @@ __device__ __forceinline__ void hb_negated(uint32_t (&a)[4], const uint32_t (&v)
     for (int i = 0; i < 4; i++) a[i] = hb_minus(v[i]);
 }
 
-// w[t] = base step^t
-__device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step)
+// w[t] = base step^t; twice: step^2
+__device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step, float2 twice)
 {
-    const float2 twice = hb_cmul(step, step);
     w[0] = base;
     w[1] = hb_cmul(base, step);
     w[2] = hb_cmul(base, twice);
     w[3] = hb_cmul(w[1], twice);
+}
+
+__device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step)
+{
+    hb_four(w, base, step, hb_cmul(step, step));
 }
 
 // What a thread knows of itself and keeps.
@@ -300,7 +304,8 @@ __device__ __forceinline__ uint4 hb_flipped(uint4 v, uint32_t flip)
     return make_uint4(v.x ^ flip, v.y ^ flip, v.z ^ flip, v.w ^ flip);
 }
 
-// z = z times the spectrum h (of this lane, a tile in each uint4), by `by`.
+// z = z times the spectrum h (of this lane, a tile in each uint4), CONJ: its conjugate, by `by`.
+template <bool CONJ = false>
 __device__ __forceinline__ void hb_times(hb_tile &z, const uint4 (&h)[2], float by)
 {
 #pragma unroll
@@ -309,7 +314,7 @@ __device__ __forceinline__ void hb_times(hb_tile &z, const uint4 (&h)[2], float 
         hb_fragment(v, h[t]);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            const float2 w = hb_unpack(v[i]);
+            const float2 w = CONJ ? hb_conj(hb_unpack(v[i])) : hb_unpack(v[i]);
             const float2 x = hb_cmul(make_float2(z.re[t][i] * by, z.im[t][i] * by), w);
             z.re[t][i] = x.x;
             z.im[t][i] = x.y;
@@ -364,43 +369,48 @@ __device__ __forceinline__ void hb_inner_and_back(hb_tile &x, const hb_inner &k,
     hb_from_left<true>(x, k, xr, xi);
 }
 
-// Back to the planes, column r turned by e^{2 pi i f (r + from) / 1024 R}.
-template <int R>
+// T of a slot: in this lane's first column 16 g + 2 q; from a column to those 1, 8, 128 further.
+struct hb_steps { float2 first, one, tile, down; };
+
+// Back to the planes, turned by conj(T) R; steps(): hb_steps.
+template <int R, class STEPS>
 __device__ __forceinline__ void hb_inner_leave(unsigned char *planes, const hb_tile &z,
-                                               const hb_inner &k, int slot, int f, int from,
-                                               hb_lane me)
+                                               const hb_inner &k, int slot, hb_lane me,
+                                               STEPS steps)
 {
     hb_tile x;                                             // [p][s]
     hb_inner_and_back(x, k, z);
-    constexpr int n = 1024 * R;
-    const int r = 16 * me.g + 2 * me.q + from;
-    const float2 one = hb_unit(f, n), tile = hb_unit(8 * f, n), down = hb_unit(128 * f, n);
+    const hb_steps by = steps();
     float2 w[2];
-    w[0] = hb_unit(f * r, n);
+    w[0] = by.first;
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         w[1] = w[0];
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const float2 even = hb_conj(w[1]), odd = hb_conj(hb_cmul(w[1], one));
+            const float2 even = hb_conj(w[1]), odd = hb_conj(hb_cmul(w[1], by.one));
             const float2 v0 = hb_cmul(make_float2(x.re[t][2 * h], x.im[t][2 * h]), even);
             const float2 v1 = hb_cmul(make_float2(x.re[t][2 * h + 1], x.im[t][2 * h + 1]), odd);
             unsigned char *at = planes + hb_place(slot, 2 * (me.g + 8 * h) + t) + 4 * me.q;
             *(uint32_t *)at = hb_pack(v0.x, v1.x);
             *(uint32_t *)(at + HB_PLANE<R>) = hb_pack(v0.y, v1.y);
-            w[1] = hb_cmul(w[1], down);
+            w[1] = hb_cmul(w[1], by.down);
         }
-        w[0] = hb_cmul(w[0], tile);
+        w[0] = hb_cmul(w[0], by.tile);
     }
 }
 
-// Back to the planes, turned by conj(T) R.
 template <int R, bool MID>
 __device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_tile &z,
                                               const hb_inner &k, int slot, hb_lane me)
 {
+    constexpr int n = 1024 * R;
     const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
-    hb_inner_leave<R>(planes, z, k, slot, f, MID ? 0 : 64, me);
+    const int r = 16 * me.g + 2 * me.q + (MID ? 0 : 64);
+    hb_inner_leave<R>(planes, z, k, slot, me, [&] {
+        return hb_steps{ hb_unit(f * r, n), hb_unit(f, n), hb_unit(8 * f, n),
+                         hb_unit(128 * f, n) };
+    });
 }
 
 // --- 3: planes to columns -----------------------------------------------------------------------
@@ -563,7 +573,7 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
     scale[1] = R < 16 ? hb_row_scale<T>(k.peaks, hb_row_of<R>(k.me.g + 8)) : scale[0];
 }
 
-// x[i][j]: four neighbours n .. of the row that at(i, j, n, is) returns; it sets n, a multiple of 4,
+// x[i][j]: four neighbours n .. of the row that at(i, j, n, is) returns; it sets n (multiple of 4)
 // and whether there are any; 0 from L on. EVEN: hb_even. No branches between the loads, so that all
 // are under way: first those of the words of 8 bytes in which fours begin, then those in which they
 // end, BATCH i at a time, mostly from L1. What the end of a row cuts comes last; ORDER: n does not

@@ -60,9 +60,18 @@ template <int R>
 __device__ __forceinline__ void hb_dh_back(const hb_block<R> &k, const hb_tile &z,
                                            const hb_inner &inner, int slot)
 {
-    const int part = HB_WIDE<R> ? k.me.half : 0;
-    hb_inner_leave<R>(k.planes, z, inner, slot, 4 * hb_k1<R>(slot, part) - 1,
-                      hb_turn_from<R>(part), k.me);
+    if constexpr (!HB_WIDE<R>) {
+        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
+    } else {
+        const int part = k.me.half, own = slot - part * HB_PART_SLOTS<R>;
+        const int r = 16 * k.me.g + 2 * k.me.q + hb_turn_from<R>(part);
+        hb_inner_leave<R>(k.planes, z, inner, slot, k.me, [&] {
+            const float4 a = *hb_wide_steps<R>(k, 0, own), b = *hb_wide_steps<R>(k, 1, own);
+            return hb_steps{ hb_unit((4 * hb_k1<R>(slot, part) - 1) * r, 1024 * R),
+                             make_float2(a.x, a.y), make_float2(b.x, b.y),
+                             make_float2(b.z, b.w) };
+        });
+    }
 }
 
 // Where the i-th four of this lane's results belong: columns r .. r + 3 of a slot, slot % 16 =
@@ -544,12 +553,12 @@ __launch_bounds__(HB_DH_THREADS<R>, HB_DH_BLOCKS<R>) hb_rows_dh(hb_fused_dh job)
         for (int i = 0; i < OWN; i++) {
             const int slot = s.first + i * WARPS;
             const uint4 *const at = s.spectrum + hb_k1<R>(slot, hb_part<R>()) * 64;
-            const uint4 h[2] = { hb_flipped(at[0], 0x80000000u), hb_flipped(at[32], 0x80000000u) };
+            const uint4 h[2] = { at[0], at[32] };
             hb_tile z;
             hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, me);
             hb_correlate(s.sums + i * WARPS * 128, u[i], z,
                          there[PACK > 1 ? i : 0] * hb_slot_inverse<R>(scale, i), b0 == 0);
-            hb_times(z, h, 1);
+            hb_times<true>(z, h, 1);
             __syncwarp();
             hb_dh_back<R>(k, z, inner, slot);
         }

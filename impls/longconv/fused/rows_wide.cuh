@@ -28,13 +28,15 @@ template <int R> constexpr int HB_PARTS = R >= 96 ? 2 : 1;                 // bl
 template <int R> constexpr int HB_PART_SLOTS = HB_SLOTS<R> / HB_PARTS<R>;
 template <int R> constexpr int HB_PART_PLANE = HB_PLANE<R> / HB_PARTS<R>;
 template <int R> constexpr int HB_PART_MATRIX = HB_PART_SLOTS<R> * HB_PART_SLOTS<R> * 4;
+// Steps of T of a block's slots: [0]: a column, 2 columns; [1]: 8, 128 columns; behind hb_inner.
+template <int R> constexpr int HB_STEPS = 2 * HB_PART_SLOTS<R> * 16;
 constexpr int HB_WIDE_THREADS = 512, HB_WIDE_WARPS = HB_WIDE_THREADS / 32;
 // Bytes: planes and G; everything.
 template <int R> constexpr int HB_WIDE_PLANES =
     HB_PARTS<R> == 1 ? 2 * HB_PLANE<R> + HB_MATRIX<R> : HB_PLANE<R> + HB_PART_PLANE<R>;
 template <int R> constexpr int HB_WIDE_SHARED =
     HB_WIDE_PLANES<R> + HB_PEAKS + HB_FILTERS * (int)sizeof(hb_taps)
-    + (HB_PARTS<R> == 1 ? HB_CONSTANTS<R> : 0);
+    + (HB_PARTS<R> == 1 ? HB_CONSTANTS<R> + HB_STEPS<R> : 0);
 
 // --- the cluster --------------------------------------------------------------------------------
 // This block's number in it.
@@ -123,6 +125,26 @@ template <int R> __device__ __forceinline__ int hb_turn_from(int part)
     return HB_PARTS<R> == 1 ? 64 : 32 - 128 * part;
 }
 
+// HB_STEPS of this block's slot `slot`.
+template <int R>
+__device__ __forceinline__ float4 *hb_wide_steps(const hb_block<R> &k, int which, int slot)
+{
+    return (float4 *)(k.constants + HB_CONSTANTS<R> / 16) + which * HB_PART_SLOTS<R> + slot;
+}
+
+template <int R> __device__ __forceinline__ void hb_wide_steps_init(const hb_block<R> &k)
+{
+    constexpr int n = 1024 * R;
+    const int slot = threadIdx.x;
+    if (slot >= HB_PART_SLOTS<R>) return;
+    const int f = 4 * hb_k1<R>(k.me.half * HB_PART_SLOTS<R> + slot, k.me.half) - 1;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const float2 a = hb_unit((i ? 8 : 1) * f, n), b = hb_unit((i ? 128 : 2) * f, n);
+        *hb_wide_steps<R>(k, i, slot) = make_float4(a.x, a.y, b.x, b.y);
+    }
+}
+
 // M of block `part`, in the order of its fragments (hb_fused_matrix).
 template <int R> __device__ __forceinline__ void hb_half_matrix(uint4 *matrix, int part)
 {
@@ -145,7 +167,8 @@ __device__ __forceinline__ void hb_wide_init(hb_block<R> &k, unsigned char *shar
                                              const uint4 *matrix)
 {
     constexpr int WORDS = HB_PART_MATRIX<R> / 16;
-    static_assert(HB_PARTS<R> == 1 || HB_PART_MATRIX<R> + HB_CONSTANTS<R> <= HB_PART_PLANE<R>);
+    static_assert(HB_PARTS<R> == 1 || HB_PART_MATRIX<R> + HB_CONSTANTS<R> + HB_STEPS<R>
+                                          <= HB_PART_PLANE<R>);
     const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, part = hb_part<R>();
     k.me = { lane, lane >> 2, lane & 3, warp, part };
     k.planes = shared - part * HB_PART_PLANE<R>;
@@ -160,6 +183,7 @@ __device__ __forceinline__ void hb_wide_init(hb_block<R> &k, unsigned char *shar
     hb_inner inner;
     hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
     if (warp == 0) hb_inner_store(k.constants, inner, k.me);
+    hb_wide_steps_init(k);
 }
 
 // --- there --------------------------------------------------------------------------------------
@@ -198,11 +222,13 @@ __device__ __forceinline__ void hb_wide_leave(const hb_block<R> &k, const float 
     const hb_lane me = k.me;
 #pragma unroll
     for (int h = 0; h < 2; h++) {
-        const int slot = me.half * HB_PART_SLOTS<R> + 16 * mt + me.g + 8 * h;
+        const int own = 16 * mt + me.g + 8 * h, slot = me.half * HB_PART_SLOTS<R> + own;
         const int f = 4 * hb_k1<R>(slot, me.half) - 1, r = 16 * me.group + 4 * me.q;
+        const float4 step = *hb_wide_steps<R>(k, 0, own);
         const float2 unit = hb_unit(f * (r + hb_turn_from<R>(me.half)), n);
         float2 w[4], v[4];
-        hb_four(w, make_float2(unit.x * there, unit.y * there), hb_unit(f, n));
+        hb_four(w, make_float2(unit.x * there, unit.y * there), make_float2(step.x, step.y),
+                make_float2(step.z, step.w));
 #pragma unroll
         for (int t = 0; t < 4; t++)
             v[t] = hb_cmul(make_float2(re[t % 2][2 * h + t / 2], im[t % 2][2 * h + t / 2]), w[t]);
