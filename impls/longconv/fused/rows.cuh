@@ -118,27 +118,28 @@ __device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step
 struct hb_lane { int lane, g, q, group, half; };
 
 // --- 1: columns to planes -----------------------------------------------------------------------
-// b: B fragments of the group's columns. scale[h]: factor of rows g + 8 h of a tile (they differ
-// only where rows are packed).
-template <int R, int KT>
-__device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *matrix,
-                                         const uint32_t (&b)[KT][4][2],
+// b: B fragments of the group's columns, of N signals, each to its own planes. scale[h]: factor of
+// rows g + 8 h of a tile (they differ only where rows are packed).
+template <int R, int KT, int N>
+__device__ __forceinline__ void hb_outer(unsigned char *const (&planes)[N], const uint4 *matrix,
+                                         const uint32_t (&b)[N][KT][4][2],
                                          const float (&scale)[2], hb_lane me)
 {
     constexpr int mine = KT / HB_SPLIT<R>, n = 1024 * R;
 #pragma unroll 1
     for (int i = 0; i < mine; i++) {
         const int mt = me.half * mine + i;
-        float re[4][4] = {}, im[4][4] = {};
+        float re[N][4][4] = {}, im[N][4][4] = {};
 #pragma unroll
         for (int kt = 0; kt < KT; kt++) {
             uint32_t gr[4], gi[4];
             hb_fragment(gr, matrix[(mt * KT + kt) * 64 + me.lane]);
             hb_fragment(gi, matrix[(mt * KT + kt) * 64 + 32 + me.lane]);
 #pragma unroll
-            for (int t = 0; t < 4; t++) {
-                hb_mma(re[t], gr, b[kt][t][0], b[kt][t][1]);
-                hb_mma(im[t], gi, b[kt][t][0], b[kt][t][1]);
+            for (int t = 0; t < 4 * N; t++) {
+                const uint32_t (&from)[2] = b[t / 4][kt][t % 4];
+                hb_mma(re[t / 4][t % 4], gr, from[0], from[1]);
+                hb_mma(im[t / 4][t % 4], gi, from[0], from[1]);
             }
         }
 #pragma unroll
@@ -153,12 +154,15 @@ __device__ __forceinline__ void hb_outer(unsigned char *planes, const uint4 *mat
                 float2 w[4], v[4];
                 hb_four(w, make_float2(unit.x * scale[h], unit.y * scale[h]), step);
 #pragma unroll
-                for (int t = 0; t < 4; t++)
-                    v[t] = hb_cmul(make_float2(re[t][2 * h + e], im[t][2 * h + e]), w[t]);
-                unsigned char *at = planes + hb_place(slot, r >> 3) + 8 * (me.q & 1);
-                *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
-                *(uint2 *)(at + HB_PLANE<R>) =
-                    make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
+                for (int s = 0; s < N; s++) {
+#pragma unroll
+                    for (int t = 0; t < 4; t++)
+                        v[t] = hb_cmul(make_float2(re[s][t][2 * h + e], im[s][t][2 * h + e]), w[t]);
+                    unsigned char *at = planes[s] + hb_place(slot, r >> 3) + 8 * (me.q & 1);
+                    *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
+                    *(uint2 *)(at + HB_PLANE<R>) =
+                        make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
+                }
             }
         }
     }
@@ -557,10 +561,10 @@ __device__ __forceinline__ void hb_enter_halves(const hb_block<R> &k,
                                                 const float (&there)[2])
 {
     constexpr int KT = HB_SLOTS<R> / 16;
-    uint32_t b[KT][4][2];
+    uint32_t b[1][KT][4][2];
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) hb_columns(b[kt], x[kt]);
-    hb_outer<R, KT>(k.planes, k.matrix, b, there, k.me);
+    for (int kt = 0; kt < KT; kt++) hb_columns(b[0][kt], x[kt]);
+    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, k.me);
 }
 
 // scale[h]: 2^eu of the row that slots g + 8 h belong to. T: what the peaks are of; those of float
@@ -716,27 +720,21 @@ __device__ __forceinline__ void hb_own_product(float (&v)[HB_SLOTS<R> / 16][4][4
     hb_peaks<R>(k.peaks, bits, me);
 }
 
-// Outer step of those, after a barrier. scale: hb_scales.
+// Those as halves, after a barrier. scale: hb_scales.
 template <int R>
-__device__ __forceinline__ void hb_enter_floats(const hb_block<R> &k,
-                                                const float (&v)[HB_SLOTS<R> / 16][4][4],
-                                                float (&scale)[2])
+__device__ __forceinline__ void hb_own_halves(uint2 (&x)[HB_SLOTS<R> / 16][4], const hb_block<R> &k,
+                                              const float (&v)[HB_SLOTS<R> / 16][4][4],
+                                              float (&scale)[2])
 {
-    constexpr int KT = HB_SLOTS<R> / 16;
-    uint2 x[KT][4];
     hb_scales<float, R>(scale, k);
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++)
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float s = HB_PACK<R> == 1 ? scale[0]
-                : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * k.me.q + j / 2 * 8));
-            const float (&from)[4] = v[kt][j];
-            x[kt][j] = make_uint2(hb_pack(from[0] * s, from[1] * s),
-                                  hb_pack(from[2] * s, from[3] * s));
-        }
-    const float there[2] = { 1.0f / R, 1.0f / R };
-    hb_enter_halves<R>(k, x, there);
+    for (int i = 0; i < HB_SLOTS<R> / 4; i++) {
+        const float s = HB_PACK<R> == 1 ? scale[0]
+            : hb_row_scale<float>(k.peaks, hb_row_of<R>(2 * k.me.q + i % 4 / 2 * 8));
+        const float (&from)[4] = v[i / 4][i % 4];
+        x[i / 4][i % 4] = make_uint2(hb_pack(from[0] * s, from[1] * s),
+                                     hb_pack(from[2] * s, from[3] * s));
+    }
 }
 
 // Four neighbours of a slot as floats, in the planes' place: slots of 64 float4, swapped so that
@@ -822,9 +820,12 @@ __device__ __forceinline__ void hb_enter_product(const hb_block<R> &k, const hb_
 {
     if constexpr (HB_SPLIT<R> == 1) {
         float v[HB_SLOTS<R> / 16][4][4];
+        uint2 x[HB_SLOTS<R> / 16][4];
+        const float there[2] = { 1.0f / R, 1.0f / R };
         hb_own_product<T, R>(v, k, f, g, c, b0, end, L, first);
         __syncthreads();
-        hb_enter_floats<R>(k, v, scale);
+        hb_own_halves<R>(x, k, v, scale);
+        hb_enter_halves<R>(k, x, there);
     } else {
         hb_enter_shared_product<T, R>(k, f, g, c, b0, end, L, scale);
     }
@@ -1115,13 +1116,13 @@ hb_rows_spectrum(hb_fused_job job)
             hb_prefetch_line(job.h + later * job.L + 32 * i);
     hb_exponents of[PACK] = {};
     if (!HB_READ_ONCE<R>) hb_measure_filters<R>(of, k, job, c0);
-    uint32_t b[KT][4][2];
-    if (hb_even_filters(job)) hb_enter_filter<R, true>(b, of, k, job, c0);
-    else hb_enter_filter<R, false>(b, of, k, job, c0);
+    uint32_t b[1][KT][4][2];
+    if (hb_even_filters(job)) hb_enter_filter<R, true>(b[0], of, k, job, c0);
+    else hb_enter_filter<R, false>(b[0], of, k, job, c0);
     if (threadIdx.x < PACK && c0 + threadIdx.x < job.D)
         job.undo[c0 + threadIdx.x] = hb_one_of(of, threadIdx.x).undo;
     const float there[2] = { 1.0f / R, 1.0f / R };
-    hb_outer<R, KT>(k.planes, k.matrix, b, there, me);
+    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, me);
     __syncthreads();
     const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1

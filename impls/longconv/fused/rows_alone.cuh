@@ -87,14 +87,17 @@ hb_rows_alone(hb_fused_job job)
     }
     __syncthreads();
     const hb_exponents of[1] = { hb_exponents_of(hb_take_measured<THREADS>(part), 256.0f * R) };
-    uint32_t b[KT][4][2];
+    uint32_t b[2][KT][4][2];                     // of the filter, of the row
+    uint2 halves[KT][4];
+    float scale[2];
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) hb_filter_columns<R>(b[kt], x[kt], of, me);
+    for (int kt = 0; kt < KT; kt++) hb_filter_columns<R>(b[0][kt], x[kt], of, me);
+    hb_own_halves<R>(halves, k, v, scale);
+#pragma unroll
+    for (int kt = 0; kt < KT; kt++) hb_columns(b[1][kt], halves[kt]);
     const float there[2] = { 1.0f / R, 1.0f / R };
     unsigned char *const filter = shared + HB_ROWS_SHARED<R>;
-    hb_outer<R, KT>(filter, k.matrix, b, there, me);
-    float scale[2];
-    hb_enter_floats<R>(k, v, scale);
+    hb_outer<R, KT>({ filter, k.planes }, k.matrix, b, there, me);
     __syncthreads();
     hb_slots_alone<R>(k, filter, of[0].gain);
     __syncthreads();
