@@ -291,14 +291,22 @@ __device__ __forceinline__ void hb_inner_forth(hb_tile &z, const hb_inner &k,
     }
 }
 
+// A slot's points as B.
+__device__ __forceinline__ void hb_inner_points(uint32_t (&xr)[4], uint32_t (&xi)[4],
+                                                uint32_t planes, int plane_bytes, int slot,
+                                                hb_lane me)
+{
+    const uint32_t at = planes + hb_place(slot, 2 * (me.lane & 15) + (me.lane >> 4));
+    hb_load_trans(xr, at);
+    hb_load_trans(xi, at + plane_bytes);
+}
+
 // Transform of a slot, 64 times (MID: also 1 / R1 is in it) sum / N.
 __device__ __forceinline__ void hb_inner_there(hb_tile &z, const hb_inner &k, uint32_t planes,
                                                int plane_bytes, int slot, hb_lane me)
 {
-    const uint32_t at = planes + hb_place(slot, 2 * (me.lane & 15) + (me.lane >> 4));
     uint32_t xr[4], xi[4];
-    hb_load_trans(xr, at);
-    hb_load_trans(xi, at + plane_bytes);
+    hb_inner_points(xr, xi, planes, plane_bytes, slot, me);
     hb_inner_forth(z, k, xr, xi);
 }
 

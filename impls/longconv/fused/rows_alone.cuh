@@ -41,14 +41,17 @@ __device__ __forceinline__ void hb_slots_alone(const hb_block<R> &k, const unsig
     const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
-        hb_tile z;
+        uint32_t xr[2][4], xi[2][4];             // both are under way together
+        hb_inner_points(xr[0], xi[0], hb_shared_address(filter), HB_PLANE<R>, slot, k.me);
+        hb_inner_points(xr[1], xi[1], hb_shared_address(k.planes), HB_PLANE<R>, slot, k.me);
+        hb_tile z[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) hb_inner_forth(z[i], inner, xr[i], xi[i]);
         uint4 h[2];
-        hb_inner_there(z, inner, hb_shared_address(filter), HB_PLANE<R>, slot, k.me);
-        hb_round(h, z, gain);
-        hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, k.me);
-        hb_times(z, h, 1);
+        hb_round(h, z[0], gain);
+        hb_times(z[1], h, 1);
         __syncwarp();             // everybody has read the slot
-        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
+        hb_inner_back<R, false>(k.planes, z[1], inner, slot, k.me);
     }
 }
 
