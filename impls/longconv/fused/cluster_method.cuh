@@ -8,10 +8,10 @@
 //           this size can run (a GPU may refuse 16 blocks, or be divided), three phases do
 //           everything.
 // Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter
-//           a second one, where gradients have their own); where R < 96 and no fixed filter
-//           wants it later, 4 N bytes a cluster that runs at a time (at most 17 MB). With backward
-//           256 R 4 bytes a block that runs at a time (at most 9 MB), from R = 96 on what
-//           long_plan_for takes. The latter keeps no spectra of its own, also for a fixed filter.
+//           a second one, where gradients have their own); with backward 256 R 4 bytes a block that
+//           runs at a time (at most 9 MB), twice where that is more than the spectra, from R = 96
+//           on what long_plan_for takes. The latter keeps no spectra of its own, also for a fixed
+//           filter.
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
 #define HB_FUSED_CLUSTER_METHOD_CUH
 
@@ -21,8 +21,7 @@
 // A filter's spectra, as the kernels of a cluster of K and R want them.
 struct cluster_spectra {
     int K, R;
-    uint4 *matrix, *at;            // owned; matrix (K) words, spectra (D, K R 256) half2, or of
-                                   // fewer (cluster_plan.keeps)
+    uint4 *matrix, *at;            // owned; matrix (K) words, spectra (D, K R 256) half2
     float2 *undo;                  // owned, (D)
 };
 
@@ -33,8 +32,6 @@ struct cluster_plan {
     struct cluster_spectra rows, dh;         // dh: cluster_gradients'; `own`: not the same as rows
     bool own;                      // where fixed: its own memory, else it writes over that of rows
     bool fixed, gated;
-    bool keeps;                    // rows' spectra of all channels: filter fixed, or du is made by
-                                   // cluster_rows; else a spectrum for each cluster that runs
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
     int gradients;                 // the same of cluster_gradients
@@ -45,7 +42,6 @@ struct cluster_plan {
 static const char *cluster_refuses(const struct hb_problem *p)
 {
     if (p->D > INT32_MAX / 1024 || p->B > INT32_MAX / 16) return "B or D beyond 2^21";
-    if (p->D * p->B > INT32_MAX) return "2^31 rows and more";
     if (!p->gated) return long_refuses(p);
     if (p->backward) return "gradients of gates beyond L = 32768";
     if (p->taps > HB_TAPS) return "short filters of more than 3 taps";
@@ -171,18 +167,24 @@ static struct cluster_job cluster_job_of(const struct cluster_plan *s,
     return job;
 }
 
-// The spectra of `of`.
+// The spectra of `of`. d: added to h[0], or NULL.
 static void cluster_filter_all(const struct cluster_plan *s, const struct cluster_spectra *of,
-                               const float *h, cudaStream_t stream)
+                               const float *h, const float *d, cudaStream_t stream)
 {
-    cluster_launch(cluster_spectrum_call(s, of == &s->dh), cluster_job_of(s, of, { .h = h }), s->D,
-                   stream);
+    cluster_launch(cluster_spectrum_call(s, of == &s->dh),
+                   cluster_job_of(s, of, { .h = h, .d = d }), s->D, stream);
 }
 
-// As many clusters as run at a time, with equal shares: no wave of them is half empty.
+// Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
+// the machine idle; else as many rows a cluster as there are.
 static void cluster_run(const struct cluster_plan *s, struct cluster_job job, cudaStream_t stream)
 {
-    cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->active, stream);
+    int64_t chunks = (8 * s->active + s->D - 1) / s->D;
+    if (chunks > s->B) chunks = s->B;
+    job.rows = (int)((s->B + chunks - 1) / chunks);
+    job.chunks = (int)((s->B + job.rows - 1) / job.rows);
+    cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->D * job.chunks,
+                   stream);
 }
 
 static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
@@ -192,8 +194,8 @@ static void cluster_set_filter(const void *st, const float *h, cudaStream_t stre
         long_set_filter(s->phases, h, stream);
         return;
     }
-    cluster_filter_all(s, &s->rows, h, stream);
-    if (s->own) cluster_filter_all(s, &s->dh, h, stream);
+    cluster_filter_all(s, &s->rows, h, NULL, stream);
+    if (s->own) cluster_filter_all(s, &s->dh, h, NULL, stream);
 }
 
 static void cluster_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
@@ -203,10 +205,10 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
         long_forward(s->phases, v, stream);
         return;
     }
-    const float *const h = (const float *)v->h;
-    if (s->keeps && !s->fixed) cluster_filter_all(s, &s->rows, h, stream);
-    cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .h = s->keeps ? NULL : h,
-                     .d = (const float *)v->d,
+    const float *const d = (const float *)v->d;
+    if (!s->fixed)
+        cluster_filter_all(s, &s->rows, (const float *)v->h, s->gated ? d : NULL, stream);
+    cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = s->gated ? NULL : d,
                      .gates = v->gates ? *v->gates : (struct hb_conv_gates){}, .taps = s->taps },
                 stream);
 }
@@ -220,7 +222,7 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
         return;
     }
     const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
-                                    .h = s->keeps ? NULL : (const float *)v->h,
+                                    .h = s->fixed ? NULL : (const float *)v->h,
                                     .d = (const float *)v->d, .adjoint = true };
     if (s->gradients) {
         const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
@@ -269,7 +271,6 @@ static int cluster_allow_all(struct cluster_plan *s, bool backward)
 {
     int rc = cluster_allow(s, cluster_spectrum_call(s, false), &s->active);
     if (!rc && s->active) rc = cluster_allow(s, cluster_rows_call(s), &s->active);
-    if (s->active > s->D * s->B) s->active = (int)(s->D * s->B);
     const struct cluster_call<cluster_dh_job> gradients = cluster_gradients_call(s);
     if (rc || !s->active || !backward || !gradients.kernel) return rc;
     rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);     // filter fixed
@@ -312,8 +313,7 @@ static int cluster_spectra_take(const struct cluster_plan *s, struct cluster_spe
 static int cluster_take(struct cluster_plan *s)
 {
     const int64_t N = cluster_points(&s->rows), N_dh = cluster_points(&s->dh);
-    const int64_t of_rows = (s->keeps ? s->D : s->active) * N;
-    const int64_t of_dh = s->keeps ? 0 : s->gradients * N_dh;
+    const int64_t of_rows = s->D * N, of_dh = s->fixed ? 0 : s->gradients * N_dh;
     int rc = cluster_spectra_take(s, &s->rows, of_rows > of_dh ? of_rows : of_dh);
     if (!rc) rc = cluster_constants(s, &s->rows);
     if (rc || !s->gradients) return rc;
@@ -362,7 +362,6 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
         return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
                           " clusters of %d blocks, which cannot run here", s->rows.K);
     if (!rc && (!s->active || (p->backward && !s->gradients))) rc = cluster_phases(s, p);
-    s->keeps = s->fixed || (p->backward && !s->gradients);
     return rc || !s->active ? rc : cluster_take(s);
 }
 
