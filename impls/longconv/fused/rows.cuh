@@ -65,9 +65,11 @@ constexpr int HB_PEAKS = 4 * 16 * 4;
 enum { HB_TAP_U, HB_TAP_PRE, HB_TAP_POST, HB_TAP_NONE, HB_FILTERS };   // of a channel, in shared
 // The rows' constants of each lane, 24 words; R < 32: they stay in registers.
 template <int R> constexpr int HB_CONSTANTS = R < 32 ? 0 : 6 * 32 * 16;
+// Steps of T of each slot, behind them: [0]: a column, 2 columns; [1]: 8, 128 columns.
+template <int R> constexpr int HB_STEPS = R < 32 ? 0 : 2 * R * 16;
 template <int R> constexpr int HB_ROWS_SHARED =
     2 * HB_PLANE<R> + HB_MATRIX<R> + HB_PEAKS + HB_FILTERS * (int)sizeof(hb_taps)
-    + HB_CONSTANTS<R>;
+    + HB_CONSTANTS<R> + HB_STEPS<R>;
 
 // Byte of chunk c (8 halves) of slot k in a plane.
 __device__ __forceinline__ int hb_place(int k, int c)
@@ -114,6 +116,14 @@ __device__ __forceinline__ void hb_four(float2 (&w)[4], float2 base, float2 step
     hb_four(w, base, step, hb_cmul(step, step));
 }
 
+// Half `which` of HB_STEPS of a slot's f = 4 k1 - 1.
+template <int R> __device__ __forceinline__ float4 hb_steps_of(int which, int f)
+{
+    const float2 a = hb_unit((which ? 8 : 1) * f, 1024 * R);
+    const float2 b = hb_unit((which ? 128 : 2) * f, 1024 * R);
+    return make_float4(a.x, a.y, b.x, b.y);
+}
+
 // What a thread knows of itself and keeps.
 struct hb_lane { int lane, g, q, group, half; };
 
@@ -123,7 +133,8 @@ struct hb_lane { int lane, g, q, group, half; };
 template <int R, int KT, int N>
 __device__ __forceinline__ void hb_outer(unsigned char *const (&planes)[N], const uint4 *matrix,
                                          const uint32_t (&b)[N][KT][4][2],
-                                         const float (&scale)[2], hb_lane me)
+                                         const float (&scale)[2], const float4 *steps,
+                                         hb_lane me)
 {
     constexpr int mine = KT / HB_SPLIT<R>, n = 1024 * R;
 #pragma unroll 1
@@ -146,13 +157,14 @@ __device__ __forceinline__ void hb_outer(unsigned char *const (&planes)[N], cons
         for (int h = 0; h < 2; h++) {
             const int slot = 16 * mt + me.g + 8 * h;
             const int f = 4 * (slot % R) - 1;
-            const float2 step = hb_unit(f, n);
+            const float4 step = HB_STEPS<R> ? steps[slot] : hb_steps_of<R>(0, f);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const int r = 32 * me.group + 16 * e + 4 * me.q;
                 const float2 unit = hb_unit(f * (r + 64), n);
                 float2 w[4], v[4];
-                hb_four(w, make_float2(unit.x * scale[h], unit.y * scale[h]), step);
+                hb_four(w, make_float2(unit.x * scale[h], unit.y * scale[h]),
+                        make_float2(step.x, step.y), make_float2(step.z, step.w));
 #pragma unroll
                 for (int s = 0; s < N; s++) {
 #pragma unroll
@@ -478,6 +490,11 @@ template <int R> struct hb_block {
     hb_inner inner;               // R < 32
 };
 
+template <int R> __device__ __forceinline__ float4 *hb_steps_in(const hb_block<R> &k)
+{
+    return (float4 *)(k.constants + HB_CONSTANTS<R> / 16);
+}
+
 template <int R>
 __device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *shared,
                                               const uint4 *matrix)
@@ -495,6 +512,8 @@ __device__ __forceinline__ void hb_block_init(hb_block<R> &k, unsigned char *sha
     k.constants = (uint4 *)(k.taps + HB_FILTERS);
     if constexpr (HB_CONSTANTS<R> == 0) k.inner = inner;
     else if (warp == 0) hb_inner_store(k.constants, inner, k.me);
+    const int i = threadIdx.x;
+    if (HB_STEPS<R> && i < 2 * R) hb_steps_in<R>(k)[i] = hb_steps_of<R>(i / R, 4 * (i % R) - 1);
 }
 
 // The rows' constants; where they are in shared memory, after a barrier only.
@@ -504,6 +523,23 @@ template <int R> __device__ __forceinline__ hb_inner hb_inner_of(const hb_block<
     hb_inner inner;
     hb_inner_load(inner, k.constants, k.me);
     return inner;
+}
+
+// A slot back to the planes (hb_inner_back), with the block's steps.
+template <int R>
+__device__ __forceinline__ void hb_slot_back(const hb_block<R> &k, const hb_tile &z,
+                                             const hb_inner &inner, int slot)
+{
+    if constexpr (HB_STEPS<R> == 0) {
+        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
+    } else {
+        hb_inner_leave<R>(k.planes, z, inner, slot, k.me, [&] {
+            const float4 a = hb_steps_in<R>(k)[slot], b = hb_steps_in<R>(k)[R + slot];
+            const int r = 16 * k.me.g + 2 * k.me.q + 64;
+            return hb_steps{ hb_unit((4 * slot - 1) * r, 1024 * R), make_float2(a.x, a.y),
+                             make_float2(b.x, b.y), make_float2(b.z, b.w) };
+        });
+    }
 }
 
 // The rows' step: all slots of the block. spectrum: of this lane, slot k1 = 0.
@@ -518,7 +554,7 @@ __device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spec
         hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
         hb_times(z, spectrum + slot % R * 64, false, 1);
         __syncwarp();             // everybody has read the slot
-        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
+        hb_slot_back<R>(k, z, inner, slot);
     }
 }
 
@@ -572,7 +608,7 @@ __device__ __forceinline__ void hb_enter_halves(const hb_block<R> &k,
     uint32_t b[1][KT][4][2];
 #pragma unroll
     for (int kt = 0; kt < KT; kt++) hb_columns(b[0][kt], x[kt]);
-    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, k.me);
+    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, hb_steps_in<R>(k), k.me);
 }
 
 // scale[h]: 2^eu of the row that slots g + 8 h belong to. T: what the peaks are of; those of float
@@ -1130,7 +1166,7 @@ hb_rows_spectrum(hb_fused_job job)
     if (threadIdx.x < PACK && c0 + threadIdx.x < job.D)
         job.undo[c0 + threadIdx.x] = hb_one_of(of, threadIdx.x).undo;
     const float there[2] = { 1.0f / R, 1.0f / R };
-    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, me);
+    hb_outer<R, KT>({ k.planes }, k.matrix, b, there, hb_steps_in<R>(k), me);
     __syncthreads();
     const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1

@@ -51,7 +51,7 @@ __device__ __forceinline__ void hb_slots_alone(const hb_block<R> &k, const unsig
         hb_round(h, z[0], gain);
         hb_times(z[1], h, 1);
         __syncwarp();             // everybody has read the slot
-        hb_inner_back<R, false>(k.planes, z[1], inner, slot, k.me);
+        hb_slot_back<R>(k, z[1], inner, slot);
     }
 }
 
@@ -100,7 +100,7 @@ hb_rows_alone(hb_fused_job job)
     for (int kt = 0; kt < KT; kt++) hb_columns(b[1][kt], halves[kt]);
     const float there[2] = { 1.0f / R, 1.0f / R };
     unsigned char *const filter = shared + HB_ROWS_SHARED<R>;
-    hb_outer<R, KT>({ filter, k.planes }, k.matrix, b, there, me);
+    hb_outer<R, KT>({ filter, k.planes }, k.matrix, b, there, hb_steps_in<R>(k), me);
     __syncthreads();
     hb_slots_alone<R>(k, filter, of[0].gain);
     __syncthreads();

@@ -61,12 +61,12 @@ __device__ __forceinline__ void hb_dh_back(const hb_block<R> &k, const hb_tile &
                                            const hb_inner &inner, int slot)
 {
     if constexpr (!HB_WIDE<R>) {
-        hb_inner_back<R, false>(k.planes, z, inner, slot, k.me);
+        hb_slot_back<R>(k, z, inner, slot);
     } else {
         const int part = k.me.half, own = slot - part * HB_PART_SLOTS<R>;
         const int r = 16 * k.me.g + 2 * k.me.q + hb_turn_from<R>(part);
         hb_inner_leave<R>(k.planes, z, inner, slot, k.me, [&] {
-            const float4 a = *hb_wide_steps<R>(k, 0, own), b = *hb_wide_steps<R>(k, 1, own);
+            const float4 a = hb_steps_in<R>(k)[own], b = hb_steps_in<R>(k)[R + own];
             return hb_steps{ hb_unit((4 * hb_k1<R>(slot, part) - 1) * r, 1024 * R),
                              make_float2(a.x, a.y), make_float2(b.x, b.y),
                              make_float2(b.z, b.w) };

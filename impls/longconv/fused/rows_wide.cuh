@@ -28,8 +28,6 @@ template <int R> constexpr int HB_PARTS = R >= 96 ? 2 : 1;                 // bl
 template <int R> constexpr int HB_PART_SLOTS = HB_SLOTS<R> / HB_PARTS<R>;
 template <int R> constexpr int HB_PART_PLANE = HB_PLANE<R> / HB_PARTS<R>;
 template <int R> constexpr int HB_PART_MATRIX = HB_PART_SLOTS<R> * HB_PART_SLOTS<R> * 4;
-// Steps of T of a block's slots: [0]: a column, 2 columns; [1]: 8, 128 columns; behind hb_inner.
-template <int R> constexpr int HB_STEPS = 2 * HB_PART_SLOTS<R> * 16;
 constexpr int HB_WIDE_THREADS = 512, HB_WIDE_WARPS = HB_WIDE_THREADS / 32;
 // Bytes: planes and G; everything.
 template <int R> constexpr int HB_WIDE_PLANES =
@@ -125,24 +123,14 @@ template <int R> __device__ __forceinline__ int hb_turn_from(int part)
     return HB_PARTS<R> == 1 ? 64 : 32 - 128 * part;
 }
 
-// HB_STEPS of this block's slot `slot`.
-template <int R>
-__device__ __forceinline__ float4 *hb_wide_steps(const hb_block<R> &k, int which, int slot)
-{
-    return (float4 *)(k.constants + HB_CONSTANTS<R> / 16) + which * HB_PART_SLOTS<R> + slot;
-}
-
+// As hb_block_init, of this block's slots: the other half's place is not used.
 template <int R> __device__ __forceinline__ void hb_wide_steps_init(const hb_block<R> &k)
 {
-    constexpr int n = 1024 * R;
-    const int slot = threadIdx.x;
-    if (slot >= HB_PART_SLOTS<R>) return;
-    const int f = 4 * hb_k1<R>(k.me.half * HB_PART_SLOTS<R> + slot, k.me.half) - 1;
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        const float2 a = hb_unit((i ? 8 : 1) * f, n), b = hb_unit((i ? 128 : 2) * f, n);
-        *hb_wide_steps<R>(k, i, slot) = make_float4(a.x, a.y, b.x, b.y);
-    }
+    constexpr int OWN = HB_PART_SLOTS<R>;
+    const int i = threadIdx.x, slot = k.me.half * OWN + i % OWN;
+    if (i < 2 * OWN)
+        hb_steps_in<R>(k)[i / OWN * R + i % OWN] =
+            hb_steps_of<R>(i / OWN, 4 * hb_k1<R>(slot, k.me.half) - 1);
 }
 
 // M of block `part`, in the order of its fragments (hb_fused_matrix).
@@ -224,7 +212,7 @@ __device__ __forceinline__ void hb_wide_leave(const hb_block<R> &k, const float 
     for (int h = 0; h < 2; h++) {
         const int own = 16 * mt + me.g + 8 * h, slot = me.half * HB_PART_SLOTS<R> + own;
         const int f = 4 * hb_k1<R>(slot, me.half) - 1, r = 16 * me.group + 4 * me.q;
-        const float4 step = *hb_wide_steps<R>(k, 0, own);
+        const float4 step = hb_steps_in<R>(k)[own];
         const float2 unit = hb_unit(f * (r + hb_turn_from<R>(me.half)), n);
         float2 w[4], v[4];
         hb_four(w, make_float2(unit.x * there, unit.y * there), make_float2(step.x, step.y),
