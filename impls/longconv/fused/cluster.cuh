@@ -1005,6 +1005,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct
     cluster_prefetch<float, S>(job.h, { 0, job.L }, c, 0, job.L, blockIdx.x % S::K);
     cluster_init<S>(k, shared, job.matrix);
     cluster_sync();               // all blocks are there
+    launch_wait();                // lets the rows' kernel begin, too
     const float2 undo = cluster_filter<S>(k, job.h + c * job.L, job.d ? job.d[c] : 0, job.L,
                                           job.spectrum + (int64_t)blockIdx.x * S::R * 64
                                           + k.me.lane);
@@ -1697,6 +1698,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     };
     if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.taps);
     else cluster_dft_init<S>(k);
+    launch_wait();                // for the spectra
     const uint4 *const spectrum = job.spectrum + (int64_t)(c * K + k.rank) * R * 64 + k.me.lane;
     const float2 undo = job.undo[c];
     cluster_sync();               // all blocks are there, and their constants

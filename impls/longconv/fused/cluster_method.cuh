@@ -145,13 +145,17 @@ static cudaLaunchConfig_t cluster_config(const struct cluster_call<J> &call, int
     return config;
 }
 
+// early: the kernel calls launch_wait and may begin while the one before it, which does, too, ends.
 // Whether it succeeded the caller of forward and backward asks (cudaGetLastError).
 template <class J>
 static void cluster_launch(const struct cluster_call<J> &call, const J &job, int64_t clusters,
-                           cudaStream_t stream)
+                           cudaStream_t stream, bool early = false)
 {
-    cudaLaunchAttribute size;
-    const cudaLaunchConfig_t config = cluster_config(call, clusters, &size, stream);
+    cudaLaunchAttribute attributes[2] = {};
+    cudaLaunchConfig_t config = cluster_config(call, clusters, attributes, stream);
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
+    if (LAUNCH_EARLY && early) config.numAttrs = 2;
     (void)cudaLaunchKernelEx(&config, call.kernel, job);
 }
 
@@ -176,15 +180,16 @@ static void cluster_filter_all(const struct cluster_plan *s, const struct cluste
 }
 
 // Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
-// the machine idle; else as many rows a cluster as there are.
-static void cluster_run(const struct cluster_plan *s, struct cluster_job job, cudaStream_t stream)
+// the machine idle; else as many rows a cluster as there are. early: after the spectra.
+static void cluster_run(const struct cluster_plan *s, struct cluster_job job, bool early,
+                        cudaStream_t stream)
 {
     int64_t chunks = (8 * s->active + s->D - 1) / s->D;
     if (chunks > s->B) chunks = s->B;
     job.rows = (int)((s->B + chunks - 1) / chunks);
     job.chunks = (int)((s->B + job.rows - 1) / job.rows);
     cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->D * job.chunks,
-                   stream);
+                   stream, early);
 }
 
 static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
@@ -210,7 +215,7 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
         cluster_filter_all(s, &s->rows, (const float *)v->h, s->gated ? d : NULL, stream);
     cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = s->gated ? NULL : d,
                      .gates = v->gates ? *v->gates : (struct hb_conv_gates){}, .taps = s->taps },
-                stream);
+                !s->fixed, stream);
 }
 
 // Where gradients do not make the spectrum themselves the forward before has left it.
@@ -230,7 +235,7 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
                                             .kept = s->kept };
         cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
     } else {
-        cluster_run(s, du, stream);
+        cluster_run(s, du, false, stream);
         long_gradient((const struct long_plan *)s->phases, v, stream);
     }
 }
