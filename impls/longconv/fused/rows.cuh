@@ -25,7 +25,7 @@
 // Cost      (f16, R 64, sm_90) 124 registers, two blocks an SM; R >= 96 one of 16 warps.
 //           A sample: mma 8 R + 512 flop (R 32: 768, 64: 1024, 128: 1536); device memory 4 bytes +
 //           spectrum 4 / B; L2 the spectrum again, 4, and u for the skip term, 2; shared memory 16
-//           bytes and 2 x R / 8 of G; instructions (R 32) 75, (128) 87 (SASS, counted).
+//           bytes and 2 x R / 8 of G; instructions (R 32) 72, (128) 84 (SASS, counted).
 //           GATED: device memory 8 bytes (u, pre, post, y) for 4, about 25 instructions more;
 //           R >= 96: shared memory 8 bytes more, two barriers more a tile.
 //           Odd rows: u in two words of 8 bytes and shifted, y in words with what a lane lacks from
