@@ -8,14 +8,15 @@
 //           T(k, r) = e^{-2 pi i (k + s)(r - 256 s) / 256 R}, complex inputs, and nothing else to
 //           turn: the DFT of K has constants only. Back the same: y[a M + m] = Re sum_j
 //           e^{2 pi i a (j - 1/4) / K} w_j[m].
-//           A block reads its share of m of all K segments of u, does the DFT of K in f32 and puts
-//           z_j into the planes of block j (distributed shared memory). Then, by itself: outer
+//           A block reads its share of m of all K segments of u, does the DFT of K (of 16-bit
+//           signals by mma, of filters and GATED products in f32) and puts z_j into the planes of
+//           block j (distributed shared memory). Then, by itself: outer
 //           step, in place, as a warp has whole columns; rows and product as rows.cuh has them;
 //           outer step back, in place. At last it gets its share of m from all planes, does the DFT
 //           of K back and stores y. Three times a row blocks wait for each other: largest |u| is
 //           known and planes are free; planes hold z; planes hold w. The first two by counting the
-//           bytes that come, the third by a barrier that orders shared memory alone: one that
-//           orders device memory, too, was 7 % of the time.
+//           bytes that come, the third by a barrier that orders shared memory alone: barriers that
+//           order device memory, too, were 7 % of a profile, though the time fell by 1 %.
 //           A spectrum is made by the same steps from float32, measured by the cluster.
 //           Gradients: a cluster has a channel. A row of u is transformed and kept (half2, device
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
@@ -25,15 +26,13 @@
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
 //           From R = 96 on a row of few large samples is boosted at the product (column_boost).
-// Cost      a sample: mma 16 R + 512 flop; f32 about 5, 9, 12 for each DFT of K = 4, 8, 16; memory
-//           4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network between
+// Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
+//           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network between
 //           SMs 8 (K - 1) / K bytes. A block of R <= 64 has 8 warps and two are on an SM, above
 //           that and for gradients it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
 //           112: what GPCs have.
-//           Measured, K = 4, R = 64, 201M samples, f16: 1.47 ms, 99 instructions a sample; outer
-//           steps 40 % of the time for 30 % of the instructions, as each fragment of G was waited
-//           for. Now 16 columns and two row tiles at a time: predicted 1.2 ms. Gradients: about
-//           170 instructions a sample, predicted 2.2 .. 2.6 ms.
+//           Measured, K = 4, R = 64, 201M samples, f16: 1.59 ms, 0.135 of it spectra, 104
+//           instructions a sample. With the DFT of K by mma about 98: predicted 1.52 in all.
 // Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 48, 64, 96, 128. GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH
@@ -458,35 +457,23 @@ __device__ __forceinline__ void cluster_load_product(cluster_item<float, S::K> &
 }
 
 // Columns 2 i and 2 i + 1.
-template <class T, int W>
-__device__ __forceinline__ float2 cluster_pair(const cluster_words<T, W> &x, int i)
+template <int W>
+__device__ __forceinline__ float2 cluster_pair(const cluster_words<float, W> &x, int i)
 {
-    if constexpr (sizeof(T) == 4)
-        return make_float2(__uint_as_float(x.x[2 * i]), __uint_as_float(x.x[2 * i + 1]));
-    else
-        return hb_two<T>(x.x[i]);
+    return make_float2(__uint_as_float(x.x[2 * i]), __uint_as_float(x.x[2 * i + 1]));
 }
 
-// Largest |x| of an item and those before and, where there is a use for it, sum |x|.
-template <class T, class S>
-__device__ __forceinline__ void cluster_measure(uint32_t &peak, float2 &mark,
-                                                const cluster_item<T, S::K> &x)
+// Largest |x| of an item and those before, and sum |x|.
+template <class S>
+__device__ __forceinline__ void cluster_measure(float2 &mark, const cluster_item<float, S::K> &x)
 {
 #pragma unroll
     for (int a = 0; a < S::K; a++)
 #pragma unroll
-        for (int w = 0; w < CLUSTER_WIDTH<S::K> * (int)sizeof(T) / 4; w++) {
-            if constexpr (sizeof(T) == 4) {
-                const float v = fabsf(__uint_as_float(x[a].x[w]));
-                mark.x = fmaxf(mark.x, v);
-                mark.y += v;
-            } else {
-                peak = __vmaxu2(peak, x[a].x[w] & 0x7fff7fffu);
-                if constexpr (S::BOOST) {
-                    const float2 v = hb_two<T>(x[a].x[w] & 0x7fff7fffu);
-                    mark.y += v.x + v.y;
-                }
-            }
+        for (int w = 0; w < CLUSTER_WIDTH<S::K>; w++) {
+            const float v = fabsf(__uint_as_float(x[a].x[w]));
+            mark.x = fmaxf(mark.x, v);
+            mark.y += v;
         }
 }
 
@@ -555,9 +542,9 @@ template <class S> __device__ __forceinline__ void cluster_expect_z(const cluste
 }
 
 // Item i, times scale, by the DFT of K into the planes of all blocks, which count it.
-template <class T, class S>
+template <class S>
 __device__ __forceinline__ void cluster_send(const cluster_block &k,
-                                             const cluster_item<T, S::K> &x,
+                                             const cluster_item<float, S::K> &x,
                                              int i, float scale)
 {
     constexpr int K = S::K, R = S::R;
@@ -849,82 +836,51 @@ __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_stride
 // The factors of a channel.
 struct cluster_factors { hb_factor u, pre, post; };
 
-// This thread's items of row b of channel c.
-template <class T, class V, class S>
-__device__ __forceinline__ void cluster_enter(cluster_item<V, S::K> (&x)[S::ITEMS],
-                                              const cluster_factors &f, int64_t c, int64_t b,
-                                              int L, int rank)
+// GATED: row b of channel c to the planes of all blocks, which may be read then. Returns 2^eu.
+template <class T, class S>
+__device__ __forceinline__ float cluster_there(cluster_block &k, const cluster_factors &f,
+                                               int64_t c, int64_t b, int L)
 {
-#pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        const int i = threadIdx.x + m * S::THREADS;
-        if constexpr (sizeof(V) != sizeof(T))
-            cluster_load_product<T, S>(x[m], f.u, f.pre, c, b, i, L, rank);
-        else
-            cluster_load<T, S>(x[m], hb_row_at<T>(f.u, c, b), i, L, rank);
-    }
-}
-
-// Row b of channel c to the planes of all blocks, which may be read then. V: T, or float for
-// products. Returns 2^eu and the boost (length: cluster_boost).
-template <class T, class V, class S>
-__device__ __forceinline__ float2 cluster_there(cluster_block &k, const cluster_factors &f,
-                                                int64_t c, int64_t b, int L, float length)
-{
-    cluster_item<V, S::K> x[S::ITEMS];
-    cluster_enter<T, V, S>(x, f, c, b, L, k.rank);
-    uint32_t peak = 0;
+    cluster_item<float, S::K> x[S::ITEMS];
     float2 mark = make_float2(0, 0);
 #pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) cluster_measure<V, S>(peak, mark, x[m]);
-    mark = cluster_together<V, S>(k, peak, mark);
+    for (int m = 0; m < S::ITEMS; m++) {
+        cluster_load_product<T, S>(x[m], f.u, f.pre, c, b, threadIdx.x + m * S::THREADS, L, k.rank);
+        cluster_measure<S>(mark, x[m]);
+    }
+    mark = cluster_together<float, S>(k, 0, mark);
     const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
     cluster_expect_z<S>(k);
 #pragma unroll
     for (int m = 0; m < S::ITEMS; m++) {
         const int i = threadIdx.x + m * S::THREADS;
-        if (i < 8 * S::R) cluster_send<V, S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
+        if (i < 8 * S::R) cluster_send<S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
     }
     cluster_await(k, CLUSTER_Z);  // planes hold z
-    return make_float2(scale, S::BOOST ? cluster_boost(mark, length) : 1);
+    return scale;
 }
 
-// Item i of row b: the results to y. u: of the signal, where d (!GATED) is there.
-template <class T, class S, bool GATED>
+// GATED: item i of row b, the results to y.
+template <class T, class S>
 __device__ __forceinline__ void cluster_leave(const cluster_block &k, const cluster_job &job,
                                               const cluster_factors &f, int64_t c, int64_t b,
-                                              int i, float by, const cluster_item<T, S::K> &u)
+                                              int i, float by)
 {
-    constexpr int K = S::K, R = S::R, W = CLUSTER_WIDTH<K>;
+    constexpr int K = S::K, R = S::R, W = CLUSTER_WIDTH<K>, QUADS = W / 4;
     float v[K][W];
-    if constexpr (GATED) {
-        uint32_t w[8][3];
-        const auto at = cluster_windows<S>(b, i, k.rank);
-        if (f.post.x) hb_windows<T>(w, f.post, c, job.L, at);
-        cluster_fetch<S>(v, k, i, by);
+    uint32_t w[8][3];
+    const auto at = cluster_windows<S>(b, i, k.rank);
+    if (f.post.x) hb_windows<T>(w, f.post, c, job.L, at);
+    cluster_fetch<S>(v, k, i, by);
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
-            constexpr int QUADS = W / 4;
-            int row, n;
-            at(j, row, n);
-            float *const to = v[j / QUADS] + j % QUADS * 4;
-            float x[4] = { to[0], to[1], to[2], to[3] };
-            if (f.post.x) hb_by_words<T, false>(x, w[j], *f.post.k, n);
+    for (int j = 0; j < 8; j++) {
+        int row, n;
+        at(j, row, n);
+        float *const to = v[j / QUADS] + j % QUADS * 4;
+        float x[4] = { to[0], to[1], to[2], to[3] };
+        if (f.post.x) hb_by_words<T, false>(x, w[j], *f.post.k, n);
 #pragma unroll
-            for (int t = 0; t < 4; t++) to[t] = x[t];
-        }
-    } else {
-        cluster_fetch<S>(v, k, i, by);
-        if (job.d) {
-            const float d = job.d[c];
-#pragma unroll
-            for (int x = 0; x < 16; x++) {
-                constexpr int PAIRS = W / 2;
-                const float2 z = cluster_pair(u[x / PAIRS], x % PAIRS);
-                v[x / PAIRS][x % PAIRS * 2] += d * z.x;
-                v[x / PAIRS][x % PAIRS * 2 + 1] += d * z.y;
-            }
-        }
+        for (int t = 0; t < 4; t++) to[t] = x[t];
     }
     T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
     int p, column;
@@ -934,24 +890,18 @@ __device__ __forceinline__ void cluster_leave(const cluster_block &k, const clus
         put_columns<T, W>(y, a * R * 256 + p * 256 + column, job.L, v[a]);
 }
 
-// All items of row b to y, after the barrier that they wait for; what of u is needed is asked for
-// before it. K = 16: there are no registers for that.
-template <class T, class S, bool GATED>
+// GATED: all items of row b to y, after the barrier that they wait for.
+template <class T, class S>
 __device__ __forceinline__ void cluster_leave_all(const cluster_block &k, const cluster_job &job,
                                                   const cluster_factors &f, int64_t c, int64_t b,
                                                   float by)
 {
-    constexpr bool EARLY = S::K <= 8 && !GATED;
-    cluster_item<T, S::K> u[S::ITEMS];
-    if (EARLY && job.d) cluster_enter<T, T, S>(u, f, c, b, job.L, k.rank);
     cluster_meet();               // planes hold w
 #pragma unroll
     for (int m = 0; m < S::ITEMS; m++) {
         const int i = threadIdx.x + m * S::THREADS;
         if (i >= 8 * S::R) break;
-        if (!EARLY && !GATED && job.d)
-            cluster_load<T, S>(u[m], hb_row_at<T>(f.u, c, b), i, job.L, k.rank);
-        cluster_leave<T, S, GATED>(k, job, f, c, b, i, by, u[m]);
+        cluster_leave<T, S>(k, job, f, c, b, i, by);
     }
 }
 
@@ -974,19 +924,18 @@ __device__ __forceinline__ float2 cluster_filter(cluster_block &k, const float *
     cluster_know(k);
     cluster_item<float, K> x;
     float2 mark = make_float2(0, 0);
-    uint32_t none = 0;
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
         cluster_load_filter<S>(x, h, d, i, L, k.rank);
-        cluster_measure<float, S>(none, mark, x);
+        cluster_measure<S>(mark, x);
     }
-    mark = cluster_together<float, S>(k, none, mark);
+    mark = cluster_together<float, S>(k, 0, mark);
     const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
     cluster_expect_z<S>(k);
 #pragma unroll 1
     for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
         cluster_load_filter<S>(x, h, d, i, L, k.rank);
-        cluster_send<float, S>(k, x, i, in * (CLUSTER_TOP / K));
+        cluster_send<S>(k, x, i, in * (CLUSTER_TOP / K));
     }
     cluster_await(k, CLUSTER_Z);  // planes hold z
     cluster_outer<S, false>(k);
@@ -1101,7 +1050,7 @@ __device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &
     }
 }
 
-// --- gradients: the DFT of K by mma -------------------------------------------------------------
+// --- the DFT of K by mma: 16-bit signals ---------------------------------------------------------
 // A unit is 64 columns of one row of planes, of all segments: one warp's. Of segments (planes)
 // 2q, 2q+1, 2q+8, 2q+9 a lane has columns 8g .. 8g+7, 16 bytes each: tile t = 0..3 of 16 columns
 // has rows g: 8g + t and g + 8: 8g + t + 4, and puts and gets of a warp are 128 bytes a block.
@@ -1662,7 +1611,7 @@ __device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job 
     if constexpr (!GATED)
         with = cluster_there_units<T, S>(k, f.u, c, b, job.L, undo.y);
     else
-        with = cluster_there<T, std::conditional_t<GATED, float, T>, S>(k, f, c, b, job.L, undo.y);
+        with = make_float2(cluster_there<T, S>(k, f, c, b, job.L), 1);
     if (more) cluster_prefetch_row<T, S, GATED>(job, c, b + 1, k.rank);
     cluster_outer<S, false>(k);
     __syncthreads();
@@ -1674,7 +1623,7 @@ __device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job 
     cluster_outer<S, true>(k);
     const float by = undo.x / (with.x * with.y);
     if constexpr (!GATED) cluster_leave_units<T, S>(k, job, f.u, c, b, by);
-    else cluster_leave_all<T, S, GATED>(k, job, f, c, b, by);
+    else cluster_leave_all<T, S>(k, job, f, c, b, by);
 }
 
 // Rows of one channel, as many of the batch as job.rows. Grid D chunks clusters of K, block
