@@ -27,10 +27,10 @@
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
 //           From R = 96 on a row of few large samples is boosted at the product (column_boost).
 // Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
-//           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network between
-//           SMs 8 (K - 1) / K bytes. A block of R <= 64 has 8 warps and two are on an SM, above
-//           that and for gradients it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
-//           112: what GPCs have.
+//           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network
+//           between SMs 8 (K - 1) / K bytes. A block of R <= 64 has 8 warps and two are on an SM,
+//           above that and for gradients with R > 32 it has 16 and is alone. Of 132 SMs clusters of
+//           4 fill 124, of 16 112: what GPCs have.
 //           Measured, K = 4, R = 64, 201M samples, f16: 1.59 ms, 0.135 of it spectra, 104
 //           instructions a sample. With the DFT of K by mma about 98: predicted 1.52 in all.
 // Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 48, 64, 96, 128. GATED: K = 4, 8.
