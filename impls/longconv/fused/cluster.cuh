@@ -43,11 +43,9 @@
 struct cluster_job {
     const void *in;  struct hb_strides si;   // u (f16, bf16)
     void *out;       struct hb_strides so;   // like u
-    const float *h;            // (D,L): of cluster_spectrum, and of cluster_gradients, where not
-                               // NULL means that they make the spectra themselves
-    uint4 *spectrum;           // [D][K][k < R][2 tiles][32 lanes] of 4 half2: fragments of C;
-                               // gradients with h: [cluster], of the channel that it is at
-    float2 *undo;              // (D) 4 2^-e1, sum |h| / max |h|; not of gradients with h
+    const float *h;            // (D,L): of cluster_spectrum
+    uint4 *spectrum;           // [D][K][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
+    float2 *undo;              // (D) 4 2^-e1, sum |h| / max |h|; cluster_spectrum writes it
     const float *d;            // or NULL: y += d u; spectrum: added to h[0]
     const uint4 *matrix;       // [K] of hb_fused_words(R) words: G of block j, F
     int B, D, L;
@@ -997,13 +995,14 @@ __device__ __forceinline__ void cluster_plus(float4 &to, const float (&x)[4], fl
 
 // sums += conj(u) z by; u as hb_keep left it. start: = instead.
 __device__ __forceinline__ void cluster_correlate(const cluster_block &k, const hb_tile &z,
-                                                  const uint4 *u, int slot, float by, bool start)
+                                                  const uint4 (&u)[2], int slot, float by,
+                                                  bool start)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         uint32_t v[4];
         float re[4], im[4];
-        hb_fragment(v, u[32 * t]);
+        hb_fragment(v, u[t]);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float2 x = hb_cmul(hb_conj(hb_unpack(v[i])),
@@ -1017,13 +1016,27 @@ __device__ __forceinline__ void cluster_correlate(const cluster_block &k, const 
     }
 }
 
-// z = z times conj(h); h: of this lane, the other tile 32 uint4 further.
-__device__ __forceinline__ void cluster_adjoint(hb_tile &z, const uint4 *h)
+// Of a slot the transform of u, as hb_keep left it, and the spectrum of h, for this lane. They are
+// asked for a slot ahead.
+struct cluster_spectra_of { uint4 u[2], h[2]; };
+
+__device__ __forceinline__ void cluster_spectra_load(cluster_spectra_of &x, const uint4 *u,
+                                                     const uint4 *h, int slot)
+{
+#pragma unroll
+    for (int t = 0; t < 2; t++) {
+        x.u[t] = u[slot * 64 + 32 * t];
+        x.h[t] = h[slot * 64 + 32 * t];
+    }
+}
+
+// z = z times conj(h).
+__device__ __forceinline__ void cluster_adjoint(hb_tile &z, const uint4 (&h)[2])
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         uint32_t v[4];
-        hb_fragment(v, h[32 * t]);
+        hb_fragment(v, h[t]);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const float2 x = hb_cmul(make_float2(z.re[t][i], z.im[t][i]),
@@ -1520,6 +1533,16 @@ __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int 
     }
 }
 
+// About half of what a row takes. Two blocks of an SM that begin together stay in step, and wait
+// together: the later half of the clusters, which comes to SMs that have a block, begins later.
+constexpr int CLUSTER_LATE = 25000;                        // clocks
+
+__device__ __forceinline__ void cluster_late()
+{
+    const long long begun = clock64();
+    while (clock64() - begun < CLUSTER_LATE) continue;
+}
+
 // du = adjoint, dh += sum over the batch, in order, of conj(U) DY, dd += sum of dy u. Grid: as
 // many clusters of K as run at a time, or D; the rest as cluster_rows. Two transforms and one way
 // back a row, and one more way back a channel.
@@ -1535,18 +1558,20 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     const hb_factor u = { job.u, job.su, NULL }, dy = { job.du.in, job.du.si, NULL };
     cluster_dft_init<S>(k);
     cluster_sync();               // all blocks are there, and their constants
+    if (S::BLOCKS == 2 && job.du.D >= 4 * (int)(gridDim.x / K) && blockIdx.x / K >= gridDim.x / K / 2)
+        cluster_late();
     for (int64_t c = blockIdx.x / K; c < job.du.D; c += gridDim.x / K) {
-        const int64_t at = job.du.h ? blockIdx.x : c * K + k.rank;
-        uint4 *const spectrum = job.du.spectrum + at * R * 64 + k.me.lane;
-        const float undo = job.du.h ? cluster_filter<S>(k, job.du.h + c * L, 0, L, spectrum).x
-                                    : job.du.undo[c].x;
+        const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
+        const float undo = job.du.undo[c].x;
         float dot = 0;
         for (int b = 0; b < job.du.B; b++) {
             cluster_know(k);
             const float2 scale = cluster_first<T, S>(k, u, dy, c, b, L, dot);
-            if (b + 1 < job.du.B) {
-                cluster_prefetch<T, S>(job.u, job.su, c, b + 1, L, k.rank);
-                cluster_prefetch<T, S>(job.du.in, job.du.si, c, b + 1, L, k.rank);
+            const bool more = b + 1 < job.du.B;
+            const int64_t next = more ? c : c + gridDim.x / K;
+            if (next < job.du.D) {
+                cluster_prefetch<T, S>(job.u, job.su, next, more ? b + 1 : 0, L, k.rank);
+                cluster_prefetch<T, S>(job.du.in, job.du.si, next, more ? b + 1 : 0, L, k.rank);
             }
             cluster_outer<S, false>(k);
             __syncthreads();
@@ -1556,10 +1581,13 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             __syncthreads();
             const float back = CLUSTER_IN * hb_inverse(scale.y);
             const float by = CLUSTER_IN * hb_inverse(scale.x) * back;
+            cluster_spectra_of x;
+            cluster_spectra_load(x, kept, spectrum, k.warp);
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
-                cluster_correlate(k, z, kept + slot * 64, slot, by, b == 0);
-                cluster_adjoint(z, spectrum + slot * 64);
+                cluster_correlate(k, z, x.u, slot, by, b == 0);
+                cluster_adjoint(z, x.h);
+                cluster_spectra_load(x, kept, spectrum, min(slot + S::WARPS, R - 1));
             });
             __syncthreads();
             cluster_outer<S, true>(k);

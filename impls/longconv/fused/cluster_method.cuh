@@ -9,7 +9,7 @@
 //           everything.
 // Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter
 //           a second one, where gradients have their own); with backward 256 R 4 bytes a block that
-//           runs at a time (at most 9 MB), twice where that is more than the spectra, from R = 96
+//           runs at a time (at most 9 MB), from R = 96
 //           on what long_plan_for takes. The latter keeps no spectra of its own, also for a fixed
 //           filter.
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
@@ -218,7 +218,7 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
                 !s->fixed, stream);
 }
 
-// Where gradients do not make the spectrum themselves the forward before has left it.
+// Where gradients have no spectra of their own the forward before has left them.
 static void cluster_backward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
@@ -227,9 +227,9 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
         return;
     }
     const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
-                                    .h = s->fixed ? NULL : (const float *)v->h,
                                     .d = (const float *)v->d, .adjoint = true };
     if (s->gradients) {
+        if (s->own && !s->fixed) cluster_filter_all(s, &s->dh, (const float *)v->h, NULL, stream);
         const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
                                             .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
                                             .kept = s->kept };
@@ -318,7 +318,8 @@ static int cluster_spectra_take(const struct cluster_plan *s, struct cluster_spe
 static int cluster_take(struct cluster_plan *s)
 {
     const int64_t N = cluster_points(&s->rows), N_dh = cluster_points(&s->dh);
-    const int64_t of_rows = s->D * N, of_dh = s->fixed ? 0 : s->gradients * N_dh;
+    const int64_t of_rows = s->D * N;
+    const int64_t of_dh = s->gradients && s->own && !s->fixed ? s->D * N_dh : 0;
     int rc = cluster_spectra_take(s, &s->rows, of_rows > of_dh ? of_rows : of_dh);
     if (!rc) rc = cluster_constants(s, &s->rows);
     if (rc || !s->gradients) return rc;
