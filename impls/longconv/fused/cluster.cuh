@@ -33,6 +33,9 @@
 //           4 fill 124, of 16 112: what GPCs have.
 //           Measured, K = 4, R = 64, 201M samples, f16: 1.59 ms, 0.135 of it spectra, 104
 //           instructions a sample. With the DFT of K by mma about 98: predicted 1.52 in all.
+//           Gradients, 201M samples, f16: K = 8, R = 32 about 145 instructions a sample (counted);
+//           with the DFT of K by mma, spectra apart: 2.83 ms, K = 16, R = 32: 3.31, R = 64: 4.12,
+//           no less than with 178 instructions (2.87, 3.54, 4.04): they wait, in step.
 // Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 48, 64, 96, 128. GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH
@@ -1558,9 +1561,9 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     const hb_factor u = { job.u, job.su, NULL }, dy = { job.du.in, job.du.si, NULL };
     cluster_dft_init<S>(k);
     cluster_sync();               // all blocks are there, and their constants
-    if (S::BLOCKS == 2 && job.du.D >= 4 * (int)(gridDim.x / K) && blockIdx.x / K >= gridDim.x / K / 2)
-        cluster_late();
-    for (int64_t c = blockIdx.x / K; c < job.du.D; c += gridDim.x / K) {
+    const int cluster = blockIdx.x / K, clusters = gridDim.x / K;
+    if (S::BLOCKS == 2 && job.du.D >= 4 * clusters && cluster >= clusters / 2) cluster_late();
+    for (int64_t c = cluster; c < job.du.D; c += clusters) {
         const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
         const float undo = job.du.undo[c].x;
         float dot = 0;
@@ -1568,7 +1571,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             cluster_know(k);
             const float2 scale = cluster_first<T, S>(k, u, dy, c, b, L, dot);
             const bool more = b + 1 < job.du.B;
-            const int64_t next = more ? c : c + gridDim.x / K;
+            const int64_t next = more ? c : c + clusters;
             if (next < job.du.D) {
                 cluster_prefetch<T, S>(job.u, job.su, next, more ? b + 1 : 0, L, k.rank);
                 cluster_prefetch<T, S>(job.du.in, job.du.si, next, more ? b + 1 : 0, L, k.rank);
