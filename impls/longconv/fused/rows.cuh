@@ -1037,7 +1037,7 @@ __device__ __forceinline__ hb_exponents hb_exponents_of(float2 m, float N)
 }
 
 // Slots 2q, 2q + 1, 2q + 8, 2q + 9 of row tile kt of the filters of channels c0 .. (rows apart by
-// L); d at lag 0 added.
+// L).
 template <int R, bool EVEN>
 __device__ __forceinline__ void hb_read_filter(float4 (&x)[4], const hb_fused_job &job, int64_t c0,
                                                int kt, hb_lane me)
@@ -1054,11 +1054,27 @@ __device__ __forceinline__ void hb_read_filter(float4 (&x)[4], const hb_fused_jo
         row[j] = job.h + (is[j] ? c : c0) * job.L;
     }
     hb_read_floats<EVEN>(x, row, n, is, job.L);
+}
+
+// What is to be added to the first of slots 2q and 2q + 8 of row tile 0: d, where a row begins.
+template <int R>
+__device__ __forceinline__ float2 hb_filter_first(const hb_fused_job &job, int64_t c0, hb_lane me)
+{
+    float first[2];
 #pragma unroll
-    for (int j = 0; j < 4; j += 2) {             // only slots of even j begin a row
-        const int slot = 16 * kt + 2 * me.q + j * 4;
-        if (kt == 0 && n[j] == 0 && is[j] && job.hd) x[j].x += job.hd[c0 + hb_row_of<R>(slot)];
+    for (int i = 0; i < 2; i++) {
+        const int slot = 2 * me.q + 8 * i;
+        const int64_t c = c0 + hb_row_of<R>(slot);
+        const bool is = slot % R == 0 && hb_column(me) == 0 && c < job.D && job.hd;
+        first[i] = is ? job.hd[c] : 0.0f;
     }
+    return make_float2(first[0], first[1]);
+}
+
+__device__ __forceinline__ void hb_add_first(float4 (&x)[4], float2 first)
+{
+    x[0].x += first.x;
+    x[2].x += first.y;
 }
 
 // B of those, scaled.
@@ -1095,15 +1111,21 @@ __device__ __forceinline__ void hb_measure_filters(hb_exponents (&of)[HB_PACK<R>
     }
 }
 
-// A lane's columns of filter c in registers, and its part of what there is to measure.
+// A lane's columns of filter c, without d.
 template <int R, bool EVEN>
-__device__ __forceinline__ float2 hb_own_filter(float4 (&x)[HB_SLOTS<R> / 16][4],
-                                                const hb_fused_job &job, int64_t c, hb_lane me)
+__device__ __forceinline__ void hb_own_filter(float4 (&x)[HB_SLOTS<R> / 16][4],
+                                              const hb_fused_job &job, int64_t c, hb_lane me)
 {
-    constexpr int KT = HB_SLOTS<R> / 16;
-    float peak = 0, sum = 0;
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) hb_read_filter<R, EVEN>(x[kt], job, c, kt, me);
+    for (int kt = 0; kt < HB_SLOTS<R> / 16; kt++)
+        hb_read_filter<R, EVEN>(x[kt], job, c, kt, me);
+}
+
+// Largest |x| and sum of |x| of those.
+template <int KT>
+__device__ __forceinline__ float2 hb_measure_own(const float4 (&x)[KT][4])
+{
+    float peak = 0, sum = 0;
 #pragma unroll
     for (int i = 0; i < 4 * KT; i++) {
         const float4 v = x[i / 4][i % 4];
@@ -1130,13 +1152,16 @@ __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][
     constexpr bool ONCE = HB_READ_ONCE<R>;
     float4 x[ONCE ? KT : 1][4];
     if constexpr (ONCE) {
-        const float2 m = hb_own_filter<R, EVEN>(x, job, c0, k.me);
+        hb_own_filter<R, EVEN>(x, job, c0, k.me);
+        hb_add_first(x[0], hb_filter_first<R>(job, c0, k.me));
+        const float2 m = hb_measure_own(x);
         of[0] = hb_exponents_of(hb_measured<HB_ROWS_THREADS<R>>(m.x, m.y, (float *)k.peaks),
                                 256.0f * R);
     }
 #pragma unroll
     for (int kt = 0; kt < KT; kt++) {
         if (!ONCE) hb_read_filter<R, EVEN>(x[0], job, c0, kt, k.me);
+        if (!ONCE && kt == 0) hb_add_first(x[0], hb_filter_first<R>(job, c0, k.me));
         hb_filter_columns<R>(b[kt], x[ONCE ? kt : 0], of, k.me);
     }
 }

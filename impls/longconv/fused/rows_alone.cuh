@@ -69,8 +69,9 @@ hb_rows_alone(hb_fused_job job)
     const hb_lane me = { (int)threadIdx.x & 31, (int)(threadIdx.x & 31) >> 2, (int)threadIdx.x & 3,
                          (int)threadIdx.x >> 5, 0 };
     float4 x[KT][4];
-    const float2 mine = hb_even_filters(job) ? hb_own_filter<R, true>(x, job, c, me)
-                                             : hb_own_filter<R, false>(x, job, c, me);
+    if (hb_even_filters(job)) hb_own_filter<R, true>(x, job, c, me);
+    else hb_own_filter<R, false>(x, job, c, me);
+    const float2 first = hb_filter_first<R>(job, c, me);
     hb_block_init<R>(k, shared, job.matrix);
     hb_filters_init(k.taps, job.gates, c, job.K);
     const hb_factor u = { job.in, job.si, k.taps + HB_TAP_U };
@@ -79,6 +80,8 @@ hb_rows_alone(hb_fused_job job)
     float *const part = (float *)k.peaks + 32;   // behind the peaks of eight warps
     float v[KT][4][4];
     hb_own_product<T, R>(v, k, u, pre, c, 0, 1, job.L, true);
+    hb_add_first(x[0], first);                   // here: h has been under way with u and pre
+    const float2 mine = hb_measure_own(x);
     hb_leave_measured<THREADS>(mine.x, mine.y, part);
     if (threadIdx.x == 0) {
         hb_prefetch_factor<T>(post, c, job.L);
