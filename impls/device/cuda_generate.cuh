@@ -14,9 +14,9 @@
 //           workspace of 272 C bytes. A tile of 64 x 64: 12 wgmma, 8 + 8 accesses of 16 bytes a
 //           lane. Measured, W = 64, C = 768, at L = 8192 and 65536: by blocks of 16 warps, one an
 //           SM, that cut W4 again for each 64 positions, 29 and 204 us; with wgmma and blocks for
-//           two an SM 20.7 and 108 (predicted 16 and 92), and 4.3 for cut_kernel alone. Not measured
-//           yet: all of an SM's shared memory asked for (were there two?), fewer instructions before
-//           the first product and for a sine.
+//           two an SM 20.7 and 108 (predicted 16 and 92), and 4.3 for cut_kernel alone. Not yet
+//           measured: all of an SM's shared memory asked for (were there two?), fewer instructions
+//           before the first product and for a sine.
 // Accuracy  about 1e-6 of h, most of it from the hidden layers (emulated).
 // Refuses   as cuda_hidden.cuh.
 #ifndef HB_DEVICE_CUDA_GENERATE_CUH
