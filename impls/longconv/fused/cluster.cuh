@@ -25,18 +25,17 @@
 //           is known; d is a tap; tap(post) multiplies y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
-//           From R = 96 on a row of few large samples is boosted at the product (column_boost).
 // Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
 //           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network
-//           between SMs 8 (K - 1) / K bytes. A block of R <= 64 has 8 warps and two are on an SM,
-//           above that and for gradients with R > 32 it has 16 and is alone. Of 132 SMs clusters of
-//           4 fill 124, of 16 112: what GPCs have.
+//           between SMs 8 (K - 1) / K bytes. A block has 8 warps and two are on an SM; for
+//           gradients with R > 32 it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
+//           112: what GPCs have.
 //           Measured, K = 4, R = 64, 201M samples, f16: 1.59 ms, 0.135 of it spectra, 104
 //           instructions a sample. With the DFT of K by mma about 98: predicted 1.52 in all.
 //           Gradients, 201M samples, f16: K = 8, R = 32 about 145 instructions a sample (counted);
 //           with the DFT of K by mma, spectra apart: 2.83 ms, K = 16, R = 32: 3.31, R = 64: 4.12,
 //           no less than with 178 instructions (2.87, 3.54, 4.04): they wait, in step.
-// Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 48, 64, 96, 128. GATED: K = 4, 8.
+// Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 32, 48, 64. GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH
 
@@ -52,9 +51,6 @@ struct cluster_job {
     const float *d;            // or NULL: y += d u; spectrum: added to h[0]
     const uint4 *matrix;       // [K] of hb_fused_words(R) words: G of block j, F
     int B, D, L;
-    int rows;                  // of the batch, that one cluster does
-    int chunks;                // clusters for one channel
-    bool adjoint;              // conj(spectrum); R >= 96 only, else cluster_gradients has that
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int taps;
 };
@@ -230,15 +226,14 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int K = K_, R = R_, WARPS = WARPS_, THREADS = 32 * WARPS;
     static constexpr int BLOCKS = WARPS == 8 ? 2 : 1;      // on an SM
     static constexpr int ITEMS = (8 * R - 1) / THREADS + 1;                  // of a thread
-    static constexpr int COUNT = R == 48 ? 3 : R < 128 ? 2 : 1;   // row tiles at once, outer step
-    static constexpr bool BOOST = R >= 96;
+    static constexpr int COUNT = R == 48 ? 3 : 2;          // row tiles at once, outer step
     static constexpr int INNER = 6 * 32 * 16;              // bytes
     static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
                                   + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K>
                                   + (SUMS_ ? R * 64 * 32 : 0);
 };
-template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R >= 96 ? 16 : 8, false>;
+template <int K, int R> using cluster_shape_of = cluster_shape<K, R, 8, false>;
 // Up to R = 32 the sums leave room for two blocks on an SM.
 template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, R <= 32 ? 8 : 16, true>;
 
@@ -490,14 +485,6 @@ template <bool SUM> __device__ __forceinline__ float2 cluster_reduce(float2 v)
     return v;
 }
 
-// The power of two that the results of a row have to spare: they are at most sum |u| max |h|, which
-// is less than sum |h| max |u| by `length` over the same of u.
-__device__ __forceinline__ float cluster_boost(float2 mark, float length)
-{
-    const float more = 0.5f * length / (mark.y / mark.x);            // a half: sums are rounded
-    return more >= 2 && more < 0x1p30f ? 0.5f / hb_fused_scale(more, 0) : 1;
-}
-
 // Ends the phase that is under way: all of `count` has come.
 __device__ __forceinline__ void cluster_await(cluster_block &k, int count)
 {
@@ -652,31 +639,26 @@ __device__ __forceinline__ void cluster_matrix(uint4 (&g)[S::COUNT][2], const ui
 }
 
 // Sums of COUNT row tiles from mt on for 16 columns: G b, BACK: conj(G) b. Sums that follow each
-// other are not the same, so that none waits for the one before. g: the fragments of kt = 0, at
-// last those of the tiles after these: one tile alone is done before the next fragments have come,
-// so they are asked for a step ahead.
+// other are not the same, so that none waits for the one before.
 template <class S, bool BACK>
 __device__ __forceinline__ void cluster_products(float (&re)[S::COUNT][2][4],
                                                  float (&im)[S::COUNT][2][4],
                                                  const uint32_t (&br)[S::R / 16][2][2],
                                                  const uint32_t (&bi)[S::R / 16][2][2],
-                                                 uint4 (&g)[S::COUNT][2], const uint4 *matrix,
-                                                 int mt)
+                                                 const uint4 *matrix, int mt)
 {
     constexpr int KT = S::R / 16, COUNT = S::COUNT;
-    constexpr bool AHEAD = COUNT == 1;
 #pragma unroll
     for (int kt = 0; kt < KT; kt++) {
         uint32_t gr[COUNT][4], gi[COUNT][4], minus[COUNT][4];
-        if (!AHEAD) cluster_matrix<S>(g, matrix, mt, kt);
+        uint4 g[COUNT][2];
+        cluster_matrix<S>(g, matrix, mt, kt);
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             hb_fragment(gr[i], g[i][0]);
             hb_fragment(gi[i], g[i][1]);
             hb_negated(minus[i], gi[i]);
         }
-        if (AHEAD && kt + 1 < KT) cluster_matrix<S>(g, matrix, mt, kt + 1);
-        if (AHEAD && kt + 1 == KT) cluster_matrix<S>(g, matrix, (mt + 1) % KT, 0);
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
@@ -714,12 +696,10 @@ __device__ __forceinline__ void cluster_outer(const cluster_block &k)
             w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
             next = cluster_turn<S>(32 * K * from);
         }
-        uint4 g[COUNT][2];
-        cluster_matrix<S>(g, k.matrix + me.lane, 0, 0);
 #pragma unroll 1
         for (int mt = 0; mt < R / 16; mt += COUNT) {
             float re[COUNT][2][4] = {}, im[COUNT][2][4] = {};
-            cluster_products<S, BACK>(re, im, br, bi, g, k.matrix + me.lane, mt);
+            cluster_products<S, BACK>(re, im, br, bi, k.matrix + me.lane, mt);
 #pragma unroll
             for (int x = 0; x < 2 * COUNT; x++) {          // eight slots each
                 const int i = x / 2, h = x % 2, slot = 16 * mt + 8 * x + me.g;
@@ -976,7 +956,7 @@ __device__ __forceinline__ void cluster_prefetch_row(const cluster_job &job, int
 
 // --- gradients ----------------------------------------------------------------------------------
 struct cluster_dh_job {
-    struct cluster_job du;     // cluster_rows', adjoint: du from dy; d is in no spectrum
+    struct cluster_job du;     // as of cluster_rows: du from dy; d is in no spectrum
     const void *u;   struct hb_strides su;
     float *dh, *dd;            // (D,L) +=, (D) += or NULL
     uint4 *kept;               // [cluster] as the spectrum: transforms of u
@@ -1505,6 +1485,7 @@ __device__ __forceinline__ void cluster_leave_units(const cluster_block &k, cons
 template <class S>
 __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int L)
 {
+    cluster_meet();               // everybody has the last row: its planes are free
     float2 mark = make_float2(0, 0);
     for (int slot = k.warp; slot < S::R; slot += S::WARPS) {
         hb_tile z;
@@ -1608,67 +1589,35 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
 // --- rows ---------------------------------------------------------------------------------------
 // cluster_there by mma.
 template <class T, class S>
-__device__ __forceinline__ float2 cluster_there_units(cluster_block &k, const hb_factor &u,
-                                                      int64_t c, int64_t b, int L, float length)
+__device__ __forceinline__ float cluster_there_units(cluster_block &k, const hb_factor &u,
+                                                     int64_t c, int64_t b, int L)
 {
     cluster_part<S::K> x[CLUSTER_UNITS<S>];
     cluster_enter_units<T, S>(x, k, u, c, b, L);
     uint32_t peak = 0;
-    float2 mark = make_float2(0, 0);
 #pragma unroll
     for (int m = 0; m < CLUSTER_UNITS<S>; m++)
 #pragma unroll
         for (int s = 0; s < S::K / 4; s++)
 #pragma unroll
-            for (int w = 0; w < 4; w++) {
-                const uint32_t v = x[m][s].x[w] & 0x7fff7fffu;
-                peak = __vmaxu2(peak, v);
-                if constexpr (S::BOOST) mark.y += hb_two<T>(v).x + hb_two<T>(v).y;
-            }
-    mark = cluster_together<T, S>(k, peak, mark);
-    const float scale = fminf(hb_fused_scale(mark.x, 10), 0x1p30f);
+            for (int w = 0; w < 4; w++) peak = __vmaxu2(peak, x[m][s].x[w] & 0x7fff7fffu);
+    const float top = cluster_together<T, S>(k, peak, make_float2(0, 0)).x;
+    const float scale = fminf(hb_fused_scale(top, 10), 0x1p30f);
     cluster_send_units<T, S>(k, x, scale);
-    return make_float2(scale * (1 / CLUSTER_IN), S::BOOST ? cluster_boost(mark, length) : 1);
+    return scale * (1 / CLUSTER_IN);
 }
 
-// One row: y = h * u + d u, or gated. spectrum: of this lane.
-template <class T, class S, bool GATED>
-__device__ __forceinline__ void cluster_row(cluster_block &k, const cluster_job &job,
-                                            const cluster_factors &f, int c, int b,
-                                            const uint4 *spectrum, float2 undo, bool more)
-{
-    cluster_know(k);
-    float2 with;
-    if constexpr (!GATED)
-        with = cluster_there_units<T, S>(k, f.u, c, b, job.L, undo.y);
-    else
-        with = make_float2(cluster_there<T, S>(k, f, c, b, job.L), 1);
-    if (more) cluster_prefetch_row<T, S, GATED>(job, c, b + 1, k.rank);
-    cluster_outer<S, false>(k);
-    __syncthreads();
-    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
-        cluster_transform<S>(z, k, inner, slot);
-        hb_times(z, spectrum + slot * 64, S::BOOST && job.adjoint, S::BOOST ? with.y : 1);
-    });
-    __syncthreads();
-    cluster_outer<S, true>(k);
-    const float by = undo.x / (with.x * with.y);
-    if constexpr (!GATED) cluster_leave_units<T, S>(k, job, f.u, c, b, by);
-    else cluster_leave_all<T, S>(k, job, f, c, b, by);
-}
-
-// Rows of one channel, as many of the batch as job.rows. Grid D chunks clusters of K, block
-// S::THREADS, shared S::SHARED. Clusters that stay, with equal shares of all rows, and make each
-// spectrum as they come to its channel, took 1.75 ms against 1.59 (L = 65536, B 8, D 384, f16).
+// y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster
+// has a row, rows of a channel come one after the other: its spectrum is in L2 then. 1.55 ms
+// (L = 65536, B 8, D 384, f16, with spectra); four rows a cluster 1.61, ones that stay and share
+// all rows 1.79.
 template <class T, class S, bool GATED>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int K = S::K, R = S::R;
-    const int c = blockIdx.x / K / job.chunks;
-    const int first = (int)(blockIdx.x / K % job.chunks) * job.rows;
-    const int end = min(first + job.rows, job.B);
-    cluster_prefetch_row<T, S, GATED>(job, c, first, blockIdx.x % K);
+    const int row = blockIdx.x / K, c = row / job.B, b = row % job.B;
+    cluster_prefetch_row<T, S, GATED>(job, c, b, blockIdx.x % K);
     cluster_block k;
     cluster_init<S>(k, shared, job.matrix);
     const cluster_factors f = {
@@ -1680,10 +1629,21 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     else cluster_dft_init<S>(k);
     launch_wait();                // for the spectra
     const uint4 *const spectrum = job.spectrum + (int64_t)(c * K + k.rank) * R * 64 + k.me.lane;
-    const float2 undo = job.undo[c];
+    const float undo = job.undo[c].x;
     cluster_sync();               // all blocks are there, and their constants
-    for (int b = first; b < end; b++)
-        cluster_row<T, S, GATED>(k, job, f, c, b, spectrum, undo, b + 1 < end);
+    float scale;
+    if constexpr (!GATED) scale = cluster_there_units<T, S>(k, f.u, c, b, job.L);
+    else scale = cluster_there<T, S>(k, f, c, b, job.L);
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+        cluster_transform<S>(z, k, inner, slot);
+        hb_times(z, spectrum + slot * 64, false, 1);
+    });
+    __syncthreads();
+    cluster_outer<S, true>(k);
+    if constexpr (!GATED) cluster_leave_units<T, S>(k, job, f.u, c, b, undo / scale);
+    else cluster_leave_all<T, S>(k, job, f, c, b, undo / scale);
     cluster_sync();               // nobody leaves while others read what it has
 }
 #endif

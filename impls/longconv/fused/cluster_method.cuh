@@ -1,17 +1,13 @@
 // cluster_method.cuh: rows that fit into a cluster of blocks (cluster.cuh), host side.
 //     choice    R1 blocks a cluster, R: N = R1 R 256 points, N >= L
-// Method    y by cluster_rows; backward by cluster_gradients, and from R = 96 on, where sums do not
-//           fit, du by cluster_rows and dh, dd by the three phases (long_dh.cuh), whose plan is
-//           this one's, too. Gradients want two blocks an SM where the cluster can be twice as
-//           large with R = 32 (their sums are what fills an SM): then they have a spectrum of their
-//           own, made first, in the other's place unless the filter is fixed. Where no cluster of
-//           this size can run (a GPU may refuse 16 blocks, or be divided), three phases do
-//           everything.
+// Method    y by cluster_rows; backward by cluster_gradients. They want two blocks an SM where the
+//           cluster can be twice as large with R = 32 (their sums are what fills an SM): then they
+//           have a spectrum of their own, made first, in the other's place unless the filter is
+//           fixed. Where no cluster of this size can run (a GPU may refuse 16 blocks, or be
+//           divided), three phases do everything.
 // Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter
 //           a second one, where gradients have their own); with backward 256 R 4 bytes a block that
-//           runs at a time (at most 9 MB), from R = 96
-//           on what long_plan_for takes. The latter keeps no spectra of its own, also for a fixed
-//           filter.
+//           runs at a time (at most 9 MB).
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
 #define HB_FUSED_CLUSTER_METHOD_CUH
 
@@ -35,13 +31,14 @@ struct cluster_plan {
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
     int gradients;                 // the same of cluster_gradients
-    void *phases;                  // owned: long_plan; NULL: neither backward nor needed otherwise
+    void *phases;                  // owned: long_plan, or NULL: not needed
     uint4 *kept;                   // owned, or NULL: (gradients, N) half2
 };
 
 static const char *cluster_refuses(const struct hb_problem *p)
 {
     if (p->D > INT32_MAX / 1024 || p->B > INT32_MAX / 16) return "B or D beyond 2^21";
+    if (p->D * p->B > INT32_MAX / 16) return "2^27 rows and more";
     if (!p->gated) return long_refuses(p);
     if (p->backward) return "gradients of gates beyond L = 32768";
     if (p->taps > HB_TAPS) return "short filters of more than 3 taps";
@@ -55,12 +52,11 @@ template <class F> static void cluster_by(int K, int R, F f)
 {
     if (K == 4 && R == 48) f(hb_constant<4>(), hb_constant<48>());
     else if (K == 4) f(hb_constant<4>(), hb_constant<64>());
+    else if (K == 8 && R == 32) f(hb_constant<8>(), hb_constant<32>());
     else if (K == 8 && R == 48) f(hb_constant<8>(), hb_constant<48>());
     else if (K == 8) f(hb_constant<8>(), hb_constant<64>());
     else if (R == 48) f(hb_constant<16>(), hb_constant<48>());
-    else if (R == 64) f(hb_constant<16>(), hb_constant<64>());
-    else if (R == 96) f(hb_constant<16>(), hb_constant<96>());
-    else f(hb_constant<16>(), hb_constant<128>());
+    else f(hb_constant<16>(), hb_constant<64>());
 }
 
 // The cluster of the gradients, by that of the rows.
@@ -115,13 +111,12 @@ static struct cluster_call<cluster_job> cluster_spectrum_call(const struct clust
     return call;
 }
 
-// No kernel: R >= 96.
 static struct cluster_call<cluster_dh_job> cluster_gradients_call(const struct cluster_plan *s)
 {
     struct cluster_call<cluster_dh_job> call = {};
     cluster_typed(s, [&](auto k, auto r, auto type) {
         using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
-        if constexpr (S::R < 96) call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
+        call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
     });
     return call;
 }
@@ -179,19 +174,6 @@ static void cluster_filter_all(const struct cluster_plan *s, const struct cluste
                    cluster_job_of(s, of, { .h = h, .d = d }), s->D, stream);
 }
 
-// Eight or more clusters for each that runs at a time, so that the last ones do not leave much of
-// the machine idle; else as many rows a cluster as there are. early: after the spectra.
-static void cluster_run(const struct cluster_plan *s, struct cluster_job job, bool early,
-                        cudaStream_t stream)
-{
-    int64_t chunks = (8 * s->active + s->D - 1) / s->D;
-    if (chunks > s->B) chunks = s->B;
-    job.rows = (int)((s->B + chunks - 1) / chunks);
-    job.chunks = (int)((s->B + job.rows - 1) / job.rows);
-    cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->D * job.chunks,
-                   stream, early);
-}
-
 static void cluster_set_filter(const void *st, const float *h, cudaStream_t stream)
 {
     const struct cluster_plan *s = (const struct cluster_plan *)st;
@@ -213,9 +195,12 @@ static void cluster_forward(const void *st, const struct hb_longconv_io *v, cuda
     const float *const d = (const float *)v->d;
     if (!s->fixed)
         cluster_filter_all(s, &s->rows, (const float *)v->h, s->gated ? d : NULL, stream);
-    cluster_run(s, { .in = v->u, .si = v->su, .out = v->y, .so = v->sy, .d = s->gated ? NULL : d,
-                     .gates = v->gates ? *v->gates : (struct hb_conv_gates){}, .taps = s->taps },
-                !s->fixed, stream);
+    const struct cluster_job job = { .in = v->u, .si = v->su, .out = v->y, .so = v->sy,
+                                     .d = s->gated ? NULL : d,
+                                     .gates = v->gates ? *v->gates : (struct hb_conv_gates){},
+                                     .taps = s->taps };
+    cluster_launch(cluster_rows_call(s), cluster_job_of(s, &s->rows, job), s->D * s->B, stream,
+                   !s->fixed);
 }
 
 // Where gradients have no spectra of their own the forward before has left them.
@@ -227,17 +212,12 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
         return;
     }
     const struct cluster_job du = { .in = v->dy, .si = v->sdy, .out = v->du, .so = v->sdu,
-                                    .d = (const float *)v->d, .adjoint = true };
-    if (s->gradients) {
-        if (s->own && !s->fixed) cluster_filter_all(s, &s->dh, (const float *)v->h, NULL, stream);
-        const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
-                                            .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
-                                            .kept = s->kept };
-        cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
-    } else {
-        cluster_run(s, du, false, stream);
-        long_gradient((const struct long_plan *)s->phases, v, stream);
-    }
+                                    .d = (const float *)v->d };
+    if (s->own && !s->fixed) cluster_filter_all(s, &s->dh, (const float *)v->h, NULL, stream);
+    const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
+                                        .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
+                                        .kept = s->kept };
+    cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
 }
 
 // --- plan ---------------------------------------------------------------------------------------
@@ -276,10 +256,9 @@ static int cluster_allow_all(struct cluster_plan *s, bool backward)
 {
     int rc = cluster_allow(s, cluster_spectrum_call(s, false), &s->active);
     if (!rc && s->active) rc = cluster_allow(s, cluster_rows_call(s), &s->active);
-    const struct cluster_call<cluster_dh_job> gradients = cluster_gradients_call(s);
-    if (rc || !s->active || !backward || !gradients.kernel) return rc;
-    rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);     // filter fixed
-    if (!rc && s->gradients) rc = cluster_allow(s, gradients, &s->gradients);
+    if (rc || !s->active || !backward) return rc;
+    rc = cluster_allow(s, cluster_spectrum_call(s, true), &s->gradients);
+    if (!rc && s->gradients) rc = cluster_allow(s, cluster_gradients_call(s), &s->gradients);
     if (!s->gradients) s->active = 0;
     if (s->gradients > s->D) s->gradients = (int)s->D;
     return rc;
@@ -340,13 +319,11 @@ static int cluster_phases(struct cluster_plan *s, const struct hb_problem *p)
 {
     static const struct fused_choice sizes[] = {
         { 0, 65536, NULL, 16, 16 }, { 0, 131072, NULL, 32, 16 }, { 0, 196608, NULL, 16, 48 },
-        { 0, 262144, NULL, 64, 16 }, { 0, 393216, NULL, 32, 48 }, { 0, 1 << 19, NULL, 64, 32 },
+        { 0, 262144, NULL, 64, 16 },
     };
     const struct fused_choice *c = sizes;
     while (c->L < p->L) c++;
-    struct hb_problem mine = *p;
-    if (s->active) mine.filter = HB_FILTER_FRESH;          // it keeps no spectra
-    return long_plan_for(s->host, &mine, c->R1, c->R, s->active != 0, &s->phases);
+    return long_plan_for(s->host, p, c->R1, c->R, &s->phases);
 }
 
 static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
@@ -358,6 +335,8 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
            .rows = { .K = choice->R1, .R = choice->R }, .fixed = p->filter == HB_FILTER_FIXED,
            .gated = p->gated, .taps = p->taps };
+    // Gates leave less for others to do: twice the cluster (65536: 1.41 ms -> 1.35, operator, B 1).
+    if (p->gated && s->rows.K == 4 && s->rows.R == 64) s->rows = { .K = 8, .R = 32 };
     cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
         using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
         s->dh = { .K = S::K, .R = S::R };
@@ -367,8 +346,8 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     if (!rc && !s->active && s->gated)
         return host->fail(host, HB_ERR_REFUSED, "longconv_fused_cuda: gates beyond L = 32768 need"
                           " clusters of %d blocks, which cannot run here", s->rows.K);
-    if (!rc && (!s->active || (p->backward && !s->gradients))) rc = cluster_phases(s, p);
-    return rc || !s->active ? rc : cluster_take(s);
+    if (rc) return rc;
+    return s->active ? cluster_take(s) : cluster_phases(s, p);
 }
 
 static int cluster_describe(const void *st, char *buf, size_t cap)

@@ -36,7 +36,7 @@ struct long_plan {
     enum hb_dtype dtype;
     int64_t B, L, D, N;
     int R, sms;                          // sms: of this GPU
-    bool fixed, alone;                   // alone: for long_gradient only, no filter is ever read
+    bool fixed;
     bool keeps;                          // all spectra: fixed, or left by forward for backward
     int pieces;                          // of a row, column_parts
     struct long_group chunk, dh;         // dh: of pairs of u and dy, backward
@@ -140,34 +140,32 @@ static inline int64_t long_most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t long_measured(const struct long_plan *s)
 {
     const int64_t forward = s->measured ? s->spectra * s->B : s->chunk.channels * s->chunk.batch;
-    return long_most(s->alone ? 0 : forward, s->dh.channels * s->dh.batch);
+    return long_most(forward, s->dh.channels * s->dh.batch);
 }
 
 static inline int long_take_all(struct long_plan *s, bool backward)
 {
     const int64_t kept = s->keeps ? s->D : s->spectra, pairs = s->dh.channels * s->dh.batch;
-    const int64_t mids = long_most(s->alone ? 0 : s->chunk.channels * s->chunk.batch,
-                                   backward ? pairs * (s->shares || s->alone ? 2 : 1) : 0);
+    const int64_t mids = long_most(s->chunk.channels * s->chunk.batch,
+                                   backward ? pairs * (s->shares ? 2 : 1) : 0);
     const int64_t rows = long_measured(s);
     int rc = HB_OK;
     long_take(s, &rc, &s->mid, mids * 2 * s->N);
     long_take(s, &rc, &s->scale, rows);
     long_take(s, &rc, &s->part, rows * s->pieces);
     long_take(s, &rc, &s->count, rows);
-    if (!s->alone) {
-        long_take(s, &rc, &s->spectrum, kept * s->N);
-        long_take(s, &rc, &s->gain, kept);
-        long_take(s, &rc, &s->back, kept);
-        long_take(s, &rc, &s->length, kept);
-        long_take(s, &rc, &s->boost, rows);
-    }
+    long_take(s, &rc, &s->spectrum, kept * s->N);
+    long_take(s, &rc, &s->gain, kept);
+    long_take(s, &rc, &s->back, kept);
+    long_take(s, &rc, &s->length, kept);
+    long_take(s, &rc, &s->boost, rows);
     if (!backward) return rc;
     long_take(s, &rc, &s->scale_u, pairs);
     long_take(s, &rc, &s->bound, s->dh.channels);
     long_take(s, &rc, &s->back_dh, s->dh.channels);
     long_take(s, &rc, &s->sums, s->dh.channels * s->parts * s->N / 2);
     long_take(s, &rc, &s->tickets, s->dh.channels * s->columns.R1);
-    s->other = s->shares || s->alone ? s->mid + pairs * 2 * s->N : (__half *)s->spectrum;
+    s->other = s->shares ? s->mid + pairs * 2 * s->N : (__half *)s->spectrum;
     return rc;
 }
 

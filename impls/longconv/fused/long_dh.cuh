@@ -234,14 +234,6 @@ static inline void long_gradients(const struct long_plan *s, const struct hb_lon
     });
 }
 
-// dh += ... and dd += ... alone, for another method that has du. It wants a plan made by
-// long_plan_for with `alone` (or any with backward); of io u, dy, dh and dd with their strides.
-static inline void long_gradient(const struct long_plan *s, const struct hb_longconv_io *io,
-                                 cudaStream_t stream)
-{
-    long_gradients(s, io, false, stream);
-}
-
 // --- the method --------------------------------------------------------------------------------
 static const char *long_refuses(const struct hb_problem *p)
 {
@@ -262,16 +254,16 @@ static inline int long_start(const struct long_plan *s, bool backward, cudaStrea
     return rc;
 }
 
-// N = R1 R 256. alone: for long_gradient only: 32 MB and SUMS of memory.
+// N = R1 R 256.
 static inline int long_plan_for(const struct hb_host *host, const struct hb_problem *p, int R1,
-                                int R, bool alone, void **st)
+                                int R, void **st)
 {
     struct long_plan *s = (struct long_plan *)host->alloc(host, sizeof *s);
     *st = s;
     if (!s) return HB_ERR_OOM;
     const int N2 = R * 256;
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
-           .N = (int64_t)R1 * N2, .R = R, .fixed = p->filter == HB_FILTER_FIXED, .alone = alone,
+           .N = (int64_t)R1 * N2, .R = R, .fixed = p->filter == HB_FILTER_FIXED,
            .pieces = column_pieces(p->L) };
     s->columns.R1 = R1;
     int rc = hb_fused_sms(host, &s->sms);
@@ -297,7 +289,7 @@ static inline int long_plan_for(const struct hb_host *host, const struct hb_prob
 static int long_plan_make(const struct hb_host *host, const struct hb_problem *p,
                           const struct fused_choice *choice, void **st)
 {
-    return long_plan_for(host, p, choice->R1, choice->R, false, st);
+    return long_plan_for(host, p, choice->R1, choice->R, st);
 }
 
 static void long_forward(const void *st, const struct hb_longconv_io *v, cudaStream_t stream)
