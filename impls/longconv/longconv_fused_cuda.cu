@@ -32,25 +32,25 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16,   1024, &fused_toeplitz, 0, 0 },  //  .123
     { F16 | BF16,   1536, &fused_toeplitz_batch, 0, 0 },    // .24, B >= 8; 2048 .378
     { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
-    { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  .328
-    { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  .624
-    { F16 | BF16,   8192, &fused_rows,   1,  32 },  //  .881
+    { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  .330
+    { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  .625
+    { F16 | BF16,   8192, &fused_rows,   1,  32 },  //  .871
     { F16 | BF16,  12288, &fused_rows,   1,  48 },  //  -
-    { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  1.004
+    { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  .982
     { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
-    { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  1.508
+    { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  1.480
     { F16 | BF16,  49152, &fused_cluster,  4,  48 },  //  -
-    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.609; three phases: 2.645
+    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.592; three phases: 2.645
     { F16 | BF16,  98304, &fused_cluster,  8,  48 },  //  -
-    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.775; three phases: 2.778
+    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.660; three phases: 2.778
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
-    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  2.077; three phases: 3.155
+    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.830; three phases: 2.513
     { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
-    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.607; cluster of 16, R 128: 2.930
+    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.605; cluster of 16, R 128: 2.930
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
-    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.798, 128 x 32: 5.789
+    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.837, 128 x 32: 5.789
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
-    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  4.001, 256 x 32: 7.376
+    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  3.916, 256 x 32: 7.376
     { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
     // f32: R1 columns of R points
