@@ -36,15 +36,19 @@ static const char how_slope[] = "The slope between neighbouring lengths: 1 is li
                                 "below 1 overhead. An FFT of a length with a large prime factor "
                                 "may step out of the axes.";
 
+static const char how_peers[] = "How many times longer the peers take for the same convolution, "
+                                "transform of the filter inside. Solid: forward, dashed: backward; "
+                                "below the line 1 the peer is faster.";
+
 static const struct hb_figure figures[] = {
     {"crossovers", "side.gp", "How many times as fast as attention is Hyena? By sequence length", STEP,
      FWD, TIME, hb_fig_crossovers,
      "All machines in one figure. Above the line 1 Hyena is faster, and a curve's L* is where it "
      "crosses that line. Colour: machine, type and width; solid: forward, dashed: backward."},
     {"peers_conv", "side.gp", "Causal long convolution: the peers over longconv_cufft_cuda", STEP,
-     FWD, TIME, hb_fig_peers,
-     "How many times longer the peers take for the same convolution, transform of the filter "
-     "inside. Solid: forward, dashed: backward; below the line 1 the peer is faster."},
+     FWD, TIME, hb_fig_peers_cufft, how_peers},
+    {"peers_fused", "side.gp", "Causal long convolution: the peers over longconv_fused_cuda", STEP,
+     FWD, TIME, hb_fig_peers_fused, how_peers},
     {"time_operator_fwd", "time.gp", "Whole operator, forward: time against length", OPER, FWD,
      TIME, hb_fig_curves, how_time},
     {"time_operator_bwd", "time.gp", "Whole operator, backward: time against length", OPER, BWD,

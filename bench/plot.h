@@ -66,7 +66,8 @@ int hb_fig_slopes(const struct hb_fig_in *in, struct hb_text *dat, char *why, si
 int hb_fig_ratio(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_pairs(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_crossovers(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
-int hb_fig_peers(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
+int hb_fig_peers_cufft(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
+int hb_fig_peers_fused(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_perplexity(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_loss_tokens(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);
 int hb_fig_loss_seconds(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap);

@@ -132,13 +132,14 @@ int hb_fig_crossovers(const struct hb_fig_in *in, struct hb_text *dat, char *why
 
 // --- the peers over ours -------------------------------------------------------------------------
 
-// Median in ms of our GPU convolution at the peer's shape; NAN: none.
-static double ours_ms(const struct hb_fig_in *in, const struct hb_peer *p, enum hb_pass pass)
+// Median in ms of our GPU convolution `impl` at the peer's shape; NAN: none.
+static double ours_ms(const struct hb_fig_in *in, const char *impl, const struct hb_peer *p,
+                      enum hb_pass pass)
 {
     for (size_t i = 0; i < in->st->set.n; i++) {
         const struct hb_series *s = &in->st->set.s[i];
         if (strcmp(s->set.machine, in->machine) || !hb_on_gpu(s->set.device) ||
-            strcmp(s->impl, "longconv_cufft_cuda") || s->set.pass != pass ||
+            strcmp(s->impl, impl) || s->set.pass != pass ||
             s->set.mode != HB_MODE_COLD || s->set.dtype != p->dtype || s->set.B != p->B ||
             s->set.D != p->D)
             continue;
@@ -148,7 +149,9 @@ static double ours_ms(const struct hb_fig_in *in, const struct hb_peer *p, enum 
     return NAN;
 }
 
-int hb_fig_peers(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
+// The peers' times over those of `impl`; goal: the ratio that is wanted.
+static int peers_over(const struct hb_fig_in *in, const char *impl, const char *goal,
+                      struct hb_text *dat, char *why, size_t cap)
 {
     static const struct { const char *what, *label; bool back; } curves[] = {
         {"torchfft", "torch.fft, forward", false}, {"torchfft", "torch.fft, backward", true},
@@ -169,7 +172,7 @@ int hb_fig_peers(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
             if (strcmp(q->what, curves[k].what) || !q->causal || q->dtype != HB_F16 ||
                 (isnan(q->error) || q->error > 0.1) == !strcmp(q->what, "ffc"))
                 continue;
-            const double ms = ours_ms(in, q, curves[k].back ? HB_PASS_BWD : HB_PASS_FWD);
+            const double ms = ours_ms(in, impl, q, curves[k].back ? HB_PASS_BWD : HB_PASS_FWD);
             const double ratio = (curves[k].back ? q->bwd_ms : q->fwd_ms) / ms;
             if (!isfinite(ratio)) continue;
             hb_text_add(&rows, "%lld %.17g %.17g %.17g\n", (long long)q->M, ratio, ratio, ratio);
@@ -179,25 +182,36 @@ int hb_fig_peers(const struct hb_fig_in *in, struct hb_text *dat, char *why, siz
         if (rows.n) {
             hb_text_add(&names, "\"side\" \"%s\" %d\n", curves[k].label,
                         10 * (int)(k / 2) + curves[k].back);
-            hb_dat_block(&body, "s%02d: M, time(%s) / time(longconv_cufft_cuda)", ++n,
-                         curves[k].what);
+            hb_dat_block(&body, "s%02d: M, time(%s) / time(%s)", ++n, curves[k].what, impl);
             hb_text_add(&body, "%s", rows.s);
         }
         body.failed = body.failed || rows.failed;
         hb_text_free(&rows);
     }
     if (x.lo < x.hi) {
-        side_meta(in, "One H100 each, causal, f16, B and D as in the tables; above 1 "
-                      "longconv_cufft_cuda is faster",
-                  "time(peer) / time(longconv_cufft_cuda)", x, y, dat);
+        char what[128], ratio[128];
+        snprintf(what, sizeof what, "One H100 each, causal, f16, B and D as in the tables; above 1 "
+                                    "%s is faster", impl);
+        snprintf(ratio, sizeof ratio, "time(peer) / time(%s)", impl);
+        side_meta(in, what, ratio, x, y, dat);
         hb_dat_meta(dat, "xlabel", "length of the transform M (sequence length L = M/2)");
-        hb_dat_meta(dat, "goal", "1.5");
+        hb_dat_meta(dat, "goal", "%s", goal);
         hb_dat_block(dat, "series: -, label, look");
         hb_text_add(dat, "%s\n\n%s", names.s, body.s);
-    } else snprintf(why, cap, "longconv_cufft_cuda was not timed at two of the peers' sizes");
+    } else snprintf(why, cap, "%s was not timed at two of the peers' sizes", impl);
     dat->failed = dat->failed || body.failed || names.failed;
     hb_text_free(&body);
     hb_text_free(&names);
     hb_peers_free(&p);
     return hb_text_done(dat);
+}
+
+int hb_fig_peers_cufft(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
+{
+    return peers_over(in, "longconv_cufft_cuda", "1.5", dat, why, cap);
+}
+
+int hb_fig_peers_fused(const struct hb_fig_in *in, struct hb_text *dat, char *why, size_t cap)
+{
+    return peers_over(in, "longconv_fused_cuda", "3", dat, why, cap);
 }

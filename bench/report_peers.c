@@ -379,6 +379,7 @@ static void machine_part(struct hb_report *r, const struct hb_peers *p, const ch
                             "least 230000 tokens/s");
     hb_text_add(&r->t, "\n");
     hb_report_figure(r, "peers_conv", machine);
+    hb_report_figure(r, "peers_fused", machine);
     hb_text_add(&r->t, "%s", tables.s ? tables.s : "");
     r->t.failed = r->t.failed || tables.failed;
     hb_text_free(&tables);
