@@ -30,11 +30,10 @@
 //           between SMs 8 (K - 1) / K bytes. A block has 8 warps and two are on an SM; for
 //           gradients with R > 32 it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
 //           112: what GPCs have.
-//           Measured, K = 4, R = 64, 201M samples, f16: 1.59 ms, 0.135 of it spectra, 104
-//           instructions a sample. With the DFT of K by mma about 98: predicted 1.52 in all.
-//           Gradients, 201M samples, f16: K = 8, R = 32 about 145 instructions a sample (counted);
-//           with the DFT of K by mma, spectra apart: 2.83 ms, K = 16, R = 32: 3.31, R = 64: 4.12,
-//           no less than with 178 instructions (2.87, 3.54, 4.04): they wait, in step.
+//           Measured, R = 64, 201M samples, f16, with spectra (0.14 of it): K = 4, 8, 16 1.59,
+//           1.66, 1.83 ms; K = 4 with its DFT in f32 (104 instructions a sample, now 98) 1.56.
+//           Gradients, f16: K = 8, R = 32 (about 145 instructions a sample, counted) 2.79 ms, K =
+//           16, R = 32: 3.19, R = 64: 3.91; with 178 instructions 2.87, 3.54, 4.04.
 // Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 32, 48, 64. GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH

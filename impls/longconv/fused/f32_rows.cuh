@@ -11,9 +11,9 @@
 // Cost      counted in the machine code, instructions a sample: N = 16384 (32 32 16) 128, of which
 //           102 FMA, FADD, FMUL; 4096 (16 16 16) 119; 1024 (32 32) 98; 256 (16 16) 92. Shared
 //           memory 76, 76, 44, 44 bytes a sample; L2 20 to 24 (u, y, spectrum, twiddles).
-//           Predicted (132 SMs, 1.7 GHz) for 16384: 4.5 ps of issue, 2.6 of shared memory, 2.4 of
-//           device memory; with two thirds of the issue slots used 6.7 ps, 36 % of the floor (2.39
-//           ps); 4096: 6.2 ps; 1024: 5.1 ps, 47 %. And the filter's transform, half of that / B.
+//           For 16384 (132 SMs, 1.7 GHz) 4.5 ps of issue, 2.6 of shared memory, 2.4 of device
+//           memory. Measured, with the filter's transform: 8.7 ps, 31 % of the floor; 4096: 6.1 ps,
+//           1024: 6.2 ps, 43 %.
 // Registers (nvcc 13.0, sm_90) 128, 16 warps an SM; 80 where 16 points are most, 24 warps. Spills:
 //           16 bytes at N = 16384, else none.
 // Accuracy  rel. L2, emulated: 3e-7 at N = 16384.

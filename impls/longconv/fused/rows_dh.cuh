@@ -14,8 +14,8 @@
 //           takes a cluster of two blocks for a row, each with half of the slots. U is in
 //           registers.
 // Cost      a sample of u: what forward does one and a half times, and 14 instructions: 163 at
-//           R = 128 (counted by a profile). Measured at R = 128, when each block had half of G and
-//           read the other's planes: 2.87 ms for 201M samples, 39 % of issue slots.
+//           R = 128 (counted by a profile). Measured at R = 128: 2.56 ms for 201M samples; when
+//           each block had half of G and read the other's planes 2.87, 39 % of issue slots.
 //           GATED: mma twice forward's; device memory 14 bytes (of four signals, to three), L2 12
 //           more; about 230 instructions (predicted).
 #ifndef HB_FUSED_ROWS_DH_CUH

@@ -6,7 +6,7 @@
 //           dy's place. A block does a channel, the batch in order; at its end the sums go back.
 //           Barriers a tile: as hb_rows_pair's. dd: a sum of its own, as in rows_dh.cuh.
 // Cost      as hb_rows_pair. A sample of u: about 88 instructions (SASS, counted). Measured: R 16
-//           1.06 ms for 201M samples; predicted from that: R 8 .55 ms for 101M.
+//           1.10 ms for 201M samples, R 8 .576 ms for 101M.
 // Accuracy  as rows_dh.cuh.
 #ifndef HB_FUSED_ROWS_PAIR_DH_CUH
 #define HB_FUSED_ROWS_PAIR_DH_CUH

@@ -29,7 +29,7 @@ static const int64_t WORK = 64 << 20;     // bytes of workspace at most, for eac
 //     tiles                              0.0257  0.0317  0.0661  0.1676
 //     whole, a block of outputs at a time 0.0132  0.0238  0.0580  0.1708
 //     whole, as below, no stagger        0.0139  0.0228  0.0511  0.1252   (2048: 0.3755)
-//     whole, as below                    not measured yet; predicted in toeplitz_whole.cuh
+//     whole, as below                    0.0137  0.0230  0.0478  0.1243   (2048: 0.378)
 struct whole_shape { int blocks; int64_t batch; int rows; };
 static const struct whole_shape WHOLE[] = {
     { 48, 16,        16 },
@@ -44,7 +44,7 @@ static const struct whole_shape WHOLE[] = {
 //     outer and gather (old diagonals)   0.029   0.067   0.167   0.461
 //     outer_whole with mma.sync          0.0232  0.0376  0.0746  0.2137
 //     outer_whole, all threads load      0.0246  0.0430  0.0820  0.2090   (2048: 0.627)
-//     outer_whole                        not measured yet; predicted in toeplitz_whole_dh.cuh
+//     outer_whole, backward less forward 0.0211  0.0360  0.0666  0.1501
 enum { WHOLE_DH = 48 };
 
 struct state {
