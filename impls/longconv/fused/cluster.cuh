@@ -1012,23 +1012,6 @@ __device__ __forceinline__ void cluster_spectra_load(cluster_spectra_of &x, cons
     }
 }
 
-// z = z times conj(h).
-__device__ __forceinline__ void cluster_adjoint(hb_tile &z, const uint4 (&h)[2])
-{
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        uint32_t v[4];
-        hb_fragment(v, h[t]);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float2 x = hb_cmul(make_float2(z.re[t][i], z.im[t][i]),
-                                     hb_conj(hb_unpack(v[i])));
-            z.re[t][i] = x.x;
-            z.im[t][i] = x.y;
-        }
-    }
-}
-
 // z = sums, scaled.
 __device__ __forceinline__ void cluster_summed(hb_tile &z, const cluster_block &k, int slot,
                                                float scale)
@@ -1569,7 +1552,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
                 cluster_correlate(k, z, x.u, slot, by, b == 0);
-                cluster_adjoint(z, x.h);
+                hb_times<true>(z, x.h, 1);
                 cluster_spectra_load(x, kept, spectrum, min(slot + S::WARPS, R - 1));
             });
             __syncthreads();
