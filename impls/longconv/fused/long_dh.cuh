@@ -88,9 +88,9 @@ long_pairs(struct long_pairs_job job)
     constexpr int OWN = R / 8;
     constexpr bool EARLY = LONG_EARLY<R>;
     mid_block<R> k;
-    mid_block_init<R>(k, shared, job.matrix);
-    const hb_lane me = k.me;
     const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
+    mid_block_init<R>(k, shared, job.matrix, k1, job.R1);
+    const hb_lane me = k.me;
     const int part = (int)(blockIdx.x / (unsigned)job.R1 % (unsigned)job.parts);
     const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
     const int first = part * job.tiles, end = min(first + job.tiles, job.batch);
@@ -98,14 +98,14 @@ long_pairs(struct long_pairs_job job)
     unsigned short *const u_mid = job.u + at, *const dy_mid = job.dy + at;
     const uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + me.lane;
     float4 *const sums = (float4 *)(shared + MID_SHARED<R>) + me.lane;
-    struct mid_row<R> x;
+    mid_row<R> x;
     launch_wait();
-    mid_read<R>(x, u_mid + first * apart, me);
+    mid_read<R>(x, k, u_mid + first * apart);
 #pragma unroll 1
     for (int b = first; b < end; b++) {
         uint4 u[OWN][2];
         mid_enter<R>(k, x);
-        if (EARLY) mid_read<R>(x, dy_mid + b * apart, me);
+        if (EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         {
             const hb_inner inner = hb_inner_of(k);
 #pragma unroll
@@ -120,9 +120,9 @@ long_pairs(struct long_pairs_job job)
                 hb_halve(u[i], z);
             }
         }
-        if (!EARLY) mid_read<R>(x, dy_mid + b * apart, me);
+        if (!EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         mid_enter<R>(k, x);
-        if (EARLY && b + 1 < end) mid_read<R>(x, u_mid + (b + 1) * apart, me);
+        if (EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
         {
             const int64_t i_b = c * job.batch + b;
             const float f = hb_inverse(job.scale_u[i_b]) * hb_inverse(job.scale_dy[i_b]);
@@ -142,7 +142,7 @@ long_pairs(struct long_pairs_job job)
             }
         }
         if constexpr (DU) mid_leave<R>(dy_mid + b * apart, k, k1, job.R1);
-        if (!EARLY && b + 1 < end) mid_read<R>(x, u_mid + (b + 1) * apart, me);
+        if (!EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
     }
 
     float4 *const far = job.sums + (c * job.all * job.R1 + k1) * R * 128 + me.lane;
@@ -276,7 +276,7 @@ static inline int long_plan_for(const struct hb_host *host, const struct hb_prob
         s->tables = dev->alloc(dev, column_tables_bytes(R1, N2));
         if (!s->tables) rc = HB_ERR_OOM;
     }
-    if (!rc) rc = hb_fused_constants(host, &s->matrix, R, 0);
+    if (!rc) rc = mid_constants(host, &s->matrix, R);
     if (!rc) rc = mid_init(host, R);
     if (!rc && p->backward) rc = long_pairs_init(host, R);
     if (!rc) rc = long_start(s, p->backward, stream);
