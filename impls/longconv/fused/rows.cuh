@@ -28,8 +28,8 @@
 //           bytes and 2 x R / 8 of G; instructions (R 32) 72, (128) 84 (SASS, counted).
 //           GATED: device memory 8 bytes (u, pre, post, y) for 4, about 25 instructions more;
 //           R >= 96: shared memory 8 bytes more, two barriers more a tile.
-//           Odd rows: u in two words of 8 bytes and shifted, y in words with what a lane lacks from
-//           the next one. What it costs is in README.md.
+//           Odd rows: u in a word of 8 bytes and a pair and shifted, y in words with what a lane
+//           lacks from the next one. What it costs is in README.md.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
@@ -622,54 +622,52 @@ __device__ __forceinline__ void hb_scales(float (&scale)[2], const hb_block<R> &
 }
 
 // x[i][j]: four neighbours n .. of the row that at(i, j, n, is) returns; it sets n (multiple of 4)
-// and whether there are any; 0 from L on. EVEN: hb_even. No branches between the loads, so that all
-// are under way: first those of the words of 8 bytes in which fours begin, then those in which they
-// end, BATCH i at a time, mostly from L1. What the end of a row cuts comes last; ORDER: n does not
-// fall with j.
-template <class T, bool EVEN, int BATCH, bool ORDER, int N, int M, class AT>
+// and whether there are any; 0 from L on. EVEN: hb_even. ONE: they are of one row, and n does not
+// fall with j. No branches between the loads, and (ONE) an address in front of all of them, so that
+// all of BATCH i are under way. What the end of a row cuts comes last.
+template <class T, bool EVEN, int BATCH, bool ONE, int N, int M, class AT>
 __device__ __forceinline__ void hb_read_fours(uint2 (&x)[N][M], int L, AT at)
 {
-    const auto read = [&](int i, int j, int more) {
-        int n;
-        bool is;
+    int n0, n, last;
+    bool is;
+    const T *const row0 = at(0, 0, n0, is);
+    const auto read = [&](int i, int j, uint2 &a, uint32_t &b) {
         const T *const row = at(i, j, n, is);
-        const int from = n - (EVEN ? 0 : hb_below(row)) + more;
-        uint2 v = make_uint2(0, 0);
-        if (is && from + (EVEN ? 0 : 3) < L) v = *(const uint2 *)(row + from);
-        return v;
+        const int from = ONE ? n0 : 0, off = EVEN ? 0 : hb_below(ONE ? row0 : row);
+        const T *const first = (ONE ? row0 : row) + from - off;
+        a = make_uint2(0, 0);
+        b = 0;
+        if (!is || n - from >= L - from - (EVEN ? 0 : 7 - off)) return;
+        a = *(const uint2 *)(first + (off & 2 ? 4 : 0) + (n - from));
+        if (!EVEN) b = *(const uint32_t *)(first + (off & 2 ? 2 : 4) + (n - from));
     };
 #pragma unroll
-    for (int i = 0; i < N; i++)
+    for (int i0 = 0; i0 < N; i0 += BATCH) {
+        uint32_t b[BATCH][M];
 #pragma unroll
-        for (int j = 0; j < M; j++) x[i][j] = read(i, j, 0);
-    if constexpr (!EVEN) {
-        int n, last;
-        bool is;
+        for (int i = 0; i < BATCH && i0 + i < N; i++)
 #pragma unroll
-        for (int i0 = 0; i0 < N; i0 += BATCH) {
-            uint2 more[BATCH][M];
+            for (int j = 0; j < M; j++) read(i0 + i, j, x[i0 + i][j], b[i][j]);
+        if (EVEN) continue;
 #pragma unroll
-            for (int i = 0; i < BATCH && i0 + i < N; i++)
-#pragma unroll
-                for (int j = 0; j < M; j++) more[i][j] = read(i0 + i, j, 4);
-#pragma unroll
-            for (int i = 0; i < BATCH && i0 + i < N; i++)
-#pragma unroll
-                for (int j = 0; j < M; j++)
-                    x[i0 + i][j] = hb_shifted(x[i0 + i][j], more[i][j],
-                                              hb_below(at(i0 + i, j, n, is)));
-        }
-#pragma unroll
-        for (int i = 0; i < N; i++) {
-            at(i, 0, n, is);
-            at(i, M - 1, last, is);
-            if (ORDER && (n >= L || last + 8 <= L)) continue;
+        for (int i = 0; i < BATCH && i0 + i < N; i++)
 #pragma unroll
             for (int j = 0; j < M; j++) {
-                const T *const row = at(i, j, n, is);
-                if (is && n < L && n - hb_below(row) + 8 > L)
-                    x[i][j] = hb_load4_each(row, n, L);
+                const T *const row = ONE ? row0 : at(i0 + i, j, n, is);
+                x[i0 + i][j] = hb_of_words(x[i0 + i][j], b[i][j], hb_below(row));
             }
+    }
+    at(N - 1, M - 1, last, is);
+    if (EVEN || (ONE && last + 8 <= L)) return;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        at(i, 0, n, is);
+        at(i, M - 1, last, is);
+        if (ONE && (n >= L || last + 8 <= L)) continue;
+#pragma unroll
+        for (int j = 0; j < M; j++) {
+            const T *const row = at(i, j, n, is);
+            if (is && n < L && n - hb_below(row) + 8 > L) x[i][j] = hb_load4_each(row, n, L);
         }
     }
 }
@@ -685,7 +683,7 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
     uint2 raw[KT][4];
     uint32_t peak[2] = { 0, 0 };
     const auto read = [&](auto even) {
-        hb_read_fours<T, decltype(even)::value, 4, R >= 16>(raw, L, [&](int kt, int j, int &n,
+        hb_read_fours<T, decltype(even)::value, KT, R >= 16>(raw, L, [&](int kt, int j, int &n,
                                                                      bool &is) {
             const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
             n = slot % R * 256 + hb_column(me);
@@ -710,6 +708,8 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
             for (int j = 0; j < 4; j++) {
                 const float s = PACK == 1 ? scale[0]
                     : hb_row_scale<T>(k.peaks, hb_row_of<R>(2 * me.q + j / 2 * 8));
+                // what the peaks have made of it must not be kept for this
+                asm volatile("" : "+r"(raw[kt][j].x), "+r"(raw[kt][j].y));
                 raw[kt][j].x = hb_halves<T>(raw[kt][j].x, s);
                 raw[kt][j].y = hb_halves<T>(raw[kt][j].y, s);
             }
@@ -989,28 +989,20 @@ __device__ __forceinline__ float2 hb_measured(float peak, float sum, float *part
     return m;
 }
 
-// Largest |x| and sum of |x| of a row of L floats, `first` added to x[0]; as hb_measured.
-template <int THREADS>
-__device__ __forceinline__ float2 hb_measure(const float *row, float first, int64_t L, float *part)
+// Largest |x| and sum of |x| of a row of L <= 256 R floats, R < 16, `first` added to x[0]; as
+// hb_measured. A thread's loads are under way together.
+template <int R>
+__device__ __forceinline__ float2 hb_measure(const float *row, float first, int L, float *part)
 {
+    constexpr int THREADS = HB_ROWS_THREADS<R>;
     float peak = 0, sum = 0;
-    const auto take = [&](float x) {
+#pragma unroll
+    for (int i = 0; i < R * 256 / THREADS; i++) {
+        const int n = threadIdx.x + i * THREADS;
+        float x = n < L ? row[n] : 0;
+        if (n == 0) x += first;
         peak = fmaxf(peak, fabsf(x));
         sum += fabsf(x);
-    };
-    const int64_t head = min((int64_t)(-((uintptr_t)row >> 2) & 3), L), fours = (L - head) / 4;
-    const float4 *const body = (const float4 *)(row + head);
-#pragma unroll 8
-    for (int64_t i = threadIdx.x; i < fours; i += THREADS) {
-        const float4 v = body[i];
-        take(head == 0 && i == 0 ? v.x + first : v.x);
-        take(v.y);
-        take(v.z);
-        take(v.w);
-    }
-    if (threadIdx.x < L - 4 * fours) {           // before the boundary of 16 bytes, and the end
-        const int64_t n = threadIdx.x < head ? threadIdx.x : threadIdx.x + 4 * fours;
-        take(n == 0 ? row[0] + first : row[n]);
     }
     return hb_measured<THREADS>(peak, sum, part);
 }
@@ -1091,11 +1083,7 @@ __device__ __forceinline__ void hb_filter_columns(uint32_t (&b)[4][2], const flo
     hb_columns(b, halves);
 }
 
-// A lane can keep a filter's floats till all have been measured; else a row is read twice, the
-// second time from L2.
-template <int R> constexpr bool HB_READ_ONCE = HB_PACK<R> == 1 && HB_SPLIT<R> == 1;
-
-// Exponents of the filters of channels c0 .., where they are read for these alone.
+// Exponents of the filters of channels c0 .., R < 16: they are read for these alone.
 template <int R>
 __device__ __forceinline__ void hb_measure_filters(hb_exponents (&of)[HB_PACK<R>],
                                                    const hb_block<R> &k, const hb_fused_job &job,
@@ -1104,9 +1092,8 @@ __device__ __forceinline__ void hb_measure_filters(hb_exponents (&of)[HB_PACK<R>
 #pragma unroll
     for (int i = 0; i < HB_PACK<R>; i++) {
         if (c0 + i >= job.D) break;
-        const float2 m = hb_measure<HB_ROWS_THREADS<R>>(job.h + (c0 + i) * job.L,
-                                                        job.hd ? job.hd[c0 + i] : 0.0f, job.L,
-                                                        (float *)k.peaks);
+        const float2 m = hb_measure<R>(job.h + (c0 + i) * job.L,
+                                       job.hd ? job.hd[c0 + i] : 0.0f, job.L, (float *)k.peaks);
         of[i] = hb_exponents_of(m, 256.0f * R);
     }
 }
@@ -1141,7 +1128,68 @@ __device__ __forceinline__ bool hb_even_filters(const hb_fused_job &job)
     return ((uintptr_t)job.h & 15) == 0 && job.L % 4 == 0;
 }
 
-// B of all columns of the filters of channels c0 ... READ_ONCE: and their exponents.
+// B of all columns of channel c's filter and its exponents, where two warps want the same columns
+// (R >= 96) or rows are not EVEN: it is read in the order of time, EVEN four at a time, else one by
+// one, whatever its alignment, and waits in the planes' place till all of it is measured.
+template <int R, bool EVEN>
+__device__ __forceinline__ void hb_enter_shared_filter(uint32_t (&b)[HB_SLOTS<R> / 16][4][2],
+                                                       hb_exponents &of, const hb_block<R> &k,
+                                                       const hb_fused_job &job, int64_t c)
+{
+    constexpr int THREADS = HB_ROWS_THREADS<R>, WORD = EVEN ? 4 : 1;
+    constexpr int EACH = R * 256 / WORD / THREADS, BATCH = EACH / 2;   // words; under way together
+    const hb_lane me = k.me;
+    const float first = job.hd && threadIdx.x == 0 ? job.hd[c] : 0.0f;
+    const float *const row = job.h + c * job.L + WORD * threadIdx.x;
+    const int left = job.L - WORD * (int)threadIdx.x;
+    float *const wait = (float *)k.planes;
+    float peak = 0, sum = 0;
+#pragma unroll
+    for (int m = 0; m < EACH; m += BATCH) {
+        float x[BATCH][WORD];
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+            const int from = WORD * (m + j) * THREADS;
+            if constexpr (EVEN) {
+                float4 v = make_float4(0, 0, 0, 0);
+                if (from < left) v = *(const float4 *)(row + from);
+                x[j][0] = v.x, x[j][1] = v.y, x[j][2] = v.z, x[j][3] = v.w;
+            } else {
+                x[j][0] = from < left ? row[from] : 0.0f;
+            }
+        }
+        if (m == 0) x[0][0] += first;
+#pragma unroll
+        for (int j = 0; j < BATCH; j++) {
+            const int n = WORD * ((int)threadIdx.x + (m + j) * THREADS);
+            float *const to = wait + 4 * hb_four_at(n / 256, n / 4 % 64) + n % 4;
+#pragma unroll
+            for (int t = 0; t < WORD; t++) {
+                peak = fmaxf(peak, fabsf(x[j][t]));
+                sum += fabsf(x[j][t]);
+            }
+            if constexpr (EVEN) *(float4 *)to = make_float4(x[j][0], x[j][1], x[j][2], x[j][3]);
+            else *to = x[j][0];
+        }
+    }
+    hb_leave_measured<THREADS>(peak, sum, (float *)k.peaks);
+    __syncthreads();
+    of = hb_exponents_of(hb_take_measured<THREADS>((const float *)k.peaks), 256.0f * R);
+    const hb_exponents only[1] = { of };
+#pragma unroll
+    for (int kt = 0; kt < HB_SLOTS<R> / 16; kt++) {
+        float4 x[4];
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
+            x[j] = ((const float4 *)wait)[hb_four_at(slot, hb_column(me) / 4)];
+        }
+        hb_filter_columns<R>(b[kt], x, only, me);
+    }
+    __syncthreads();              // everybody has read
+}
+
+// B of all columns of the filters of channels c0 .., R >= 16: and their exponents.
 template <int R, bool EVEN>
 __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][4][2],
                                                 hb_exponents (&of)[HB_PACK<R>],
@@ -1149,20 +1197,22 @@ __device__ __forceinline__ void hb_enter_filter(uint32_t (&b)[HB_SLOTS<R> / 16][
                                                 int64_t c0)
 {
     constexpr int KT = HB_SLOTS<R> / 16;
-    constexpr bool ONCE = HB_READ_ONCE<R>;
-    float4 x[ONCE ? KT : 1][4];
-    if constexpr (ONCE) {
+    if constexpr (HB_PACK<R> > 1) {
+        float4 x[4];
+        hb_read_filter<R, EVEN>(x, job, c0, 0, k.me);
+        hb_add_first(x, hb_filter_first<R>(job, c0, k.me));
+        hb_filter_columns<R>(b[0], x, of, k.me);
+    } else if constexpr (HB_SPLIT<R> == 2 || !EVEN) {
+        hb_enter_shared_filter<R, EVEN>(b, of[0], k, job, c0);
+    } else {
+        float4 x[KT][4];
         hb_own_filter<R, EVEN>(x, job, c0, k.me);
         hb_add_first(x[0], hb_filter_first<R>(job, c0, k.me));
         const float2 m = hb_measure_own(x);
         of[0] = hb_exponents_of(hb_measured<HB_ROWS_THREADS<R>>(m.x, m.y, (float *)k.peaks),
                                 256.0f * R);
-    }
 #pragma unroll
-    for (int kt = 0; kt < KT; kt++) {
-        if (!ONCE) hb_read_filter<R, EVEN>(x[0], job, c0, kt, k.me);
-        if (!ONCE && kt == 0) hb_add_first(x[0], hb_filter_first<R>(job, c0, k.me));
-        hb_filter_columns<R>(b[kt], x[ONCE ? kt : 0], of, k.me);
+        for (int kt = 0; kt < KT; kt++) hb_filter_columns<R>(b[kt], x[kt], of, k.me);
     }
 }
 
@@ -1184,7 +1234,7 @@ hb_rows_spectrum(hb_fused_job job)
         if (later + PACK <= job.D)               // rows of h follow on each other
             hb_prefetch_line(job.h + later * job.L + 32 * i);
     hb_exponents of[PACK] = {};
-    if (!HB_READ_ONCE<R>) hb_measure_filters<R>(of, k, job, c0);
+    if constexpr (PACK > 1) hb_measure_filters<R>(of, k, job, c0);
     uint32_t b[1][KT][4][2];
     if (hb_even_filters(job)) hb_enter_filter<R, true>(b[0], of, k, job, c0);
     else hb_enter_filter<R, false>(b[0], of, k, job, c0);

@@ -36,6 +36,15 @@ __device__ __forceinline__ uint2 hb_shifted(uint2 lo, uint2 hi, int off)
 // Elements of a row before the boundary of 8 bytes below it.
 __device__ __forceinline__ int hb_below(const void *row) { return (int)((uintptr_t)row >> 1 & 3); }
 
+// Four halves from `off` = 0 .. 3 after a boundary of 8 bytes on: of the 8 bytes a there (off 2, 3:
+// after the next one), and of the pair b behind them (before them).
+__device__ __forceinline__ uint2 hb_of_words(uint2 a, uint32_t b, int off)
+{
+    const bool far = off & 2;
+    const uint32_t by = off == 0 ? 0x3210 : off == 1 ? 0x5432 : off == 2 ? 0x7654 : 0x1076;
+    return make_uint2(__byte_perm(a.x, far ? b : a.y, by), __byte_perm(a.y, far ? a.x : b, by));
+}
+
 // Four neighbours n .. n+3 of a row as bits (n a multiple of 4), one by one; 0 from L on.
 template <class T> __device__ __forceinline__ uint2 hb_load4_each(const T *row, int n, int L)
 {
