@@ -124,6 +124,9 @@ template <int R> __device__ __forceinline__ float4 hb_steps_of(int which, int f)
     return make_float4(a.x, a.y, b.x, b.y);
 }
 
+// k1 of a slot.
+template <int R> __device__ __forceinline__ int hb_k1(int slot) { return R < 16 ? slot % R : slot; }
+
 // What a thread knows of itself and keeps.
 struct hb_lane { int lane, g, q, group, half; };
 
@@ -156,7 +159,7 @@ __device__ __forceinline__ void hb_outer(unsigned char *const (&planes)[N], cons
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int slot = 16 * mt + me.g + 8 * h;
-            const int f = 4 * (slot % R) - 1;
+            const int f = 4 * hb_k1<R>(slot) - 1;
             const float4 step = HB_STEPS<R> ? steps[slot] : hb_steps_of<R>(0, f);
 #pragma unroll
             for (int e = 0; e < 2; e++) {
@@ -429,7 +432,7 @@ __device__ __forceinline__ void hb_inner_back(unsigned char *planes, const hb_ti
                                               const hb_inner &k, int slot, hb_lane me)
 {
     constexpr int n = 1024 * R;
-    const int f = MID ? 4 * (slot % R) : 4 * (slot % R) - 1;
+    const int f = MID ? 4 * hb_k1<R>(slot) : 4 * hb_k1<R>(slot) - 1;
     const int r = 16 * me.g + 2 * me.q + (MID ? 0 : 64);
     hb_inner_leave<R>(planes, z, k, slot, me, [&] {
         return hb_steps{ hb_unit(f * r, n), hb_unit(f, n), hb_unit(8 * f, n),
@@ -552,7 +555,7 @@ __device__ __forceinline__ void hb_slots(const hb_block<R> &k, const uint4 *spec
     for (int slot = threadIdx.x >> 5; slot < HB_SLOTS<R>; slot += HB_ROWS_THREADS<R> / 32) {
         hb_tile z;
         hb_inner_there(z, inner, planes, HB_PLANE<R>, slot, k.me);
-        hb_times(z, spectrum + slot % R * 64, false, 1);
+        hb_times(z, spectrum + hb_k1<R>(slot) * 64, false, 1);
         __syncwarp();             // everybody has read the slot
         hb_slot_back<R>(k, z, inner, slot);
     }
@@ -630,16 +633,25 @@ __device__ __forceinline__ void hb_read_fours(uint2 (&x)[N][M], int L, AT at)
 {
     int n0, n, last;
     bool is;
-    const T *const row0 = at(0, 0, n0, is);
+    const T *const row0 = at(0, 0, n0, is), *four, *pair;
+    const auto words = [&](const T *row, int from) {         // those of the four at `from`
+        const int off = EVEN ? 0 : hb_below(row);
+        four = row + from - off + (off & 2 ? 4 : 0);         // as hb_of_words wants them
+        pair = row + from - off + (off & 2 ? 2 : 4);
+    };
+    words(row0, n0);
+    if (ONE && !EVEN) {                          // they stay where they are: registers of their own
+        asm volatile("" : "+l"(four), "+l"(pair));
+    }
     const auto read = [&](int i, int j, uint2 &a, uint32_t &b) {
         const T *const row = at(i, j, n, is);
         const int from = ONE ? n0 : 0, off = EVEN ? 0 : hb_below(ONE ? row0 : row);
-        const T *const first = (ONE ? row0 : row) + from - off;
+        if (!ONE) words(row, 0);
         a = make_uint2(0, 0);
         b = 0;
         if (!is || n - from >= L - from - (EVEN ? 0 : 7 - off)) return;
-        a = *(const uint2 *)(first + (off & 2 ? 4 : 0) + (n - from));
-        if (!EVEN) b = *(const uint32_t *)(first + (off & 2 ? 2 : 4) + (n - from));
+        a = *(const uint2 *)(four + (n - from));
+        if (!EVEN) b = *(const uint32_t *)(pair + (n - from));
     };
 #pragma unroll
     for (int i0 = 0; i0 < N; i0 += BATCH) {
@@ -686,7 +698,7 @@ __device__ __forceinline__ void hb_enter(const hb_block<R> &k, const void *in, s
         hb_read_fours<T, decltype(even)::value, KT, R >= 16>(raw, L, [&](int kt, int j, int &n,
                                                                      bool &is) {
             const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
-            n = slot % R * 256 + hb_column(me);
+            n = hb_k1<R>(slot) * 256 + hb_column(me);
             is = PACK == 1 || b < end;
             return (const T *)in + c * si.c + (is ? b : b0) * si.b;
         });
@@ -738,7 +750,7 @@ __device__ __forceinline__ void hb_own_product(float (&v)[HB_SLOTS<R> / 16][4][4
         const auto at = [&](int j, int &row, int &n) {
             const int slot = 16 * kt + j / 4 * 16 + 2 * me.q + j % 2 + j % 4 / 2 * 8;
             row = b0 + hb_row_of<R>(slot);
-            n = PACK == 1 || row < end ? slot % R * 256 + hb_column(me) : -1;
+            n = PACK == 1 || row < end ? hb_k1<R>(slot) * 256 + hb_column(me) : -1;
         };
         hb_windows<T>(x, f, c, L, at);
         if (g.x) hb_windows<T>(y, g, c, L, at);
@@ -927,7 +939,7 @@ __device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void
         hb_read_fours<T, decltype(even)::value, 2, R >= 16>(x, L, [&](int i, int j, int &n,
                                                                   bool &is) {
             const int slot = 16 * (mt + i) + me.g + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
-            n = slot % R * 256 + 32 * me.group + 4 * me.q + j % 2 * 16;
+            n = hb_k1<R>(slot) * 256 + 32 * me.group + 4 * me.q + j % 2 * 16;
             is = HB_PACK<R> == 1 || b < end;
             return (const T *)in + c * si.c + (is ? b : b0) * si.b;
         });
@@ -1041,7 +1053,7 @@ __device__ __forceinline__ void hb_read_filter(float4 (&x)[4], const hb_fused_jo
     for (int j = 0; j < 4; j++) {
         const int slot = 16 * kt + 2 * me.q + j % 2 + j / 2 * 8;
         const int64_t c = c0 + hb_row_of<R>(slot);
-        n[j] = slot % R * 256 + hb_column(me);
+        n[j] = hb_k1<R>(slot) * 256 + hb_column(me);
         is[j] = c < job.D;
         row[j] = job.h + (is[j] ? c : c0) * job.L;
     }
@@ -1057,7 +1069,7 @@ __device__ __forceinline__ float2 hb_filter_first(const hb_fused_job &job, int64
     for (int i = 0; i < 2; i++) {
         const int slot = 2 * me.q + 8 * i;
         const int64_t c = c0 + hb_row_of<R>(slot);
-        const bool is = slot % R == 0 && hb_column(me) == 0 && c < job.D && job.hd;
+        const bool is = hb_k1<R>(slot) == 0 && hb_column(me) == 0 && c < job.D && job.hd;
         first[i] = is ? job.hd[c] : 0.0f;
     }
     return make_float2(first[0], first[1]);
@@ -1250,7 +1262,7 @@ hb_rows_spectrum(hb_fused_job job)
         if (c >= job.D) break;
         hb_tile z;
         hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<R>, slot, me);
-        hb_keep(job.spectrum + (c * R + slot % R) * 64 + me.lane, z,
+        hb_keep(job.spectrum + (c * R + hb_k1<R>(slot)) * 64 + me.lane, z,
                 hb_one_of(of, hb_row_of<R>(slot)).gain);
     }
 }
@@ -1275,7 +1287,7 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_jo
             hb_windows<T>(w[EARLY ? i : 0], post, c, job.L, [&](int j, int &row, int &n) {
                 const int slot = 16 * (mt + i) + me.g + j / 2 * 8;
                 row = b0 + hb_row_of<R>(slot);
-                n = row < end ? slot % R * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
+                n = row < end ? hb_k1<R>(slot) * 256 + 32 * me.group + j % 2 * 16 + 4 * me.q : -1;
             });
         };
         if (!GATED && EARLY && job.d)
@@ -1293,7 +1305,7 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_jo
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 const int slot = 16 * (mt + i) + me.g + 8 * h;
-                const int n = slot % R * 256 + 32 * me.group;
+                const int n = hb_k1<R>(slot) * 256 + 32 * me.group;
                 const int row = b0 + hb_row_of<R>(slot), at = row < end ? row : b0;
                 const float f = undo * hb_inverse(scale[h]);
                 float v[2][4];
