@@ -4,10 +4,15 @@
 // Method    n = a M + m, k = j + K k'. Block j of the cluster has what belongs to its k:
 //               z_j[m] = sum_a e^{-2 pi i a (j - 1/4) / K} x[a M + m]       a right-angle DFT of K
 //           and N is reached by a transform of M points with s = (j - 1/4) / K in the place of
-//           mma.cuh's -1/4: its outer step has G[k][p] = e^{-2 pi i (k + s)(p + s) / R} and
-//           T(k, r) = e^{-2 pi i (k + s)(r - 256 s) / 256 R}, complex inputs, and nothing else to
-//           turn: the DFT of K has constants only. Back the same: y[a M + m] = Re sum_j
-//           e^{2 pi i a (j - 1/4) / K} w_j[m].
+//           mma.cuh's -1/4, complex inputs, and nothing else to turn: the DFT of K has constants
+//           only. Back the same: y[a M + m] = Re sum_j e^{2 pi i a (j - 1/4) / K} w_j[m].
+//           Its outer step is a DFT of R = 16 Q by classes, p = Q pi + c, k = kappa + 16 m:
+//               (k + s) p / R = (kappa + s)(Q pi + c) / R + m c / Q     and whole turns,
+//           so class c is a product with its own matrix of 16 x 16, and a DFT of Q of the classes
+//           (f32, additions) makes all k of them; then T(k, r) = e^{-2 pi i (k + s) r / 256 R}.
+//           With the whole matrix of R x R mma and what it reads were 30 % of the time. Back the
+//           same with k = Q kappa + c, p = pi + 16 m, and e^{2 pi i m s / Q} is left over, which
+//           the DFT of K back has in its constants.
 //           A block reads its share of m of all K segments of u, does the DFT of K (of 16-bit
 //           signals by mma, of filters and GATED products in f32) and puts z_j into the planes of
 //           block j (distributed shared memory). Then, by itself: outer
@@ -22,7 +27,8 @@
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
 //           whose way back is du; dh comes back from the sums.
 //           GATED: r is made where u is read (signals.cuh) and stays in registers till its largest
-//           is known; d is a tap; tap(post) multiplies y as it is stored.
+//           is known; its DFT of K is in f32 there, by mma back; d is a tap; tap(post) multiplies
+//           y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
 // Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
@@ -48,7 +54,7 @@ struct cluster_job {
     uint4 *spectrum;           // [D][K][k < R][2 tiles][32 lanes] of 4 half2: fragments of C
     float2 *undo;              // (D) 4 2^-e1, sum |h| / max |h|; cluster_spectrum writes it
     const float *d;            // or NULL: y += d u; spectrum: added to h[0]
-    const uint4 *matrix;       // [K] of hb_fused_words(R) words: G of block j, F
+    const uint4 *matrix;       // [K]: CLUSTER_MATRIX of block j, F
     int B, D, L;
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int taps;
@@ -56,21 +62,49 @@ struct cluster_job {
 
 constexpr float CLUSTER_TOP = 16;
 
-// --- between blocks -----------------------------------------------------------------------------
-// All threads of all blocks of the cluster; what they wrote before, here or there, is there. It
-// waits for all loads and stores, those of device memory, too: for the beginning and the end.
-__device__ __forceinline__ void cluster_sync()
+// Bytes of the outer step's matrices: [there, back][class][real, imaginary][32 lanes] uint4.
+template <int R> constexpr int CLUSTER_MATRIX = R / 16 * 2048;
+
+// Rows of planes lie class by class: where row p of z, or slot k, is, and which one is there.
+template <int R> __device__ __forceinline__ constexpr int cluster_row(int k)
 {
-    __syncwarp();                 // .aligned: all lanes at once
-    asm volatile("barrier.cluster.arrive.release.aligned;\n"
-                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
+    constexpr int Q = R / 16;
+    return k % Q * 16 + k / Q;
 }
 
-// The same where others are to read what each block wrote into its own shared memory, no more:
-// nobody waits for device memory.
+template <int R> __device__ __forceinline__ constexpr int cluster_slot(int row)
+{
+    constexpr int Q = R / 16;
+    return row % 16 * Q + row / 16;
+}
+
+// The kappa (back: pi) of row i of a product: so the four rows that half a warp stores at once meet
+// in no bank (Q = 3: they do in some).
+__host__ __device__ __forceinline__ constexpr int cluster_kappa(int Q, int i)
+{
+    if (Q == 2) return i % 4 * 2 + i / 4 % 2 + i / 8 * 8;
+    return Q == 3 && i >= 12 ? i : i % 4 * Q + i / 4;
+}
+
+// Host: the matrices of a block with shift s, in float64.
+static inline void cluster_fill(uint32_t *words, int R, double s)
+{
+    const int Q = R / 16;
+    for (int back = 0; back < 2; back++)
+        for (int c = 0; c < Q; c++)
+            hb_fused_tile(words + (back * Q + c) * 256, [=](int row, int col, bool imaginary) {
+                const int to = cluster_kappa(Q, row), from = Q * col + c;
+                const double x = back ? (from + s) * to : -(to + s) * from;
+                return imaginary ? sin(2 * M_PI * x / R) : cos(2 * M_PI * x / R);
+            });
+}
+
+// --- between blocks -----------------------------------------------------------------------------
+// All threads of all blocks of the cluster; what each block wrote into its own shared memory is
+// there for all. Nobody waits for device memory.
 __device__ __forceinline__ void cluster_meet()
 {
-    __syncwarp();
+    __syncwarp();                 // .aligned: all lanes at once
     asm volatile("fence.release.sync_restrict::shared::cta.cluster;\n"
                  "barrier.cluster.arrive.relaxed.aligned;\n"
                  "barrier.cluster.wait.acquire.aligned;" ::: "memory");
@@ -81,7 +115,7 @@ __device__ __forceinline__ void cluster_meet()
 // Phases have parities 0, 1, 0, ...
 enum { CLUSTER_MARKS, CLUSTER_Z, CLUSTER_COUNTS };         // each 8 bytes
 
-// By one thread, before a cluster_sync.
+// By one thread, before a cluster_meet.
 __device__ __forceinline__ void cluster_counts_init(uint32_t counts)
 {
     for (int i = 0; i < CLUSTER_COUNTS; i++)
@@ -217,19 +251,23 @@ __device__ __forceinline__ int cluster_anew(int x)
 // planes. A block has 8 R of them, its share of M.
 template <int K> constexpr int CLUSTER_WIDTH = 32 / K;
 
-// Bytes of the constants of the DFT of K by mma, which 16-bit signals have.
-template <int K> constexpr int CLUSTER_DFT = 2 * (K == 16 ? 4 : 1) * 32 * 16;
+// The constants of the DFT of K by mma: fragments each way, and how many m = p / 16 a block's rows
+// have, each with its own on the way back.
+template <int K> constexpr int CLUSTER_DFT_FRAGMENTS = K == 16 ? 4 : 1;
+template <int R> constexpr int CLUSTER_DFT_BACK = R == 48 ? 2 : 1;
+template <int K, int R> constexpr int CLUSTER_DFT =
+    (1 + CLUSTER_DFT_BACK<R>) * CLUSTER_DFT_FRAGMENTS<K> * 32 * 16;              // bytes
 
 // Sizes of a kernel. SUMS: with a block's share of a filter's gradient (f32) in shared memory.
 template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int K = K_, R = R_, WARPS = WARPS_, THREADS = 32 * WARPS;
     static constexpr int BLOCKS = WARPS == 8 ? 2 : 1;      // on an SM
     static constexpr int ITEMS = (8 * R - 1) / THREADS + 1;                  // of a thread
-    static constexpr int COUNT = R == 48 ? 3 : 2;          // row tiles at once, outer step
+    static constexpr int Q = R / 16;                       // classes
     static constexpr int INNER = 6 * 32 * 16;              // bytes
-    static constexpr int SHARED = 2 * HB_PLANE<R> + HB_MATRIX<R> + INNER + 2 * R * 16
+    static constexpr int SHARED = 2 * HB_PLANE<R> + CLUSTER_MATRIX<R> + INNER + 2 * R * 16
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
-                                  + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K>
+                                  + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K, R>
                                   + (SUMS_ ? R * 64 * 32 : 0);
 };
 template <int K, int R> using cluster_shape_of = cluster_shape<K, R, 8, false>;
@@ -238,8 +276,8 @@ template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, R <= 32 ? 8
 
 struct cluster_block {
     unsigned char *planes;
-    uint4 *matrix, *inner;     // G; the rows' constants
-    float4 *turns;             // [R] u(f), u(2 f), then [R] u(8 f), u(128 f); f, u: cluster_turn
+    uint4 *matrix, *inner;     // CLUSTER_MATRIX; the rows' constants
+    float4 *turns;             // [row] u(f), u(2 f), then [row] u(8 f), u(128 f): cluster_turn
     float2 *marks;             // [parity][K][warp] largest |x| and sum |x|
     uint32_t counts;           // address of CLUSTER_COUNTS
     uint32_t parity[CLUSTER_COUNTS];                       // of the phases that are under way
@@ -250,22 +288,16 @@ struct cluster_block {
     int rank, warp;
 };
 
-// u(m) = e^{-2 pi i m / n}, n = 1024 R K, |m| < 3 n / 2. T(k, r) = u(f (r - 256 s)) with
-// f = 4 K (k + s) = 4 K k + 4 j - 1, 256 s = 64 (4 j - 1) / K.
+// u(m) = e^{-2 pi i m / n}, n = 1024 R K, -n / 2 <= m < n. T(k, r) = u(f r) with
+// f = 4 K (k + s) = 4 K k + 4 j - 1.
 template <class S> __device__ __forceinline__ float2 cluster_turn(int m)
 {
-    constexpr int n = 1024 * S::R * S::K;
-    return hb_unit(m < 0 ? m + n : m, n);
+    return hb_unit(m, 1024 * S::R * S::K);
 }
 
 template <int K> __device__ __forceinline__ int cluster_f(int k, int rank)
 {
     return 4 * K * k + 4 * rank - 1;
-}
-
-template <int K> __device__ __forceinline__ int cluster_from(int rank)       // 256 s
-{
-    return 64 / K * (4 * rank - 1);
 }
 
 // What a thread knows of itself, anew for each row.
@@ -276,34 +308,41 @@ __device__ __forceinline__ void cluster_know(cluster_block &k)
     k.me = { lane, lane >> 2, lane & 3, k.warp % HB_GROUPS, k.warp / HB_GROUPS };
 }
 
+// Where things are.
 template <class S>
-__device__ __forceinline__ void cluster_init(cluster_block &k, unsigned char *shared,
-                                             const uint4 *matrix)
+__device__ __forceinline__ void cluster_begin(cluster_block &k, unsigned char *shared)
 {
     constexpr int K = S::K, R = S::R;
     k.planes = shared;
     k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
-    k.inner = k.matrix + HB_MATRIX<R> / 16;
+    k.inner = k.matrix + CLUSTER_MATRIX<R> / 16;
     k.turns = (float4 *)(k.inner + S::INNER / 16);
     k.marks = (float2 *)(k.turns + 2 * R);
     k.counts = hb_shared_address(k.marks + 2 * K * S::WARPS);
     for (uint32_t &parity : k.parity) parity = 0;
-    if (threadIdx.x == 0) cluster_counts_init(k.counts);
     k.taps = (hb_taps *)(k.marks + 2 * K * S::WARPS + CLUSTER_COUNTS);
     k.dft = (uint4 *)(k.taps + HB_FILTERS);
-    k.sums = (float4 *)(k.dft + CLUSTER_DFT<K> / 16);
+    k.sums = (float4 *)(k.dft + CLUSTER_DFT<K, R> / 16);
     k.rank = (int)(blockIdx.x % K);
     cluster_know(k);
-    matrix += k.rank * (HB_MATRIX<R> / 16 + 64);           // hb_fused_words
-    for (int i = threadIdx.x; i < HB_MATRIX<R> / 16; i += S::THREADS)
+}
+
+// Its constants, and the counts; a cluster_meet, and others may put.
+template <class S>
+__device__ __forceinline__ void cluster_init(const cluster_block &k, const uint4 *matrix)
+{
+    constexpr int K = S::K, R = S::R;
+    if (threadIdx.x == 0) cluster_counts_init(k.counts);
+    matrix += k.rank * (CLUSTER_MATRIX<R> / 16 + 64);
+    for (int i = threadIdx.x; i < CLUSTER_MATRIX<R> / 16; i += S::THREADS)
         k.matrix[i] = matrix[i];
     if (k.warp == 0) {
         hb_inner inner;
-        hb_inner_init(inner, matrix + HB_MATRIX<R> / 16, k.me);
+        hb_inner_init(inner, matrix + CLUSTER_MATRIX<R> / 16, k.me);
         hb_inner_store(k.inner, inner, k.me);
     }
     for (int i = threadIdx.x; i < 2 * R; i += S::THREADS) {
-        const int f = cluster_f<K>(i % R, k.rank);
+        const int f = cluster_f<K>(cluster_slot<R>(i % R), k.rank);
         const float2 a = cluster_turn<S>(i < R ? f : 8 * f);
         const float2 b = cluster_turn<S>(i < R ? 2 * f : 128 * f);
         k.turns[i] = make_float4(a.x, a.y, b.x, b.y);
@@ -556,7 +595,8 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
     }
     int p, column;
     cluster_place<S>(p, column, i, k.rank);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3) + 2 * (column & 7);
+    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<R>(p), column >> 3)
+                        + 2 * (column & 7);
 #pragma unroll
     for (int a = 0; a < K; a++) {
         const uint32_t there = cluster_address(at, cluster_index<K>(a));
@@ -566,174 +606,136 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
     }
 }
 
-// The way back: item i of the results from the planes of all blocks, times `by`.
-template <class S>
-__device__ __forceinline__ void cluster_fetch(float (&v)[S::K][CLUSTER_WIDTH<S::K>],
-                                              const cluster_block &k, int i, float by)
-{
-    constexpr int K = S::K, R = S::R;
-    constexpr int W = CLUSTER_WIDTH<K>;
-    uint32_t re[K][W / 2], im[K][W / 2];
-    int p, column;
-    cluster_place<S>(p, column, i, k.rank);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3) + 2 * (column & 7);
-#pragma unroll
-    for (int j = 0; j < K; j++) {
-        const uint32_t there = cluster_address(at, j);
-        cluster_get(re[j], there);
-        cluster_get(im[j], there + HB_PLANE<R>);
-    }
-#pragma unroll
-    for (int w = 0; w < W / 2; w++) {
-        float2 even[K], odd[K];
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            const float2 x = hb_unpack(re[j][w]), z = hb_unpack(im[j][w]);
-            even[j] = make_float2(x.x, z.x);
-            odd[j] = make_float2(x.y, z.y);
-        }
-        cluster_dft<K, true>(even);
-        cluster_dft<K, true>(odd);
-#pragma unroll
-        for (int j = 0; j < K; j++) {
-            const int a = cluster_index<K>(j);
-            const float2 t = cluster_unit(a * (16 / K));
-            v[a][2 * w] = (t.x * even[j].x + t.y * even[j].y) * by;
-            v[a][2 * w + 1] = (t.x * odd[j].x + t.y * odd[j].y) * by;
-        }
-    }
-}
-
 // --- the block's own steps ----------------------------------------------------------------------
-// B of 16 columns from r on, from a plane: tile t has columns 2 g + t. hb_place: the swizzle
-// depends on the slot modulo 8 only.
+// B of 16 columns from r on, from a plane, of all classes: tile t has columns 2 g + t. hb_place:
+// the swizzle depends on the row modulo 8 only.
 template <class S>
-__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::R / 16][2][2],
+__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::Q][2][2],
                                                 const unsigned char *plane, int r, hb_lane me)
 {
     r += 2 * me.g;
     const unsigned char *const even = plane + hb_place(2 * me.q, r >> 3) + 2 * (r & 7);
     const unsigned char *const odd = plane + hb_place(2 * me.q + 1, r >> 3) + 2 * (r & 7);
 #pragma unroll
-    for (int kt = 0; kt < S::R / 16; kt++)
+    for (int c = 0; c < S::Q; c++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int at = (16 * kt + 8 * h) * 512;
+            const int at = (16 * c + 8 * h) * 512;
             const uint32_t x = *(const uint32_t *)(even + at), y = *(const uint32_t *)(odd + at);
-            b[kt][0][h] = hb_low(x, y);
-            b[kt][1][h] = hb_high(x, y);
+            b[c][0][h] = hb_low(x, y);
+            b[c][1][h] = hb_high(x, y);
         }
 }
 
-// Fragments of G, real and imaginary, of COUNT row tiles from mt on.
-template <class S>
-__device__ __forceinline__ void cluster_matrix(uint4 (&g)[S::COUNT][2], const uint4 *matrix, int mt,
-                                               int kt)
+// Each class times its matrix. Sums that follow each other are not the same, so that none waits for
+// the one before.
+template <int Q>
+__device__ __forceinline__ void cluster_products(float (&re)[Q][2][4], float (&im)[Q][2][4],
+                                                 const uint32_t (&br)[Q][2][2],
+                                                 const uint32_t (&bi)[Q][2][2],
+                                                 const uint4 *matrix)
 {
 #pragma unroll
-    for (int i = 0; i < S::COUNT; i++)
-#pragma unroll
-        for (int part = 0; part < 2; part++)
-            g[i][part] = matrix[((mt + i) * (S::R / 16) + kt) * 64 + 32 * part];
-}
-
-// Sums of COUNT row tiles from mt on for 16 columns: G b, BACK: conj(G) b. Sums that follow each
-// other are not the same, so that none waits for the one before.
-template <class S, bool BACK>
-__device__ __forceinline__ void cluster_products(float (&re)[S::COUNT][2][4],
-                                                 float (&im)[S::COUNT][2][4],
-                                                 const uint32_t (&br)[S::R / 16][2][2],
-                                                 const uint32_t (&bi)[S::R / 16][2][2],
-                                                 const uint4 *matrix, int mt)
-{
-    constexpr int KT = S::R / 16, COUNT = S::COUNT;
-#pragma unroll
-    for (int kt = 0; kt < KT; kt++) {
-        uint32_t gr[COUNT][4], gi[COUNT][4], minus[COUNT][4];
-        uint4 g[COUNT][2];
-        cluster_matrix<S>(g, matrix, mt, kt);
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) {
-            hb_fragment(gr[i], g[i][0]);
-            hb_fragment(gi[i], g[i][1]);
-            hb_negated(minus[i], gi[i]);
-        }
+    for (int c = 0; c < Q; c++) {
+        uint32_t gr[4], gi[4], minus[4];
+        hb_fragment(gr, matrix[64 * c]);
+        hb_fragment(gi, matrix[64 * c + 32]);
+        hb_negated(minus, gi);
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
-            for (int i = 0; i < COUNT; i++)
-#pragma unroll
-                for (int t = 0; t < 2; t++) {
-                    const auto &r = br[kt][t], &m = bi[kt][t];
-                    if (n == 0) hb_mma(re[i][t], gr[i], r[0], r[1]);
-                    if (n == 1) hb_mma(im[i][t], gr[i], m[0], m[1]);
-                    if (n == 2) hb_mma(BACK ? re[i][t] : im[i][t], gi[i], BACK ? m[0] : r[0],
-                                       BACK ? m[1] : r[1]);
-                    if (n == 3) hb_mma(BACK ? im[i][t] : re[i][t], minus[i], BACK ? r[0] : m[0],
-                                       BACK ? r[1] : m[1]);
-                }
+            for (int t = 0; t < 2; t++) {
+                const auto &r = br[c][t], &m = bi[c][t];
+                if (n == 0) hb_mma(re[c][t], gr, r[0], r[1]);
+                if (n == 1) hb_mma(im[c][t], gr, m[0], m[1]);
+                if (n == 2) hb_mma(im[c][t], gi, r[0], r[1]);
+                if (n == 3) hb_mma(re[c][t], minus, m[0], m[1]);
+            }
     }
 }
 
-// The outer step in place. BACK: by conj(G), without the turns.
+// v[m] = sum_c v[c] e^{-2 pi i m c / Q}, BACK: the conjugate factors.
+template <int Q, bool BACK> __device__ __forceinline__ void cluster_classes(float2 (&v)[Q])
+{
+    if constexpr (Q == 3) {
+        constexpr float SIN = BACK ? 0.8660254038f : -0.8660254038f;
+        const float2 sum = make_float2(v[1].x + v[2].x, v[1].y + v[2].y);
+        const float2 less = make_float2((v[1].x - v[2].x) * SIN, (v[1].y - v[2].y) * SIN);
+        const float2 mid = make_float2(v[0].x - 0.5f * sum.x, v[0].y - 0.5f * sum.y);
+        v[0] = make_float2(v[0].x + sum.x, v[0].y + sum.y);
+        v[1] = make_float2(mid.x - less.y, mid.y + less.x);
+        v[2] = make_float2(mid.x + less.y, mid.y - less.x);
+    } else {
+        float2 x[Q];
+#pragma unroll
+        for (int c = 0; c < Q; c++) x[c] = v[c];
+        cluster_dft<Q, BACK>(x);
+#pragma unroll
+        for (int i = 0; i < Q; i++) v[cluster_index<Q>(i)] = x[i];
+    }
+}
+
+// The outer step in place. BACK: without the turns.
 template <class S, bool BACK>
 __device__ __forceinline__ void cluster_outer(const cluster_block &k)
 {
-    constexpr int K = S::K, R = S::R, COUNT = S::COUNT;
+    constexpr int K = S::K, R = S::R, Q = S::Q;
     const hb_lane me = k.me;
 #pragma unroll 1
     for (int first = 16 * k.warp; first < 256; first += 16 * S::WARPS) {
-        uint32_t br[R / 16][2][2], bi[R / 16][2][2];
+        uint32_t br[Q][2][2], bi[Q][2][2];
         cluster_columns<S>(br, k.planes, first, me);
         cluster_columns<S>(bi, k.planes + HB_PLANE<R>, first, me);
+        float re[Q][2][4] = {}, im[Q][2][4] = {};
+        cluster_products(re, im, br, bi, k.matrix + (BACK ? 64 * Q : 0) + me.lane);
         __syncwarp();             // everybody has read
-        const int r = first + 4 * me.q, from = r - cluster_from<K>(k.rank);
-        unsigned char *const to = k.planes + hb_place(me.g, r >> 3) + 2 * (r & 7);
-        float2 w = make_float2(0, 0), next = w;
-        if constexpr (!BACK) {    // T of slot g; from one slot to the eighth after it
-            w = cluster_turn<S>(cluster_f<K>(me.g, k.rank) * from);
+        const int r = first + 4 * me.q;
+        const float2 next = cluster_turn<S>(64 * K * r);   // T, 16 slots further
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int kappa = cluster_kappa(Q, me.g + 8 * h);
+            float2 v[4][Q], w = cluster_turn<S>(cluster_f<K>(kappa, k.rank) * r);
             w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
-            next = cluster_turn<S>(32 * K * from);
-        }
-#pragma unroll 1
-        for (int mt = 0; mt < R / 16; mt += COUNT) {
-            float re[COUNT][2][4] = {}, im[COUNT][2][4] = {};
-            cluster_products<S, BACK>(re, im, br, bi, k.matrix + me.lane, mt);
 #pragma unroll
-            for (int x = 0; x < 2 * COUNT; x++) {          // eight slots each
-                const int i = x / 2, h = x % 2, slot = 16 * mt + 8 * x + me.g;
-                float2 v[4];
+            for (int i = 0; i < 4; i++) {                  // column r + i: tile i % 2, its i / 2
 #pragma unroll
-                for (int c = 0; c < 4; c++)                // column r + c: tile c % 2, its c / 2
-                    v[c] = make_float2(re[i][c % 2][2 * h + c / 2], im[i][c % 2][2 * h + c / 2]);
+                for (int c = 0; c < Q; c++)
+                    v[i][c] = make_float2(re[c][i % 2][2 * h + i / 2],
+                                          im[c][i % 2][2 * h + i / 2]);
+                cluster_classes<Q, BACK>(v[i]);
+            }
+#pragma unroll
+            for (int m = 0; m < Q; m++) {
+                const int row = cluster_row<R>(kappa + 16 * m);
                 if constexpr (!BACK) {
-                    const float4 turn = k.turns[slot];
+                    const float4 turn = k.turns[row];
                     const float2 odd = hb_cmul(w, make_float2(turn.x, turn.y));
                     const float2 two = make_float2(turn.z, turn.w);
-                    v[0] = hb_cmul(v[0], w);
-                    v[1] = hb_cmul(v[1], odd);
-                    v[2] = hb_cmul(v[2], hb_cmul(w, two));
-                    v[3] = hb_cmul(v[3], hb_cmul(odd, two));
+                    v[0][m] = hb_cmul(v[0][m], w);
+                    v[1][m] = hb_cmul(v[1][m], odd);
+                    v[2][m] = hb_cmul(v[2][m], hb_cmul(w, two));
+                    v[3][m] = hb_cmul(v[3][m], hb_cmul(odd, two));
                     w = hb_cmul(w, next);
                 }
-                unsigned char *const at = to + (16 * mt + 8 * x) * 512;
-                *(uint2 *)at = make_uint2(hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x));
-                *(uint2 *)(at + HB_PLANE<R>) =
-                    make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
+                unsigned char *const at = k.planes + hb_place(row, r >> 3) + 2 * (r & 7);
+                *(uint2 *)at = make_uint2(hb_pack(v[0][m].x, v[1][m].x),
+                                          hb_pack(v[2][m].x, v[3][m].x));
+                *(uint2 *)(at + HB_PLANE<R>) = make_uint2(hb_pack(v[0][m].y, v[1][m].y),
+                                                          hb_pack(v[2][m].y, v[3][m].y));
             }
         }
     }
 }
 
-// x, turned by conj(T), to its slot. w: T at this lane's first point, r = 16 g + 2 q.
+// x, turned by conj(T), to its row. w: T at this lane's first point, r = 16 g + 2 q.
 template <class S>
 __device__ __forceinline__ void cluster_inner_store(const cluster_block &k, const hb_tile &x,
-                                                    int slot, float2 w)
+                                                    int row, float2 w)
 {
-    const float4 near = k.turns[slot], far = k.turns[S::R + slot];
+    const float4 near = k.turns[row], far = k.turns[S::R + row];
     const float2 one = make_float2(near.x, near.y), tile = make_float2(far.x, far.y);
     const float2 down = make_float2(far.z, far.w);
-    const int first = hb_place(slot, 2 * k.me.g) + 4 * k.me.q;
+    const int first = hb_place(row, 2 * k.me.g) + 4 * k.me.q;
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         float2 at = w;
@@ -751,8 +753,8 @@ __device__ __forceinline__ void cluster_inner_store(const cluster_block &k, cons
     }
 }
 
-// The rows' step of all slots, its second half: what make(z, inner, slot) leaves goes back to the
-// planes.
+// The rows' step of all slots, its second half: what make(z, inner, row) leaves goes back to the
+// planes. A warp has rows `warp` modulo WARPS, slots Q kappa, Q kappa + 1, .. one after the other.
 template <class S, class F>
 __device__ __forceinline__ void cluster_slots(const cluster_block &k, F make)
 {
@@ -760,18 +762,27 @@ __device__ __forceinline__ void cluster_slots(const cluster_block &k, F make)
     const hb_lane me = k.me;
     hb_inner inner;
     hb_inner_load(inner, k.inner, me);
-    const int from = 16 * me.g + 2 * me.q - cluster_from<K>(k.rank);
-    float2 w = cluster_turn<S>(cluster_f<K>(k.warp, k.rank) * from);
-    const float2 next = cluster_turn<S>(4 * K * S::WARPS * from);
+    const int from = 16 * me.g + 2 * me.q;
+    const float2 next = cluster_turn<S>(4 * K * from);
 #pragma unroll 1
-    for (int slot = k.warp; slot < R; slot += S::WARPS) {
-        hb_tile z, x;
-        make(z, inner, slot);
-        hb_inner_and_back(x, inner, z);
-        __syncwarp();             // everybody has read the slot
-        cluster_inner_store<S>(k, x, slot, w);
-        w = hb_cmul(w, next);
+    for (int first = k.warp; first < 16; first += S::WARPS) {
+        float2 w = cluster_turn<S>(cluster_f<K>(cluster_slot<R>(first), k.rank) * from);
+#pragma unroll 1
+        for (int row = first; row < R; row += 16) {
+            hb_tile z, x;
+            make(z, inner, row);
+            hb_inner_and_back(x, inner, z);
+            __syncwarp();         // everybody has read the row
+            cluster_inner_store<S>(k, x, row, w);
+            w = hb_cmul(w, next);
+        }
     }
+}
+
+// The row that cluster_slots has after this one; after the last, another one.
+template <class S> __device__ __forceinline__ int cluster_after(int row)
+{
+    return row + 16 < S::R ? row + 16 : row % 16 + S::WARPS;
 }
 
 // Transform of a slot, from the planes.
@@ -816,6 +827,20 @@ __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_stride
 // The factors of a channel.
 struct cluster_factors { hb_factor u, pre, post; };
 
+// A thread's items of a row, times scale, to the planes of all blocks.
+template <class S>
+__device__ __forceinline__ void cluster_send_all(const cluster_block &k,
+                                                 const cluster_item<float, S::K> (&x)[S::ITEMS],
+                                                 float scale)
+{
+    cluster_expect_z<S>(k);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if (i < 8 * S::R) cluster_send<S>(k, x[m], i, scale);
+    }
+}
+
 // GATED: row b of channel c to the planes of all blocks, which may be read then. Returns 2^eu.
 template <class T, class S>
 __device__ __forceinline__ float cluster_there(cluster_block &k, const cluster_factors &f,
@@ -830,59 +855,9 @@ __device__ __forceinline__ float cluster_there(cluster_block &k, const cluster_f
     }
     mark = cluster_together<float, S>(k, 0, mark);
     const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
-    cluster_expect_z<S>(k);
-#pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        const int i = threadIdx.x + m * S::THREADS;
-        if (i < 8 * S::R) cluster_send<S>(k, x[m], i, scale * (CLUSTER_TOP / S::K));
-    }
+    cluster_send_all<S>(k, x, scale * (CLUSTER_TOP / S::K));
     cluster_await(k, CLUSTER_Z);  // planes hold z
     return scale;
-}
-
-// GATED: item i of row b, the results to y.
-template <class T, class S>
-__device__ __forceinline__ void cluster_leave(const cluster_block &k, const cluster_job &job,
-                                              const cluster_factors &f, int64_t c, int64_t b,
-                                              int i, float by)
-{
-    constexpr int K = S::K, R = S::R, W = CLUSTER_WIDTH<K>, QUADS = W / 4;
-    float v[K][W];
-    uint32_t w[8][3];
-    const auto at = cluster_windows<S>(b, i, k.rank);
-    if (f.post.x) hb_windows<T>(w, f.post, c, job.L, at);
-    cluster_fetch<S>(v, k, i, by);
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-        int row, n;
-        at(j, row, n);
-        float *const to = v[j / QUADS] + j % QUADS * 4;
-        float x[4] = { to[0], to[1], to[2], to[3] };
-        if (f.post.x) hb_by_words<T, false>(x, w[j], *f.post.k, n);
-#pragma unroll
-        for (int t = 0; t < 4; t++) to[t] = x[t];
-    }
-    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
-    int p, column;
-    cluster_place<S>(p, column, i, k.rank);
-#pragma unroll
-    for (int a = 0; a < K; a++)
-        put_columns<T, W>(y, a * R * 256 + p * 256 + column, job.L, v[a]);
-}
-
-// GATED: all items of row b to y, after the barrier that they wait for.
-template <class T, class S>
-__device__ __forceinline__ void cluster_leave_all(const cluster_block &k, const cluster_job &job,
-                                                  const cluster_factors &f, int64_t c, int64_t b,
-                                                  float by)
-{
-    cluster_meet();               // planes hold w
-#pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        const int i = threadIdx.x + m * S::THREADS;
-        if (i >= 8 * S::R) break;
-        cluster_leave<T, S>(k, job, f, c, b, i, by);
-    }
 }
 
 // Item i of the filter h of a channel, d added at lag 0.
@@ -894,63 +869,47 @@ __device__ __forceinline__ void cluster_load_filter(cluster_item<float, S::K> &x
     if (rank == 0 && i == 0) x[0].x[0] = __float_as_uint(__uint_as_float(x[0].x[0]) + d);
 }
 
-// Spectrum of h (L) (+ d at lag 0) to `to` (of this lane); returns undo. No warp reads it but the
-// one that wrote it.
-template <class S>
-__device__ __forceinline__ float2 cluster_filter(cluster_block &k, const float *h, float d, int L,
-                                                 uint4 *to)
-{
-    constexpr int K = S::K, R = S::R, THREADS = S::THREADS;
-    cluster_know(k);
-    cluster_item<float, K> x;
-    float2 mark = make_float2(0, 0);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<S>(x, h, d, i, L, k.rank);
-        cluster_measure<S>(mark, x);
-    }
-    mark = cluster_together<float, S>(k, 0, mark);
-    const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
-    cluster_expect_z<S>(k);
-#pragma unroll 1
-    for (int i = threadIdx.x; i < 8 * R; i += THREADS) {
-        cluster_load_filter<S>(x, h, d, i, L, k.rank);
-        cluster_send<S>(k, x, i, in * (CLUSTER_TOP / K));
-    }
-    cluster_await(k, CLUSTER_Z);  // planes hold z
-    cluster_outer<S, false>(k);
-    __syncthreads();
-    cluster_keep<S>(k, to, all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP)));
-    return make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
-}
-
-// Spectra of all h, and undo. Grid D clusters of K, the rest as below.
+// Spectra of all h (+ d at lag 0), and undo. Grid D clusters of K, the rest as below. No warp reads
+// of a spectrum but what it wrote.
 template <class S>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct cluster_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int K = S::K, R = S::R;
+    const int64_t c = blockIdx.x / K;
     cluster_block k;
-    const int64_t c = blockIdx.x / S::K;
-    cluster_prefetch<float, S>(job.h, { 0, job.L }, c, 0, job.L, blockIdx.x % S::K);
-    cluster_init<S>(k, shared, job.matrix);
-    cluster_sync();               // all blocks are there
+    cluster_begin<S>(k, shared);
+    cluster_item<float, K> x[S::ITEMS];
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++)                     // under way while constants are made
+        cluster_load_filter<S>(x[m], job.h + c * job.L, job.d ? job.d[c] : 0,
+                               threadIdx.x + m * S::THREADS, job.L, k.rank);
+    cluster_init<S>(k, job.matrix);
+    cluster_meet();               // all blocks are there
     launch_wait();                // lets the rows' kernel begin, too
-    const float2 undo = cluster_filter<S>(k, job.h + c * job.L, job.d ? job.d[c] : 0, job.L,
-                                          job.spectrum + (int64_t)blockIdx.x * S::R * 64
-                                          + k.me.lane);
-    if (k.rank == 0 && threadIdx.x == 0) job.undo[c] = undo;
+    float2 mark = make_float2(0, 0);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) cluster_measure<S>(mark, x[m]);
+    mark = cluster_together<float, S>(k, 0, mark);
+    const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
+    cluster_send_all<S>(k, x, in * (CLUSTER_TOP / K));
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_keep<S>(k, job.spectrum + (int64_t)blockIdx.x * R * 64 + k.me.lane,
+                    all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP)));
+    if (k.rank == 0 && threadIdx.x == 0)
+        job.undo[c] = make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
 }                                 // whatever comes here has come: nobody reads from others
 
-// What is read of row b of channel c, to L2.
-template <class T, class S, bool GATED>
-__device__ __forceinline__ void cluster_prefetch_row(const cluster_job &job, int64_t c, int b,
-                                                     int rank)
+// GATED: what is read of row b of channel c, to L2.
+template <class T, class S>
+__device__ __forceinline__ void cluster_prefetch_gates(const cluster_job &job, int64_t c, int b,
+                                                       int rank)
 {
     cluster_prefetch<T, S>(job.in, job.si, c, b, job.L, rank);
-    if constexpr (GATED) {
-        cluster_prefetch<T, S>(job.gates.pre.x, job.gates.pre.sx, c, b, job.L, rank);
-        cluster_prefetch<T, S>(job.gates.post.x, job.gates.post.sx, c, b, job.L, rank);
-    }
+    cluster_prefetch<T, S>(job.gates.pre.x, job.gates.pre.sx, c, b, job.L, rank);
+    cluster_prefetch<T, S>(job.gates.post.x, job.gates.post.sx, c, b, job.L, rank);
 }
 
 // --- gradients ----------------------------------------------------------------------------------
@@ -1068,16 +1027,25 @@ __device__ __forceinline__ void cluster_lane_samples(int (&n)[S::K / 4], int uni
         n[s] = (cluster_segment<S::K>(s, k.me) * S::R + p) * 256 + column;
 }
 
-// Two neighbours in k of one constant, real or imaginary part: as half, and what is missing.
-template <int K>
-__device__ __forceinline__ void cluster_constant(uint32_t &high, uint32_t &low, bool back,
+// e^{-2 pi i (a + m / Q)(j - 1/4) / K}, (a + 1)(4 j + 1) Q < 2^31.
+template <class S> __device__ __forceinline__ float2 cluster_factor(int a, int j, int m)
+{
+    constexpr int n = 4 * S::K * S::Q;
+    return hb_unit((a * S::Q + m) * (4 * j - 1) % n, n);
+}
+
+// Two neighbours in k of one constant, real or imaginary part: as half, and what is missing. There,
+// or back for rows from p = 16 of on (of is 0 on the way there).
+template <class S>
+__device__ __forceinline__ void cluster_constant(uint32_t &high, uint32_t &low, bool back, int of,
                                                  bool imaginary, int n, int m)
 {
+    constexpr int K = S::K;
     float x[2];
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         const int a = back ? n : m + i, j = back ? m + i : n;
-        const float2 e = hb_unit(a * (4 * j - 1) & (4 * K - 1), 4 * K);
+        const float2 e = cluster_factor<S>(a, j, of);
         x[i] = (imaginary ? e.y : e.x) * (back ? 1 : CLUSTER_TOP / K / CLUSTER_IN);
     }
     high = hb_pack(x[0], x[1]);
@@ -1095,10 +1063,11 @@ __device__ __forceinline__ void cluster_mma(float (&c)[4], uint32_t a0, uint32_t
 
 // B of K = 4. There, rows: segment q, high and low half of the constant; columns: block g / 2, real
 // or imaginary part. Back, rows: block q, real and imaginary; columns: segment g / 2, high or low.
-__device__ __forceinline__ uint32_t cluster_four(bool back, hb_lane me)
+template <class S>
+__device__ __forceinline__ uint32_t cluster_four(bool back, int of, hb_lane me)
 {
     const int a = back ? me.g / 2 : me.q, j = back ? me.q : me.g / 2;
-    const float2 e = hb_unit(a * (4 * j - 1) & 15, 16);
+    const float2 e = cluster_factor<S>(a, j, of);
     if (back) {
         const float2 high = hb_unpack(hb_pack(e.x, e.y));
         return me.g % 2 ? hb_pack(e.x - high.x, e.y - high.y) : hb_pack(e.x, e.y);
@@ -1107,26 +1076,43 @@ __device__ __forceinline__ uint32_t cluster_four(bool back, hb_lane me)
     return hb_pack(x, x - hb_unpack(hb_pack(x, 0)).x);
 }
 
-// Fragments of B: there, then back. K = 8: real high, low, imaginary high, low; K = 16: [columns
-// 8 ..][imaginary] high (rows 2q, 2q+8), low.
+// m = p / 16 of a block's first row.
+template <class S> __device__ __forceinline__ int cluster_first_m(const cluster_block &k)
+{
+    return k.rank * (S::R / S::K) / 16;
+}
+
+// Fragments of B: there, then back, for each m of this block. K = 8: real high, low, imaginary
+// high, low; K = 16: [columns 8 ..][imaginary] high (rows 2q, 2q+8), low.
 template <class S> __device__ __forceinline__ void cluster_dft_init(const cluster_block &k)
 {
-    constexpr int K = S::K, COUNT = CLUSTER_DFT<K> / 1024;
-    for (int i = k.warp; i < 2 * COUNT; i += S::WARPS) {
+    constexpr int K = S::K, COUNT = CLUSTER_DFT_FRAGMENTS<K>;
+    for (int i = k.warp; i < (1 + CLUSTER_DFT_BACK<S::R>) * COUNT; i += S::WARPS) {
         uint4 v;
         const bool back = i >= COUNT;
+        const int of = back ? cluster_first_m<S>(k) + i / COUNT - 1 : 0;
         const int f = i % COUNT, n = k.me.g + f / 2 * 8, m = 2 * k.me.q;
         if constexpr (K == 4) {
-            v = make_uint4(cluster_four(back, k.me), 0, 0, 0);
+            v = make_uint4(cluster_four<S>(back, of, k.me), 0, 0, 0);
         } else if constexpr (K == 8) {
-            cluster_constant<K>(v.x, v.y, back, false, n, m);
-            cluster_constant<K>(v.z, v.w, back, true, n, m);
+            cluster_constant<S>(v.x, v.y, back, of, false, n, m);
+            cluster_constant<S>(v.z, v.w, back, of, true, n, m);
         } else {
-            cluster_constant<K>(v.x, v.z, back, f % 2, n, m);
-            cluster_constant<K>(v.y, v.w, back, f % 2, n, m + 8);
+            cluster_constant<S>(v.x, v.z, back, of, f % 2, n, m);
+            cluster_constant<S>(v.y, v.w, back, of, f % 2, n, m + 8);
         }
         k.dft[32 * i + k.me.lane] = v;
     }
+}
+
+// Those of the way back of a unit, of this lane.
+template <class S>
+__device__ __forceinline__ const uint4 *cluster_dft_back(const cluster_block &k, int unit)
+{
+    int m = 0, p, column;
+    cluster_lane_place<S>(p, column, unit, k);
+    if (CLUSTER_DFT_BACK<S::R> > 1) m = p / 16 - cluster_first_m<S>(k);
+    return k.dft + 32 * CLUSTER_DFT_FRAGMENTS<S::K> * (1 + m) + k.me.lane;
 }
 
 // Of tile t a pair of neighbours in k, in rows g and g + 8, from words of the two.
@@ -1215,7 +1201,7 @@ __device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
         for (int w = 0; w < 4; w++) v[s][w] = cluster_scaled<T>(x[s].x[w], scale);
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3);
+    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<S::R>(p), column >> 3);
     if constexpr (K == 4) {
         cluster_send_four<S::R>(k, at, v[0]);
     } else {
@@ -1235,7 +1221,7 @@ __device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
 
 // K = 8 and 16: v from words x of planes, real and imaginary.
 template <int K>
-__device__ __forceinline__ void cluster_fetch_some(float (&v)[K / 4][8], const cluster_block &k,
+__device__ __forceinline__ void cluster_fetch_some(float (&v)[K / 4][8], const uint4 *dft,
                                                    const uint32_t (&x)[2][K / 4][4], float by)
 {
     constexpr int PARTS = K / 4;
@@ -1244,7 +1230,7 @@ __device__ __forceinline__ void cluster_fetch_some(float (&v)[K / 4][8], const c
     for (int part = 0; part < K / 8; part++)               // K = 16: real, imaginary
 #pragma unroll
         for (int n = 0; n < K / 8; n++) {
-            const uint4 f = k.dft[32 * (CLUSTER_DFT<K> / 1024 + 2 * n + part) + k.me.lane];
+            const uint4 f = dft[32 * (2 * n + part)];
 #pragma unroll
             for (int t = 0; t < 4; t++) {
                 uint32_t a[4];
@@ -1271,7 +1257,7 @@ __device__ __forceinline__ void cluster_fetch_words(uint32_t (&x)[2][S::K / 4][4
 {
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(p, column >> 3);
+    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<S::R>(p), column >> 3);
 #pragma unroll
     for (int s = 0; s < S::K / 4; s++) {
         const uint32_t there = cluster_address(at, cluster_segment<S::K>(s, k.me));
@@ -1283,10 +1269,12 @@ __device__ __forceinline__ void cluster_fetch_words(uint32_t (&x)[2][S::K / 4][4
 // The way back: of a unit v[s]: this lane's samples of segment s, times `by`.
 template <class S>
 __device__ __forceinline__ void cluster_back_unit(float (&v)[S::K / 4][8], const cluster_block &k,
-                                                  const uint32_t (&x)[2][S::K / 4][4], float by)
+                                                  const uint32_t (&x)[2][S::K / 4][4], int unit,
+                                                  float by)
 {
+    const uint4 *const dft = cluster_dft_back<S>(k, unit);
     if constexpr (S::K == 4) {
-        const uint32_t f = k.dft[32 + k.me.lane].x;
+        const uint32_t f = dft->x;
 #pragma unroll
         for (int t = 0; t < 4; t++) {
             uint32_t up, down;
@@ -1297,7 +1285,7 @@ __device__ __forceinline__ void cluster_back_unit(float (&v)[S::K / 4][8], const
             v[0][t + 4] = (c[2] + c[3]) * by;
         }
     } else {
-        cluster_fetch_some<S::K>(v, k, x, by);
+        cluster_fetch_some<S::K>(v, dft, x, by);
     }
 }
 
@@ -1420,7 +1408,7 @@ __device__ __forceinline__ void cluster_leave_unit(const cluster_block &k, T *to
 {
     float v[S::K / 4][8];
     int n[S::K / 4];
-    cluster_back_unit<S>(v, k, z, by);
+    cluster_back_unit<S>(v, k, z, unit, by);
     cluster_lane_samples<S>(n, unit, k);
 #pragma unroll
     for (int s = 0; s < S::K / 4; s++) {
@@ -1489,7 +1477,7 @@ __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int 
         int n[S::K / 4];
         uint32_t z[2][S::K / 4][4];
         cluster_fetch_words<S>(z, k, unit);
-        cluster_back_unit<S>(v, k, z, by);
+        cluster_back_unit<S>(v, k, z, unit, by);
         cluster_lane_samples<S>(n, unit, k);
 #pragma unroll
         for (int s = 0; s < S::K / 4; s++)
@@ -1497,16 +1485,6 @@ __device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int 
             for (int w = 0; w < 8; w++)
                 if (n[s] + w < L) dh[n[s] + w] += v[s][w];
     }
-}
-
-// About half of what a row takes. Two blocks of an SM that begin together stay in step, and wait
-// together: the later half of the clusters, which comes to SMs that have a block, begins later.
-constexpr int CLUSTER_LATE = 25000;                        // clocks
-
-__device__ __forceinline__ void cluster_late()
-{
-    const long long begun = clock64();
-    while (clock64() - begun < CLUSTER_LATE) continue;
 }
 
 // du = adjoint, dh += sum over the batch, in order, of conj(U) DY, dd += sum of dy u. Grid: as
@@ -1518,14 +1496,14 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int K = S::K, R = S::R;
     cluster_block k;
-    cluster_init<S>(k, shared, job.du.matrix);
+    cluster_begin<S>(k, shared);
+    cluster_init<S>(k, job.du.matrix);
     uint4 *const kept = job.kept + (int64_t)blockIdx.x * R * 64 + k.me.lane;
     const int L = job.du.L;
     const hb_factor u = { job.u, job.su, NULL }, dy = { job.du.in, job.du.si, NULL };
     cluster_dft_init<S>(k);
-    cluster_sync();               // all blocks are there, and their constants
+    cluster_meet();               // all blocks are there, and their constants
     const int cluster = blockIdx.x / K, clusters = gridDim.x / K;
-    if (S::BLOCKS == 2 && job.du.D >= 4 * clusters && cluster >= clusters / 2) cluster_late();
     for (int64_t c = cluster; c < job.du.D; c += clusters) {
         const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
         const float undo = job.du.undo[c].x;
@@ -1553,7 +1531,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
                 cluster_transform<S>(z, k, inner, slot);
                 cluster_correlate(k, z, x.u, slot, by, b == 0);
                 hb_times<true>(z, x.h, 1);
-                cluster_spectra_load(x, kept, spectrum, min(slot + S::WARPS, R - 1));
+                cluster_spectra_load(x, kept, spectrum, cluster_after<S>(slot));
             });
             __syncthreads();
             cluster_outer<S, true>(k);
@@ -1564,18 +1542,16 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             dot = cluster_together<float, S>(k, 0, make_float2(0, dot)).y;
             if (k.rank == 0 && threadIdx.x == 0) job.dd[c] += dot;
         }
-        cluster_sync();           // everybody has read the marks and what others have
+        cluster_meet();           // everybody has read the marks and what others have
     }
 }
 
 // --- rows ---------------------------------------------------------------------------------------
-// cluster_there by mma.
+// cluster_there by mma, of a row that has been asked for.
 template <class T, class S>
-__device__ __forceinline__ float cluster_there_units(cluster_block &k, const hb_factor &u,
-                                                     int64_t c, int64_t b, int L)
+__device__ __forceinline__ float
+cluster_there_units(cluster_block &k, const cluster_part<S::K> (&x)[CLUSTER_UNITS<S>])
 {
-    cluster_part<S::K> x[CLUSTER_UNITS<S>];
-    cluster_enter_units<T, S>(x, k, u, c, b, L);
     uint32_t peak = 0;
 #pragma unroll
     for (int m = 0; m < CLUSTER_UNITS<S>; m++)
@@ -1589,6 +1565,51 @@ __device__ __forceinline__ float cluster_there_units(cluster_block &k, const hb_
     return scale * (1 / CLUSTER_IN);
 }
 
+// GATED: row b to y; what tap(post) wants is asked for before the planes are there.
+template <class T, class S>
+__device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
+                                                       const cluster_job &job,
+                                                       const hb_factor &post, int64_t c, int64_t b,
+                                                       float by)
+{
+    constexpr int PARTS = S::K / 4, UNITS = CLUSTER_UNITS<S>;
+    const int first = cluster_anew(k.warp);
+    uint32_t w[UNITS][2 * PARTS][3];
+#pragma unroll
+    for (int m = 0; m < UNITS; m++) {
+        int n[PARTS];
+        const int unit = first + m * S::WARPS;
+        cluster_lane_samples<S>(n, unit, k);
+        if (post.x)
+            hb_windows<T>(w[m], post, c, job.L, [&](int j, int &row, int &at) {
+                row = (int)b;
+                at = cluster_is_unit<S>(unit) ? n[j / 2] + j % 2 * 4 : -1;
+            });
+    }
+    cluster_meet();               // planes hold w
+    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
+#pragma unroll
+    for (int m = 0; m < UNITS; m++) {
+        const int unit = first + m * S::WARPS;
+        if (!cluster_is_unit<S>(unit)) break;
+        uint32_t z[2][PARTS][4];
+        float v[PARTS][8];
+        int n[PARTS];
+        cluster_fetch_words<S>(z, k, unit);
+        cluster_back_unit<S>(v, k, z, unit, by);
+        cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+        for (int s = 0; s < PARTS; s++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (post.x)
+                    hb_by_words<T, false>(*(float (*)[4])(v[s] + 4 * i), w[m][2 * s + i], *post.k,
+                                          n[s] + 4 * i);
+            put_columns<T, 8>(y, n[s], job.L, v[s]);
+        }
+    }
+}
+
 // y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster
 // has a row, rows of a channel come one after the other: its spectrum is in L2 then. 1.55 ms
 // (L = 65536, B 8, D 384, f16, with spectra); four rows a cluster 1.61, ones that stay and share
@@ -1599,22 +1620,25 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int K = S::K, R = S::R;
     const int row = blockIdx.x / K, c = row / job.B, b = row % job.B;
-    cluster_prefetch_row<T, S, GATED>(job, c, b, blockIdx.x % K);
     cluster_block k;
-    cluster_init<S>(k, shared, job.matrix);
+    cluster_begin<S>(k, shared);
     const cluster_factors f = {
         { job.in, job.si, k.taps + HB_TAP_U },
         { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE },
         { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST },
     };
+    cluster_part<K> x[CLUSTER_UNITS<S>];                   // under way while constants are made
+    if constexpr (!GATED) cluster_enter_units<T, S>(x, k, f.u, c, b, job.L);
+    else cluster_prefetch_gates<T, S>(job, c, b, k.rank);
+    cluster_init<S>(k, job.matrix);
+    cluster_dft_init<S>(k);
     if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.taps);
-    else cluster_dft_init<S>(k);
     launch_wait();                // for the spectra
     const uint4 *const spectrum = job.spectrum + (int64_t)(c * K + k.rank) * R * 64 + k.me.lane;
     const float undo = job.undo[c].x;
-    cluster_sync();               // all blocks are there, and their constants
+    cluster_meet();               // all blocks are there, and their constants
     float scale;
-    if constexpr (!GATED) scale = cluster_there_units<T, S>(k, f.u, c, b, job.L);
+    if constexpr (!GATED) scale = cluster_there_units<T, S>(k, x);
     else scale = cluster_there<T, S>(k, f, c, b, job.L);
     cluster_outer<S, false>(k);
     __syncthreads();
@@ -1625,7 +1649,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     __syncthreads();
     cluster_outer<S, true>(k);
     if constexpr (!GATED) cluster_leave_units<T, S>(k, job, f.u, c, b, undo / scale);
-    else cluster_leave_all<T, S>(k, job, f, c, b, undo / scale);
-    cluster_sync();               // nobody leaves while others read what it has
+    else cluster_leave_products<T, S>(k, job, f.post, c, b, undo / scale);
+    cluster_meet();               // nobody leaves while others read what it has
 }
 #endif

@@ -52,7 +52,6 @@ template <class F> static void cluster_by(int K, int R, F f)
 {
     if (K == 4 && R == 48) f(hb_constant<4>(), hb_constant<48>());
     else if (K == 4) f(hb_constant<4>(), hb_constant<64>());
-    else if (K == 8 && R == 32) f(hb_constant<8>(), hb_constant<32>());
     else if (K == 8 && R == 48) f(hb_constant<8>(), hb_constant<48>());
     else if (K == 8) f(hb_constant<8>(), hb_constant<64>());
     else if (R == 48) f(hb_constant<16>(), hb_constant<48>());
@@ -264,14 +263,14 @@ static int cluster_allow_all(struct cluster_plan *s, bool backward)
     return rc;
 }
 
-// G of each block, with its shift, and F after each of them.
+// The matrices of each block, with its shift, and F after each of them.
 static int cluster_constants(const struct cluster_plan *s, struct cluster_spectra *of)
 {
-    const int64_t each = hb_fused_words(of->R);
+    const int64_t each = of->R / 16 * 512 + 256;           // CLUSTER_MATRIX, F
     const size_t bytes = (size_t)(of->K * each) * sizeof(uint32_t);
     return hb_fused_table(s->host, &of->matrix, bytes, [=](uint32_t *words) {
         for (int j = 0; j < of->K; j++) {
-            hb_fused_matrix(words + j * each, of->R, (0.25 - j) / of->K, 1);
+            cluster_fill(words + j * each, of->R, (j - 0.25) / of->K);
             hb_fused_matrix(words + (j + 1) * each - 256, 16, 0, HB_F_SIZE);
         }
     });
@@ -335,8 +334,6 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     *s = { .host = host, .dtype = p->dtype, .B = p->B, .L = p->L, .D = p->D,
            .rows = { .K = choice->R1, .R = choice->R }, .fixed = p->filter == HB_FILTER_FIXED,
            .gated = p->gated, .taps = p->taps };
-    // Gates leave less for others to do: twice the cluster (65536: 1.41 ms -> 1.35, operator, B 1).
-    if (p->gated && s->rows.K == 4 && s->rows.R == 64) s->rows = { .K = 8, .R = 32 };
     cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
         using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
         s->dh = { .K = S::K, .R = S::R };

@@ -132,28 +132,32 @@ __device__ __forceinline__ float hb_inverse(float x)
     return __uint_as_float(0x7f000000u - __float_as_uint(x));
 }
 
-// A symmetric R x R constant in the order of its fragments, in device memory:
-//   [R / 16 row tiles][R / 16 column tiles][real, imaginary][32 lanes] uint4 = a[0..3]
-// hb_fused_matrix fills it on the host, in float64. `shift` 0.25: G above; 0: plain DFT. R < 16:
-// 16 / R of them on the diagonal of a tile. Everything is multiplied by `size`.
+// A constant of 16 x 16 in the order of its fragments, [real, imaginary][32 lanes] uint4 = a[0..3]:
+// value(row, column, imaginary), float64, on the host.
+template <class F> static inline void hb_fused_tile(uint32_t *out, F value)
+{
+    for (int w = 0; w < 2 * 32 * 4; w++) {
+        const int lane = w / 4 % 32, i = w % 4, row = lane / 4 + i % 2 * 8;
+        out[w] = 0;
+        for (int e = 0; e < 2; e++) {
+            const __half h = __double2half(value(row, 2 * (lane % 4) + i / 2 * 8 + e, w >= 128));
+            out[w] |= (uint32_t)*(const unsigned short *)&h << 16 * e;
+        }
+    }
+}
+
+// A symmetric R x R constant, in device memory: [R / 16 row tiles][R / 16 column tiles] of
+// hb_fused_tile. `shift` 0.25: G above; 0: plain DFT. R < 16: 16 / R of them on the diagonal of a
+// tile. Everything is multiplied by `size`.
 static inline void hb_fused_matrix(uint32_t *out, int R, double shift, double size)
 {
     const int tiles = R < 16 ? 1 : R / 16;
-    for (int mt = 0; mt < tiles; mt++)
-        for (int kt = 0; kt < tiles; kt++)
-            for (int w = 0; w < 2 * 32 * 4; w++) {
-                const int part = w / 128, lane = w / 4 % 32, i = w % 4;
-                const int row = 16 * mt + lane / 4 + i % 2 * 8;
-                uint32_t pair = 0;
-                for (int e = 0; e < 2; e++) {
-                    const int col = 16 * kt + 2 * (lane % 4) + i / 2 * 8 + e;
-                    const double x = -2 * M_PI * (row % R - shift) * (col % R - shift) / R;
-                    const double v = row / R != col / R ? 0 : size * (part ? sin(x) : cos(x));
-                    const __half h = __double2half(v);
-                    pair |= (uint32_t)*(const unsigned short *)&h << 16 * e;
-                }
-                *out++ = pair;
-            }
+    for (int tile = 0; tile < tiles * tiles; tile++)
+        hb_fused_tile(out + 256 * tile, [=](int i, int j, bool imaginary) {
+            const int row = tile / tiles * 16 + i, col = tile % tiles * 16 + j;
+            const double x = -2 * M_PI * (row % R - shift) * (col % R - shift) / R;
+            return row / R != col / R ? 0 : size * (imaginary ? sin(x) : cos(x));
+        });
 }
 
 // Size of F, the 16 x 16 constant of the rows: so its four magnitudes (1, cos and sin of pi / 8,
