@@ -13,6 +13,8 @@
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
 //           f16 goes into the product as it is, its exponent into T.
+//           All loads of a warp are under way before anything waits: u before the kernel before
+//           has ended, on the way out as copies to shared memory (the skip term).
 // Exponents column_parts (parts.cuh).
 // Cost      4 R1 flop a sample each way; bytes a sample 2 (twice, from L2) + 4 in, 4 + 2 out.
 //           Instructions a sample (SASS, R1 = 16, f16): see README.md.
@@ -46,22 +48,22 @@ struct column_tables {
 struct column_skip { const void *u; struct hb_strides su; const float *d; };
 
 // --- samples -----------------------------------------------------------------------------------
-// Neighbouring words, or a half word, that are read once; 0 and nothing read where not `there`.
+// Neighbouring words, or a half word; 0 and nothing read where not `there`.
 template <int n>
 __device__ __forceinline__ void read_words(uint32_t (&x)[n], const void *p, bool there)
 {
     if constexpr (n == 1)
         asm volatile("{.reg .pred q; setp.ne.s32 q, %2, 0; mov.b32 %0, 0;"
-                     " @q ld.global.cs.b32 %0, [%1];}"
+                     " @q ld.global.b32 %0, [%1];}"
                      : "=r"(x[0]) : "l"(p), "r"((int)there) : "memory");
     else if constexpr (n == 2)
         asm volatile("{.reg .pred q; setp.ne.s32 q, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
-                     " @q ld.global.cs.v2.b32 {%0, %1}, [%2];}"
+                     " @q ld.global.v2.b32 {%0, %1}, [%2];}"
                      : "=r"(x[0]), "=r"(x[1]) : "l"(p), "r"((int)there) : "memory");
     else
         asm volatile("{.reg .pred q; setp.ne.s32 q, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
                      " mov.b32 %2, 0; mov.b32 %3, 0;"
-                     " @q ld.global.cs.v4.b32 {%0, %1, %2, %3}, [%4];}"
+                     " @q ld.global.v4.b32 {%0, %1, %2, %3}, [%4];}"
                      : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
                      : "l"(p), "r"((int)there) : "memory");
 }
@@ -105,6 +107,26 @@ __device__ __forceinline__ uint32_t sample_pair(const uint32_t (&x)[WORDS], int 
         return hb_pack(__uint_as_float(x[2 * i]) * scale, __uint_as_float(x[2 * i + 1]) * scale);
     else
         return hb_halves<T>(x[i], scale);
+}
+
+// --- copies to shared memory ---------------------------------------------------------------------
+// n (8 or 16) bytes to the shared address `to`, both ends so aligned; they are there after
+// copies_wait (for this thread). Only the first `there` of them are read, the others are 0.
+template <int n>
+__device__ __forceinline__ void copy_bytes(uint32_t to, const void *from, int there)
+{
+    static_assert(n == 8 || n == 16);
+    if constexpr (n == 8)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
+                     :: "r"(to), "l"(from), "r"(there) : "memory");
+    else
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :: "r"(to), "l"(from), "r"(there) : "memory");
+}
+
+__device__ __forceinline__ void copies_wait()
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 // --- constants ---------------------------------------------------------------------------------
@@ -233,7 +255,8 @@ __device__ __forceinline__ void put_halves(__half *to, const float (&v)[n])
     *(struct all *)to = all;
 }
 
-// Fragments of G: in shared memory, as long as they are few; a barrier before they are read.
+// Fragments of G: in shared memory, as long as they are few; copies_wait and a barrier before they
+// are read.
 template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4;
 template <int STEPS> constexpr int COLUMN_NEAR_WORDS = COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
 
@@ -242,10 +265,12 @@ __device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WO
                                                     const uint4 *G)
 {
     if constexpr (COLUMN_NEAR<STEPS>) {
+        constexpr int WORDS = COLUMN_NEAR_WORDS<STEPS>;
+        const uint32_t to = hb_shared_address(near) + 16 * threadIdx.x;
+        if (WORDS >= COLUMN_THREADS || (int)threadIdx.x < WORDS)
 #pragma unroll
-        for (int i = 0; i < COLUMN_NEAR_WORDS<STEPS>; i += COLUMN_THREADS)
-            if (i + (int)threadIdx.x < COLUMN_NEAR_WORDS<STEPS>)
-                near[i + threadIdx.x] = G[i + threadIdx.x];
+            for (int i = 0; i < WORDS; i += COLUMN_THREADS)
+                copy_bytes<16>(to + 16 * i, G + threadIdx.x + i, 16);
         return near;
     } else {
         return G;
@@ -270,7 +295,7 @@ __device__ __forceinline__ struct column_share column_share_of(int rows, int eac
 // One or two signals of as many rows.
 struct column_signals {
     struct column_rows j[2];
-    int rows, each;
+    int rows, each;                      // each: 1 without IN_AHEAD
     bool early;                          // launch_next; the one before does not write x or scale
 };
 
@@ -288,21 +313,19 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
     const int first = my.r0 + TILES * g;
     // This lane's results: k1 = 8 m + g, columns r0 + 2 TILES q + {0 ..}.
     const float2 *const turns = k.turn + my.r0 + 2 * TILES * q;
-    float2 turn[2 * TILES];
-    read_turns(turn, turns + 8 * N2);
     const uint4 *const G = column_near<STEPS>(near, k.in) + lane;
-    __syncthreads();
     if (!all.early) launch_wait();
     struct column_raw<T, STEPS> raw;
-    if (AHEAD) read_row<T, STEPS>(raw, j, my.first, N2, first);
+    read_row<T, STEPS>(raw, j, my.first, N2, first);
     float next = j.scale[my.first];
+    float2 turn[2 * TILES], w[2 * TILES];
+    read_turns(turn, turns + 8 * N2);
+    if (!AHEAD) read_turns(w, turns + g * N2);
+    copies_wait();
+    __syncthreads();
     if (all.early) launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
-        if (!AHEAD) {
-            read_row<T, STEPS>(raw, j, i, N2, first);
-            next = j.scale[i];
-        }
         const float scale = next * HB_MID_TOP;
         uint32_t b[STEPS][TILES][2];
         pair_columns<T, STEPS>(b, raw, scale);
@@ -310,8 +333,7 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
             read_row<T, STEPS>(raw, j, i + 1, N2, first);
             next = j.scale[i + 1];
         }
-        float2 w[2 * TILES];
-        read_turns(w, turns + g * N2);
+        if (AHEAD) read_turns(w, turns + g * N2);
         if constexpr (HB_IS_HALF<T>) {
 #pragma unroll
             for (int x = 0; x < 2 * TILES; x++)
@@ -386,8 +408,75 @@ __device__ __forceinline__ void get_columns(struct column_old<T, n> &v, const T 
     }
 }
 
+// A row of the signal that is added, in shared memory: of each lane's 2 TILES neighbours a piece, of
+// the four lanes that follow each other one more, so that they may begin anywhere in the first: rows
+// are not always aligned, pieces are.
+template <class T, int STEPS> struct column_staged {
+    enum { TILES = OUT_TILES<STEPS>, WORDS = TILES, BYTES = 4 * WORDS };
+    struct alignas(BYTES) piece { uint32_t x[WORDS]; };
+    struct piece at[COLUMN_WARPS][2 * STEPS][8][5];
+};
+struct column_not_staged {};
+
+// Elements of a row before the piece that it begins in.
+template <int BYTES> __device__ __forceinline__ int column_off(const void *row)
+{
+    return (int)((uintptr_t)row % BYTES / 2);
+}
+
+// Columns r0 .. of `row` are on their way: all of a warp call it, copies_wait and __syncwarp after.
+template <class T, int STEPS>
+__device__ __forceinline__ void stage_row(struct column_staged<T, STEPS> &s, const T *row, int L,
+                                          int N2, int r0)
+{
+    constexpr int BYTES = column_staged<T, STEPS>::BYTES, N = BYTES / 2;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, off = column_off<BYTES>(row);
+    const uint32_t to = hb_shared_address(&s.at[threadIdx.x / 32][0][g][q]);
+    const int n = g * N2 + r0 + N * q - off;               // may begin before the row
+    const T *from = row + n;
+    int left = L - n;
+    if (off == 0 && L % N == 0) {
+#pragma unroll
+        for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2)
+            if (left > 0) copy_bytes<BYTES>(to + a * 40 * BYTES, from, BYTES);
+        return;
+    }
+#pragma unroll 1
+    for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2) {
+        if (left > 0) copy_bytes<BYTES>(to + a * 40 * BYTES, from, min(BYTES, 2 * left));
+        if (q == 3 && left > N)
+            copy_bytes<BYTES>(to + a * 40 * BYTES + BYTES, from + N, min(BYTES, 2 * (left - N)));
+    }
+}
+
+// This lane's neighbours 8 a + g of it, times d, are added to v.
+template <class T, int STEPS, int n>
+__device__ __forceinline__ void add_staged(float (&v)[n], const struct column_staged<T, STEPS> &s,
+                                           int a, int off, float d)
+{
+    constexpr int WORDS = column_staged<T, STEPS>::WORDS;
+    const int lane = threadIdx.x % 32;
+    const auto *const at = &s.at[threadIdx.x / 32][a][lane / 4][lane % 4];
+    struct column_staged<T, STEPS>::piece x = *at;
+    if (off) {
+        const uint32_t *const from = at->x + off / 2, by = off % 2 ? 0x5432 : 0x3210;
+        uint32_t w[WORDS + 1];
+#pragma unroll
+        for (int i = 0; i <= WORDS; i++) w[i] = from[i];
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) x.x[i] = __byte_perm(w[i], w[i + 1], by);
+    }
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) {
+        const float2 y = hb_two<T>(x.x[i]);
+        v[2 * i] += d * y.x;
+        v[2 * i + 1] += d * y.y;
+    }
+}
+
 // Grid as columns_in. j: the results, but scale and boost are those of the rows that went in. back
-// (channels). skip: d (channels) times u is added, exactly; or d NULL.
+// (channels). skip: d (channels) times u is added, exactly; or d NULL. No launch of the call writes
+// u, so it is read before launch_wait.
 template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS)
 columns_out(struct column_rows j, int rows, int each, struct column_tables k, const float *back,
@@ -396,19 +485,24 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
     constexpr int t1 = OUT_TILES<STEPS>;
     constexpr bool ADD = sizeof(T) == 4;                   // no exponents of rows
     struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
+    using staged = std::conditional_t<ADD, struct column_not_staged, struct column_staged<T, STEPS>>;
     __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
+    __shared__ staged more;
     const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
     const struct column_share my = column_share_of<t1>(rows, each, N2);
+    const auto added = [&](unsigned i) {
+        const unsigned c = i / (unsigned)j.batch, e = i % (unsigned)j.batch;
+        return (const T *)skip.u + c * skip.su.c + e * skip.su.b;
+    };
     const uint4 *const G = column_near<STEPS>(near, k.out) + lane;
-    __syncthreads();
+    if constexpr (!ADD)
+        if (skip.d) stage_row<T, STEPS>(more, added(my.first), j.L, N2, my.r0);
     launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
         const unsigned c = (unsigned)i / (unsigned)j.batch, e = (unsigned)i % (unsigned)j.batch;
         T *const row = (T *)j.x + c * j.sx.c + e * j.sx.b;
-        // Float results are added to what is there, others may have d times another signal added.
-        const T *const more = ADD ? row : (const T *)skip.u + c * skip.su.c + e * skip.su.b;
-        const float d = ADD ? 1 : skip.d ? skip.d[c] : 0;
+        const float d = !ADD && skip.d ? skip.d[c] : 0;
         float by = back[c];
         if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
 
@@ -429,15 +523,20 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
                 }
             }
 
+        const int off = ADD ? 0 : column_off<4 * t1>(added(i));
         const uint4 *A = G;
 #pragma unroll 1
         for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
+            if (m == 0) {                                  // here, lest mid's loads wait for it
+                copies_wait();
+                __syncthreads();
+            }
             if (16 * m * N2 + my.r0 >= j.L) break;
             const int n = (16 * m + g) * N2 + my.r0 + 2 * t1 * q;
             struct column_old<T, 2 * t1> old[2];
-            if (ADD || skip.d) {                           // their way is long
-                get_columns(old[0], more, n, j.L);
-                get_columns(old[1], more, n + 8 * N2, j.L);
+            if constexpr (ADD) {                           // their way is long
+                get_columns(old[0], row, n, j.L);
+                get_columns(old[1], row, n + 8 * N2, j.L);
             }
             float acc[t1][4] = {};
 #pragma unroll
@@ -454,12 +553,20 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
 #pragma unroll
                 for (int x = 0; x < 2 * t1; x++)           // 2 t1 q + x: tile x % t1, its x / t1
                     v[x] = acc[x % t1][2 * h + x / t1] * by;
-                if (ADD || skip.d)
+                if constexpr (ADD) {
 #pragma unroll
                     for (int x = 0; x < 2 * t1; x++)
-                        v[x] += d * hb_load(old[h].x[x]);
+                        v[x] += old[h].x[x];
+                } else if (skip.d) {
+                    add_staged<T, STEPS>(v, more, 2 * m + h, off, d);
+                }
                 put_columns<T, 2 * t1>(row, n + 8 * h * N2, j.L, v);
             }
+        }
+        if constexpr (!ADD) {
+            __syncwarp();                                  // everybody has read what was staged
+            if (skip.d && i + 1 < my.end)
+                stage_row<T, STEPS>(more, added(i + 1), j.L, N2, my.r0);
         }
     }
 }
