@@ -362,19 +362,19 @@ __device__ __forceinline__ void mid_outer(const mid_matrix<MID_CLASSES<R>> &A,
     }
 }
 
-// Calls f(byte in the planes, half in the row) for each 16 bytes of this lane, of its warp's
+// Calls f(byte in the planes, where in the row) for each 16 bytes of this lane, of its warp's
 // columns: eight lanes meet in no bank and have two runs of 64 bytes.
-template <int R, class F>
-__device__ __forceinline__ void mid_own(const mid_block<R> &k, F f)
+template <int R, class T, class F>
+__device__ __forceinline__ void mid_own(const mid_block<R> &k, T *mid, F f)
 {
     const int row = (k.me.lane >> 3) + (k.me.lane & 4), chunk = 4 * k.me.group + (k.me.lane & 3);
     const uint32_t at = mid_place<R>(row, chunk);
-    const int first = row * 256 + chunk * 8;
+    mid += row * 256 + chunk * 8;
 #pragma unroll
     for (int part = 0; part < 2; part++)
 #pragma unroll
         for (int n = 0; n < R / 8; n++)
-            f(mid_further<R>(at, n) + part * HB_PLANE<R>, first + (part * R + 8 * n) * 256);
+            f(mid_further<R>(at, n) + part * HB_PLANE<R>, mid + (part * R + 8 * n) * 256);
 }
 
 template <int R>
@@ -390,7 +390,7 @@ __device__ __forceinline__ void mid_classes_init(mid_block<R> &k, unsigned char 
     k.load = mid_place<R>(warp, 2 * (lane & 15) + (lane >> 4));
     k.f = 4 * k1 - 1;
     k.R1 = R1;
-    k.turn = -6.283185307179586f / (float)(1024 * R * R1);
+    k.turn = -6.283185307179586f / (1024 * R) * hb_inverse((float)R1);
     mid_steps *const steps = (mid_steps *)(shared + MID_STEPS<R>);
     k.steps = steps;
 #pragma unroll
@@ -405,7 +405,7 @@ __device__ __forceinline__ void mid_classes_init(mid_block<R> &k, unsigned char 
     }
 }
 
-// Outer step of this warp's columns, in place.
+// Outer step of this warp's columns, in place, when their copies are there.
 template <int R> __device__ __forceinline__ void mid_classes_enter(const mid_block<R> &k)
 {
     constexpr int n = 256 * R;
@@ -427,6 +427,8 @@ template <int R> __device__ __forceinline__ void mid_classes_enter(const mid_blo
             w[h][e] = make_float2(v.x * size, v.y * size);
         }
     }
+    hb_copied();
+    __syncwarp();
 #pragma unroll 1
     for (int t = 0; t < 4; t++) {
         const float2 both = *(const float2 *)(k.twice + r + 8 * t);
@@ -494,7 +496,9 @@ __device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid
             for (int x = 0; x < SLOTS; x++) v[x] = hb_cmul(v[x], w[x]);
         });
     __syncwarp();
-    mid_own<R>(k, [&](uint32_t from, int n) { *(uint4 *)(mid + n) = *(uint4 *)(k.planes + from); });
+    mid_own(k, mid, [&](uint32_t at, unsigned short *to) {
+        *(uint4 *)to = *(const uint4 *)(k.planes + at);
+    });
 }
 
 // --- both ---------------------------------------------------------------------------------------
@@ -522,7 +526,7 @@ __device__ __forceinline__ void mid_read(mid_row<R> &x, const mid_block<R> &k,
     } else {
         const uint32_t planes = hb_shared_address(k.planes);
         __syncthreads();
-        mid_own<R>(k, [&](uint32_t at, int n) { hb_copy(planes + at, mid + n, 16); });
+        mid_own(k, mid, [&](uint32_t at, const unsigned short *x) { hb_copy(planes + at, x, 16); });
     }
 }
 
@@ -533,8 +537,6 @@ __device__ __forceinline__ void mid_enter(const mid_block<R> &k, const mid_row<R
     if constexpr (MID_TABLE<R>) {
         mid_table_enter(k, x);
     } else {
-        hb_copied();
-        __syncwarp();
         mid_classes_enter(k);
         __syncthreads();
     }
@@ -603,7 +605,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
     const int part = (int)(blockIdx.x / (unsigned)job.R1 % (unsigned)job.parts);
     const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
     const int first = part * job.tiles, end = min(first + job.tiles, job.batch);
-    uint4 *const spectrum = job.spectrum + (c * job.R1 + k1) * R * 64 + k.me.lane;
+    uint4 *const spectrum = job.spectrum + ((c * job.R1 + k1) * R + warp) * 64 + k.me.lane;
     launch_wait();
 #pragma unroll 1
     for (int b = first; b < end; b++) {
@@ -615,13 +617,16 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
         const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
 #pragma unroll 1
         for (int i = 0; i < R / 8; i++) {
-            const int slot = warp + 8 * i;
+            uint4 *const h = spectrum + i * 512;
             hb_tile z;
-            mid_there(z, k, inner, i);
             if constexpr (SPECTRUM) {
-                hb_keep(spectrum + slot * 64, z, by);
+                mid_there(z, k, inner, i);
+                hb_keep(h, z, by);
             } else {
-                hb_times(z, spectrum + slot * 64, job.adjoint, by);
+                const uint4 v[2] = { h[0], h[32] };        // under way
+                mid_there(z, k, inner, i);
+                if (job.adjoint) hb_times<true>(z, v, by);
+                else hb_times<false>(z, v, by);
                 __syncwarp();     // everybody has read the slot
                 mid_back(k, z, inner, i);
             }
