@@ -660,26 +660,29 @@ __device__ __forceinline__ void hb_read_fours(uint2 (&x)[N][M], int L, AT at)
         for (int i = 0; i < BATCH && i0 + i < N; i++)
 #pragma unroll
             for (int j = 0; j < M; j++) read(i0 + i, j, x[i0 + i][j], b[i][j]);
-        if (EVEN) continue;
+        if constexpr (!EVEN) {
 #pragma unroll
-        for (int i = 0; i < BATCH && i0 + i < N; i++)
+            for (int i = 0; i < BATCH && i0 + i < N; i++)
+#pragma unroll
+                for (int j = 0; j < M; j++) {
+                    const T *const row = ONE ? row0 : at(i0 + i, j, n, is);
+                    x[i0 + i][j] = hb_of_words(x[i0 + i][j], b[i][j], hb_below(row));
+                }
+        }
+    }
+    if constexpr (!EVEN) {
+        at(N - 1, M - 1, last, is);
+        if (ONE && last + 8 <= L) return;
+#pragma unroll
+        for (int i = 0; i < N; i++) {
+            at(i, 0, n, is);
+            at(i, M - 1, last, is);
+            if (ONE && (n >= L || last + 8 <= L)) continue;
 #pragma unroll
             for (int j = 0; j < M; j++) {
-                const T *const row = ONE ? row0 : at(i0 + i, j, n, is);
-                x[i0 + i][j] = hb_of_words(x[i0 + i][j], b[i][j], hb_below(row));
+                const T *const row = at(i, j, n, is);
+                if (is && n < L && n - hb_below(row) + 8 > L) x[i][j] = hb_load4_each(row, n, L);
             }
-    }
-    at(N - 1, M - 1, last, is);
-    if (EVEN || (ONE && last + 8 <= L)) return;
-#pragma unroll
-    for (int i = 0; i < N; i++) {
-        at(i, 0, n, is);
-        at(i, M - 1, last, is);
-        if (ONE && (n >= L || last + 8 <= L)) continue;
-#pragma unroll
-        for (int j = 0; j < M; j++) {
-            const T *const row = at(i, j, n, is);
-            if (is && n < L && n - hb_below(row) + 8 > L) x[i][j] = hb_load4_each(row, n, L);
         }
     }
 }
