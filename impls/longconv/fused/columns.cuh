@@ -408,9 +408,9 @@ __device__ __forceinline__ void get_columns(struct column_old<T, n> &v, const T 
     }
 }
 
-// A row of the signal that is added, in shared memory: of each lane's 2 TILES neighbours a piece, of
-// the four lanes that follow each other one more, so that they may begin anywhere in the first: rows
-// are not always aligned, pieces are.
+// A row of the signal that is added, in shared memory: of each lane's 2 TILES neighbours a piece,
+// and of four lanes that follow each other one more, so that they may begin anywhere in the first:
+// rows are not always aligned, pieces are.
 template <class T, int STEPS> struct column_staged {
     enum { TILES = OUT_TILES<STEPS>, WORDS = TILES, BYTES = 4 * WORDS };
     struct alignas(BYTES) piece { uint32_t x[WORDS]; };
@@ -485,7 +485,7 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
     constexpr int t1 = OUT_TILES<STEPS>;
     constexpr bool ADD = sizeof(T) == 4;                   // no exponents of rows
     struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
-    using staged = std::conditional_t<ADD, struct column_not_staged, struct column_staged<T, STEPS>>;
+    using staged = std::conditional_t<ADD, column_not_staged, column_staged<T, STEPS>>;
     __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
     __shared__ staged more;
     const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;

@@ -104,9 +104,9 @@ static inline void long_fill_waves(const struct long_plan *s, struct long_group 
 
 static inline void long_sizes(struct long_plan *s, bool backward)
 {
-    const int64_t row = 4 * s->N, fresh = !s->fixed;
+    const int64_t row = 4 * s->N;
     const int64_t slots = (int64_t)s->sms * (s->R > 32 ? 1 : 2);        // blocks of long_pairs
-    s->chunk = long_fit(s->B, s->D, LONG_CHUNK / row, 1, fresh);
+    s->chunk = long_fit(s->B, s->D, LONG_CHUNK / row, 1, 1);
     long_fill_waves(s, &s->chunk, 2 * s->sms);
     int64_t ahead = LONG_SPECTRA / row / s->chunk.channels;
     if (ahead > s->chunk.batch) ahead = s->chunk.batch;      // mid must hold them

@@ -1,7 +1,8 @@
 // parts.cuh: how large rows of signals are, before they go through columns.cuh, CUDA.
 //     exponents of rows, gains of filters, sums of products of pairs of signals
-// Method    A block reads a piece of a row, 16 bytes a load where rows are aligned, and leaves its
-//           largest |x| and its sum |x|; of a pair of signals both and the sum of x y. A channel's
+// Method    A block reads a piece of a row, 16 bytes a load where rows are aligned, as large as
+//           leaves enough blocks for one wave (ends of blocks are half of the time of small ones);
+//           and leaves its largest |x| and its sum |x|; of a pair of signals both and the sum of x y. A channel's
 //           last block (an integer counter says which) puts all pieces together: always in the same
 //           order, no float atomics.
 // Cost      2 bytes a sample of device memory, which columns_in then finds in L2.
@@ -13,7 +14,10 @@
 #include "launch.cuh"
 #include "signals.cuh"
 
-enum { COLUMN_PIECE = 8192 };            // samples of a block
+enum {
+    COLUMN_PIECE = 8192,                 // samples that a block reads at once; it has a multiple
+    COLUMN_BLOCKS = 1024,                // that run at once: 8 an SM
+};
 
 // Rows i = 0 .. of a chunk: channel i / batch, batch entry i % batch, counted from x. Strides in
 // elements.
@@ -34,8 +38,8 @@ struct column_part { float top[2], sum[2], dot; };
 // What column_parts is to find out. y, bound, dd: pairs only; gain ..: filters (float) only.
 struct column_survey {
     struct column_rows x, y;             // y: as many rows as x, of the same length
-    int pieces;                          // of a row: column_pieces
-    struct column_part *part;            // (rows, pieces)
+    int piece, pieces;                   // samples of one, and of a row: launch_parts
+    struct column_part *part;            // (rows, column_pieces)
     unsigned *count;                     // (channels), 0 before and after
     float N;                             // points of the transform
     const float *length;                 // (channels) of the filters: where there is a boost
@@ -114,24 +118,27 @@ __device__ __forceinline__ struct column_part column_piece(const T *x, const T *
     const int vectors = (to - from - head) / VEC, rest = from + head + vectors * VEC;
     struct column_seen<T> a = { 0, 0 }, b = { 0, 0 };
     float dot = 0;
-    uint4 v[LOADS], w[LOADS];
+#pragma unroll 1
+    for (int first = (int)threadIdx.x; first < vectors; first += LOADS * 256) {
+        uint4 v[LOADS], w[LOADS];
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        const int n = i * 256 + (int)threadIdx.x;
-        v[i] = w[i] = make_uint4(0, 0, 0, 0);
-        if (n < vectors) v[i] = *(const uint4 *)(x + from + head + n * VEC);
-        if (PAIR && n < vectors) w[i] = *(const uint4 *)(y + from + head + n * VEC);
-    }
+        for (int i = 0; i < LOADS; i++) {
+            const int n = first + i * 256;
+            v[i] = w[i] = make_uint4(0, 0, 0, 0);
+            if (n < vectors) v[i] = *(const uint4 *)(x + from + head + n * VEC);
+            if (PAIR && n < vectors) w[i] = *(const uint4 *)(y + from + head + n * VEC);
+        }
 #pragma unroll
-    for (int i = 0; i < LOADS; i++) {
-        const uint32_t p[4] = { v[i].x, v[i].y, v[i].z, v[i].w };
-        const uint32_t q[4] = { w[i].x, w[i].y, w[i].z, w[i].w };
+        for (int i = 0; i < LOADS; i++) {
+            const uint32_t p[4] = { v[i].x, v[i].y, v[i].z, v[i].w };
+            const uint32_t q[4] = { w[i].x, w[i].y, w[i].z, w[i].w };
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            column_see<T>(a, p[e]);
-            if constexpr (PAIR) {
-                column_see<T>(b, q[e]);
-                dot += hb_product<T>(p[e], q[e]);
+            for (int e = 0; e < 4; e++) {
+                column_see<T>(a, p[e]);
+                if constexpr (PAIR) {
+                    column_see<T>(b, q[e]);
+                    dot += hb_product<T>(p[e], q[e]);
+                }
             }
         }
     }
@@ -238,10 +245,10 @@ __global__ void __launch_bounds__(256) column_parts(struct column_survey k)
 {
     __shared__ struct column_part parts[8];
     const unsigned i = blockIdx.x / (unsigned)k.pieces, c = i / (unsigned)k.x.batch;
-    const int from = (int)(blockIdx.x % (unsigned)k.pieces) * COLUMN_PIECE;
+    const int from = (int)(blockIdx.x % (unsigned)k.pieces) * k.piece;
     const T *const x = column_row<T>(k.x, i), *const y = PAIR ? column_row<T>(k.y, i) : x;
     if (!k.early) launch_wait();
-    struct column_part p = column_piece<T, PAIR>(x, y, from, min(k.x.L, from + COLUMN_PIECE));
+    struct column_part p = column_piece<T, PAIR>(x, y, from, min(k.x.L, from + k.piece));
     if (k.early) launch_wait();
     column_join_warp(p);
     if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = p;
@@ -256,12 +263,16 @@ __global__ void __launch_bounds__(256) column_parts(struct column_survey k)
 }
 
 // --- host --------------------------------------------------------------------------------------
-// Pieces of a row of L for column_parts.
+// Pieces of a row of L for column_parts, at most.
 static inline int column_pieces(int64_t L) { return (int)((L + COLUMN_PIECE - 1) / COLUMN_PIECE); }
 
 template <class T, bool PAIR>
 static inline void launch_parts(const struct column_survey *k, int64_t rows, cudaStream_t stream)
 {
-    launch_next(k->early, column_parts<T, PAIR>, rows * k->pieces, 256, 0, stream, *k);
+    struct column_survey all = *k;
+    const int64_t most = column_pieces(k->x.L), times = (rows * most - 1) / COLUMN_BLOCKS + 1;
+    all.pieces = (int)((most + times - 1) / times);
+    all.piece = (int)((most + all.pieces - 1) / all.pieces) * COLUMN_PIECE;
+    launch_next(k->early, column_parts<T, PAIR>, rows * all.pieces, 256, 0, stream, all);
 }
 #endif
