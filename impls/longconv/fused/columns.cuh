@@ -299,12 +299,58 @@ struct column_signals {
     bool early;                          // launch_next; the one before does not write x or scale
 };
 
+// The products with G and turns w (those of k1 = g; from one eight to the next: turn), to `out`:
+// this lane's place in k1 = g.
+template <class T, int STEPS>
+__device__ __forceinline__ void columns_through(const uint32_t (&b)[STEPS][IN_TILES<STEPS>][2],
+                                                float2 (&w)[2 * IN_TILES<STEPS>],
+                                                const float2 (&turn)[2 * IN_TILES<STEPS>],
+                                                const uint4 *G, __half *out, int N2)
+{
+    constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>, UNROLL = STEPS == 1 ? 2 : 1;
+    const uint4 *A = G;
+#pragma unroll UNROLL
+    for (int m = 0; m < R1 / 8; m++, out += 16 * N2, A += 32 * STEPS) {
+        float acc[TILES][4] = {};
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            const uint4 v = A[32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
+        }
+        float re[2 * TILES], im[2 * TILES];
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {          // tile x % TILES, its column x / TILES
+            const float *u = acc[x % TILES];
+            const float2 y = hb_cmul({ u[x / TILES], u[2 + x / TILES] }, w[x]);
+            re[x] = y.x;
+            im[x] = y.y;
+            w[x] = hb_cmul(w[x], turn[x]);
+        }
+        put_halves(out, re);
+        put_halves(out + N2, im);
+    }
+}
+
+// Turns of a row that goes in with `scale`.
+template <class T, int n>
+__device__ __forceinline__ void scale_turns(float2 (&w)[n], float scale)
+{
+    if constexpr (HB_IS_HALF<T>) {
+#pragma unroll
+        for (int x = 0; x < n; x++)
+            w[x] = make_float2(w[x].x * scale, w[x].y * scale);
+    }
+}
+
 // Grid: column_share_of.
 template <class T, int STEPS>
 __global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
 columns_in(const __grid_constant__ struct column_signals all, struct column_tables k)
 {
-    constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>, UNROLL = STEPS == 1 ? 2 : 1;
+    constexpr int TILES = IN_TILES<STEPS>;
     constexpr bool AHEAD = IN_AHEAD<STEPS>;
     __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
     const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
@@ -334,36 +380,9 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
             next = j.scale[i + 1];
         }
         if (AHEAD) read_turns(w, turns + g * N2);
-        if constexpr (HB_IS_HALF<T>) {
-#pragma unroll
-            for (int x = 0; x < 2 * TILES; x++)
-                w[x] = make_float2(w[x].x * scale, w[x].y * scale);
-        }
+        scale_turns<T>(w, scale);
         __half *out = j.mid + i * j.apart + (int64_t)g * 2 * N2 + my.r0 + 2 * TILES * q;
-        const uint4 *A = G;
-#pragma unroll UNROLL
-        for (int m = 0; m < R1 / 8; m++, out += 16 * N2, A += 32 * STEPS) {
-            float acc[TILES][4] = {};
-#pragma unroll
-            for (int s = 0; s < STEPS; s++) {
-                const uint4 v = A[32 * s];
-                const uint32_t a[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-                for (int t = 0; t < TILES; t++)
-                    hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
-            }
-            float re[2 * TILES], im[2 * TILES];
-#pragma unroll
-            for (int x = 0; x < 2 * TILES; x++) {          // tile x % TILES, its column x / TILES
-                const float *u = acc[x % TILES];
-                const float2 y = hb_cmul({ u[x / TILES], u[2 + x / TILES] }, w[x]);
-                re[x] = y.x;
-                im[x] = y.y;
-                w[x] = hb_cmul(w[x], turn[x]);
-            }
-            put_halves(out, re);
-            put_halves(out + N2, im);
-        }
+        columns_through<T, STEPS>(b, w, turn, G, out, N2);
     }
 }
 
@@ -474,6 +493,108 @@ __device__ __forceinline__ void add_staged(float (&v)[n], const struct column_st
     }
 }
 
+// Row i of the signal that is added.
+template <class T>
+__device__ __forceinline__ const T *column_added(const struct column_rows &j,
+                                                 const struct column_skip &skip, unsigned i)
+{
+    const unsigned c = i / (unsigned)j.batch, e = i % (unsigned)j.batch;
+    return (const T *)skip.u + c * skip.su.c + e * skip.su.b;
+}
+
+// What a block of columns_out has in shared memory.
+template <class T, int STEPS> struct column_out_shared {
+    static constexpr bool ADD = sizeof(T) == 4;            // no exponents of rows
+    uint4 near[COLUMN_NEAR_WORDS<STEPS>];
+    std::conditional_t<ADD, column_not_staged, column_staged<T, STEPS>> more;
+};
+
+// What of `row` i is added is on its way.
+template <class T, int STEPS>
+__device__ __forceinline__ void stage_added(struct column_out_shared<T, STEPS> &s,
+                                            const struct column_rows &j,
+                                            const struct column_skip &skip, int i, int N2, int r0)
+{
+    if constexpr (sizeof(T) != 4)
+        if (skip.d) stage_row<T, STEPS>(s.more, column_added<T>(j, skip, i), j.L, N2, r0);
+}
+
+// Columns r0 .. of row i, which is staged; all of a block call it. j ..: columns_out.
+template <class T, int STEPS>
+__device__ __forceinline__ void columns_back(const struct column_out_shared<T, STEPS> &shared,
+                                             const uint4 *G, const struct column_rows &j, int i,
+                                             int N2, int r0, const float *back,
+                                             const struct column_skip &skip)
+{
+    constexpr int t1 = OUT_TILES<STEPS>;
+    constexpr bool ADD = sizeof(T) == 4;
+    struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const unsigned c = (unsigned)i / (unsigned)j.batch, e = (unsigned)i % (unsigned)j.batch;
+    T *const row = (T *)j.x + c * j.sx.c + e * j.sx.b;
+    const float d = !ADD && skip.d ? skip.d[c] : 0;
+    float by = back[c];
+    if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
+
+    // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
+    uint32_t b[2 * STEPS][t1][2];
+    const __half *from = j.mid + i * j.apart + (int64_t)q * 2 * N2 + r0 + t1 * g;
+#pragma unroll
+    for (int s = 0; s < 2 * STEPS; s++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const __half *at = from + (int64_t)(8 * s + 4 * h) * 2 * N2;
+            const struct words re = *(const struct words *)at;
+            const struct words im = *(const struct words *)(at + N2);
+#pragma unroll
+            for (int t = 0; t < t1; t += 2) {
+                b[s][t][h] = hb_low(re.x[t / 2], im.x[t / 2]);
+                b[s][t + 1][h] = hb_high(re.x[t / 2], im.x[t / 2]);
+            }
+        }
+
+    const int off = ADD ? 0 : column_off<4 * t1>(column_added<T>(j, skip, i));
+    const uint4 *A = G;
+#pragma unroll 1
+    for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
+        if (m == 0) {                                  // here, lest mid's loads wait for it
+            copies_wait();
+            __syncthreads();
+        }
+        if (16 * m * N2 + r0 >= j.L) break;
+        const int n = (16 * m + g) * N2 + r0 + 2 * t1 * q;
+        struct column_old<T, 2 * t1> old[2];
+        if constexpr (ADD) {                           // their way is long
+            get_columns(old[0], row, n, j.L);
+            get_columns(old[1], row, n + 8 * N2, j.L);
+        }
+        float acc[t1][4] = {};
+#pragma unroll
+        for (int s = 0; s < 2 * STEPS; s++) {
+            const uint4 v = A[32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+            for (int t = 0; t < t1; t++)
+                hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float v[2 * t1];
+#pragma unroll
+            for (int x = 0; x < 2 * t1; x++)           // 2 t1 q + x: tile x % t1, its x / t1
+                v[x] = acc[x % t1][2 * h + x / t1] * by;
+            if constexpr (ADD) {
+#pragma unroll
+                for (int x = 0; x < 2 * t1; x++)
+                    v[x] += old[h].x[x];
+            } else if (skip.d) {
+                add_staged<T, STEPS>(v, shared.more, 2 * m + h, off, d);
+            }
+            put_columns<T, 2 * t1>(row, n + 8 * h * N2, j.L, v);
+        }
+    }
+}
+
 // Grid as columns_in. j: the results, but scale and boost are those of the rows that went in. back
 // (channels). skip: d (channels) times u is added, exactly; or d NULL. No launch of the call writes
 // u, so it is read before launch_wait.
@@ -482,93 +603,84 @@ __global__ void __launch_bounds__(COLUMN_THREADS)
 columns_out(struct column_rows j, int rows, int each, struct column_tables k, const float *back,
             struct column_skip skip)
 {
-    constexpr int t1 = OUT_TILES<STEPS>;
-    constexpr bool ADD = sizeof(T) == 4;                   // no exponents of rows
-    struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
-    using staged = std::conditional_t<ADD, column_not_staged, column_staged<T, STEPS>>;
-    __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
-    __shared__ staged more;
-    const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const struct column_share my = column_share_of<t1>(rows, each, N2);
-    const auto added = [&](unsigned i) {
-        const unsigned c = i / (unsigned)j.batch, e = i % (unsigned)j.batch;
-        return (const T *)skip.u + c * skip.su.c + e * skip.su.b;
-    };
-    const uint4 *const G = column_near<STEPS>(near, k.out) + lane;
-    if constexpr (!ADD)
-        if (skip.d) stage_row<T, STEPS>(more, added(my.first), j.L, N2, my.r0);
+    __shared__ struct column_out_shared<T, STEPS> shared;
+    const int N2 = k.N2;
+    const struct column_share my = column_share_of<OUT_TILES<STEPS>>(rows, each, N2);
+    const uint4 *const G = column_near<STEPS>(shared.near, k.out) + threadIdx.x % 32;
+    stage_added(shared, j, skip, my.first, N2, my.r0);
     launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
-        const unsigned c = (unsigned)i / (unsigned)j.batch, e = (unsigned)i % (unsigned)j.batch;
-        T *const row = (T *)j.x + c * j.sx.c + e * j.sx.b;
-        const float d = !ADD && skip.d ? skip.d[c] : 0;
-        float by = back[c];
-        if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
-
-        // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
-        uint32_t b[2 * STEPS][t1][2];
-        const __half *from = j.mid + i * j.apart + (int64_t)q * 2 * N2 + my.r0 + t1 * g;
-#pragma unroll
-        for (int s = 0; s < 2 * STEPS; s++)
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const __half *at = from + (int64_t)(8 * s + 4 * h) * 2 * N2;
-                const struct words re = *(const struct words *)at;
-                const struct words im = *(const struct words *)(at + N2);
-#pragma unroll
-                for (int t = 0; t < t1; t += 2) {
-                    b[s][t][h] = hb_low(re.x[t / 2], im.x[t / 2]);
-                    b[s][t + 1][h] = hb_high(re.x[t / 2], im.x[t / 2]);
-                }
-            }
-
-        const int off = ADD ? 0 : column_off<4 * t1>(added(i));
-        const uint4 *A = G;
-#pragma unroll 1
-        for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
-            if (m == 0) {                                  // here, lest mid's loads wait for it
-                copies_wait();
-                __syncthreads();
-            }
-            if (16 * m * N2 + my.r0 >= j.L) break;
-            const int n = (16 * m + g) * N2 + my.r0 + 2 * t1 * q;
-            struct column_old<T, 2 * t1> old[2];
-            if constexpr (ADD) {                           // their way is long
-                get_columns(old[0], row, n, j.L);
-                get_columns(old[1], row, n + 8 * N2, j.L);
-            }
-            float acc[t1][4] = {};
-#pragma unroll
-            for (int s = 0; s < 2 * STEPS; s++) {
-                const uint4 v = A[32 * s];
-                const uint32_t a[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-                for (int t = 0; t < t1; t++)
-                    hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
-            }
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float v[2 * t1];
-#pragma unroll
-                for (int x = 0; x < 2 * t1; x++)           // 2 t1 q + x: tile x % t1, its x / t1
-                    v[x] = acc[x % t1][2 * h + x / t1] * by;
-                if constexpr (ADD) {
-#pragma unroll
-                    for (int x = 0; x < 2 * t1; x++)
-                        v[x] += old[h].x[x];
-                } else if (skip.d) {
-                    add_staged<T, STEPS>(v, more, 2 * m + h, off, d);
-                }
-                put_columns<T, 2 * t1>(row, n + 8 * h * N2, j.L, v);
-            }
-        }
-        if constexpr (!ADD) {
-            __syncwarp();                                  // everybody has read what was staged
-            if (skip.d && i + 1 < my.end)
-                stage_row<T, STEPS>(more, added(i + 1), j.L, N2, my.r0);
-        }
+        columns_back<T, STEPS>(shared, G, j, i, N2, my.r0, back, skip);
+        __syncwarp();                                      // everybody has read what was staged
+        if (i + 1 < my.end) stage_added(shared, j, skip, i + 1, N2, my.r0);
     }
+}
+
+// --- out and in --------------------------------------------------------------------------------
+// COLUMN_BOTH: a warp has the same columns in and out.
+template <int STEPS> constexpr bool COLUMN_BOTH = IN_TILES<STEPS> == OUT_TILES<STEPS>
+                                                  && COLUMN_NEAR<STEPS> && !IN_AHEAD<STEPS>;
+
+// Lines of the columns of a block, r0 .. of each R1, are to come into the L2 cache.
+template <class T, int STEPS>
+__device__ __forceinline__ void prefetch_columns(const T *row, int L, int N2, int r0)
+{
+    constexpr int BYTES = COLUMN_WARPS * 8 * IN_TILES<STEPS> * (int)sizeof(T), LINES = BYTES / 128;
+    for (int i = (int)threadIdx.x; i < 16 * STEPS * LINES; i += COLUMN_THREADS) {
+        const int n = i / LINES * N2 + r0 + i % LINES * 128 / (int)sizeof(T);
+        if (n < L) hb_prefetch_line(row + n);
+    }
+}
+
+// columns_out of a chunk, then columns_in of the next, in one: a warp takes from mid what it then
+// writes over, so nothing lies between. Both: their arguments; each is 1. Grid (the more rows,
+// blocks of columns).
+struct column_chunks {
+    struct column_rows out, in;
+    int out_rows, in_rows;
+    const float *back;
+    struct column_skip skip;
+};
+
+template <class T, int STEPS>
+__global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
+columns_out_in(const __grid_constant__ struct column_chunks all, struct column_tables k)
+{
+    constexpr int TILES = IN_TILES<STEPS>;
+    __shared__ struct column_out_shared<T, STEPS> shared;
+    const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const struct column_share my = column_share_of<TILES>(max(all.out_rows, all.in_rows), 1, N2);
+    const int i = my.first, r0 = my.r0;
+    const bool in = i < all.in_rows;
+    if (i < all.out_rows) {
+        const uint4 *const G = column_near<STEPS>(shared.near, k.out) + lane;
+        stage_added(shared, all.out, all.skip, i, N2, r0);
+        if (in)
+            prefetch_columns<T, STEPS>(column_row<T>(all.in, i), all.in.L, N2,
+                                       r0 - (int)threadIdx.x / 32 * 8 * TILES);
+        launch_wait();
+        columns_back<T, STEPS>(shared, G, all.out, i, N2, r0, all.back, all.skip);
+        __syncthreads();                                   // near is free
+    } else {
+        launch_wait();
+    }
+    if (!in) return;
+    const uint4 *const G = column_near<STEPS>(shared.near, k.in) + lane;
+    struct column_raw<T, STEPS> raw;
+    read_row<T, STEPS>(raw, all.in, i, N2, r0 + TILES * g);
+    const float2 *const turns = k.turn + r0 + 2 * TILES * q;
+    float2 turn[2 * TILES], w[2 * TILES];
+    read_turns(turn, turns + 8 * N2);
+    read_turns(w, turns + g * N2);
+    const float scale = all.in.scale[i] * HB_MID_TOP;
+    copies_wait();
+    __syncthreads();
+    uint32_t b[STEPS][TILES][2];
+    pair_columns<T, STEPS>(b, raw, scale);
+    scale_turns<T>(w, scale);
+    columns_through<T, STEPS>(b, w, turn, G, all.in.mid + i * all.in.apart
+                                             + (int64_t)g * 2 * N2 + r0 + 2 * TILES * q, N2);
 }
 
 // --- host --------------------------------------------------------------------------------------
@@ -633,6 +745,29 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
         const int64_t grid = (rows + each - 1) / each * blocks;
         launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
                     each, *k, back, skip);
+    });
+}
+
+// Whether launch_out_in does this R1.
+static inline bool column_both(int R1)
+{
+    bool both = false;
+    by_steps(R1, [&](auto x) { both = COLUMN_BOTH<decltype(x)::value>; });
+    return both;
+}
+
+template <class T>
+static inline void launch_out_in(const struct column_chunks *all, const struct column_tables *k,
+                                 cudaStream_t stream)
+{
+    by_steps(k->R1, [&](auto x) {
+        constexpr int STEPS = decltype(x)::value;
+        if constexpr (COLUMN_BOTH<STEPS>) {
+            const int64_t rows = all->out_rows > all->in_rows ? all->out_rows : all->in_rows;
+            launch_next(true, columns_out_in<T, STEPS>,
+                        rows * (k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>)), COLUMN_THREADS, 0,
+                        stream, *all, *k);
+        }
     });
 }
 #endif

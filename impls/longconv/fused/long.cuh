@@ -9,9 +9,9 @@
 //           so `ahead` chunks' are made at once: fewer and larger launches. d u is added to the
 //           results: as a tap, a large d would bring the rounding of the whole spectrum with it.
 // Choice    R1, R. Outer steps cost 8 R1 and 16 R flop a sample; R = 48 keeps N within 1.5 of L.
-// Cost      3 launches a chunk, and for `ahead` chunks one and 3 for spectra (none for a fixed
-//           filter). A sample, f16: 2 + 2 + 2 + 8 / B bytes of device memory; of L2 2 + 2 + 4 (in),
-//           8 + 4 (rows), 4 + 2 + 2 (out). README.md has times.
+// Cost      2 launches a chunk (3 where column_both is false), and for `ahead` chunks one and 3 for
+//           spectra (none for a fixed filter). A sample, f16: 2 + 2 + 2 + 8 / B bytes of device
+//           memory; of L2 2 + 2 + 4 (in), 8 + 4 (rows), 4 + 2 + 2 (out). README.md has times.
 // Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more. With backward
 //           (long_dh.cuh) DH_CHUNK for mid instead, and SUMS or 8 N bytes. The most, N = 2^22: 16
 //           MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D bytes of spectra, so
@@ -249,17 +249,33 @@ static inline void long_run_of(const struct long_plan *s, const float *h, const 
         if (s->measured)
             measure(long_signal(s, u, su, c0, 0, s->B, s->mid, s->scale, s->boost), channels, kept0,
                     h || c0 > 0);
+        // A chunk goes out in one launch with the next one's way in, where both are known by then.
+        const bool both = s->measured && column_both(s->columns.R1);
+        struct column_chunks all = {};
+        const auto out = [&]() {
+            launch_out<T>(&all.out, all.out_rows, &s->columns, s->sms, all.back, all.skip, stream);
+            all.out_rows = 0;
+        };
         long_chunks(s, s->chunk, channels, [&](int64_t i, int64_t n, int64_t b, int64_t batch) {
             const int64_t c = c0 + i, kept = kept0 + i, at = s->measured ? i * s->B + b : 0;
             float *const scale = s->scale + at, *const boost = s->boost + at;
             const struct column_rows j = long_signal(s, u, su, c, b, batch, s->mid, scale, boost);
-            const struct column_rows to = long_signal(s, y, sy, c, b, batch, s->mid, scale, boost);
-            const struct column_skip skip = { j.x, su, d ? d + c : NULL };
             if (!s->measured) measure(j, n, kept, c > 0 || b > 0);
-            launch_in<T>(&j, 1, n * batch, s->measured && at > 0, &s->columns, s->sms, stream);
+            if (all.out_rows > 0) {
+                all.in = j;
+                all.in_rows = (int)(n * batch);
+                launch_out_in<T>(&all, &s->columns, stream);
+            } else {
+                launch_in<T>(&j, 1, n * batch, s->measured && at > 0, &s->columns, s->sms, stream);
+            }
             mid_launch<false>(long_mid(s, kept, boost, n, batch, adjoint), s->R, s->sms, stream);
-            launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
+            all.out = long_signal(s, y, sy, c, b, batch, s->mid, scale, boost);
+            all.out_rows = (int)(n * batch);
+            all.back = s->back + kept;
+            all.skip = { j.x, su, d ? d + c : NULL };
+            if (!both) out();
         });
+        if (both) out();
     });
 }
 

@@ -2,9 +2,9 @@
 //     exponents of rows, gains of filters, sums of products of pairs of signals
 // Method    A block reads a piece of a row, 16 bytes a load where rows are aligned, as large as
 //           leaves enough blocks for one wave (ends of blocks are half of the time of small ones);
-//           and leaves its largest |x| and its sum |x|; of a pair of signals both and the sum of x y. A channel's
-//           last block (an integer counter says which) puts all pieces together: always in the same
-//           order, no float atomics.
+//           and leaves its largest |x| and its sum |x|; of a pair of signals both and the sum of
+//           x y. A channel's last block (an integer counter says which) puts all pieces together:
+//           always in the same order, no float atomics.
 // Cost      2 bytes a sample of device memory, which columns_in then finds in L2.
 #ifndef HB_FUSED_PARTS_CUH
 #define HB_FUSED_PARTS_CUH
