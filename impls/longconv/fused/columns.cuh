@@ -255,8 +255,7 @@ __device__ __forceinline__ void put_halves(__half *to, const float (&v)[n])
     *(struct all *)to = all;
 }
 
-// Fragments of G: in shared memory, as long as they are few; copies_wait and a barrier before they
-// are read.
+// Fragments of G: in shared memory, as long as they are few; near_wait before they are read.
 template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4;
 template <int STEPS> constexpr int COLUMN_NEAR_WORDS = COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
 
@@ -275,6 +274,13 @@ __device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WO
     } else {
         return G;
     }
+}
+
+// Before they are read. In the loop that reads them: before it, other loads would wait for it.
+__device__ __forceinline__ void near_wait()
+{
+    copies_wait();
+    __syncthreads();
 }
 
 // What of the rows of a launch a block does: `each` rows of columns from r0 on, of signal j.
@@ -300,7 +306,7 @@ struct column_signals {
 };
 
 // The products with G and turns w (those of k1 = g; from one eight to the next: turn), to `out`:
-// this lane's place in k1 = g.
+// this lane's place in k1 = g. All of a block call it.
 template <class T, int STEPS>
 __device__ __forceinline__ void columns_through(const uint32_t (&b)[STEPS][IN_TILES<STEPS>][2],
                                                 float2 (&w)[2 * IN_TILES<STEPS>],
@@ -311,6 +317,7 @@ __device__ __forceinline__ void columns_through(const uint32_t (&b)[STEPS][IN_TI
     const uint4 *A = G;
 #pragma unroll UNROLL
     for (int m = 0; m < R1 / 8; m++, out += 16 * N2, A += 32 * STEPS) {
+        if (m == 0) near_wait();
         float acc[TILES][4] = {};
 #pragma unroll
         for (int s = 0; s < STEPS; s++) {
@@ -367,8 +374,6 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
     float2 turn[2 * TILES], w[2 * TILES];
     read_turns(turn, turns + 8 * N2);
     if (!AHEAD) read_turns(w, turns + g * N2);
-    copies_wait();
-    __syncthreads();
     if (all.early) launch_wait();
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
@@ -557,10 +562,7 @@ __device__ __forceinline__ void columns_back(const struct column_out_shared<T, S
     const uint4 *A = G;
 #pragma unroll 1
     for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
-        if (m == 0) {                                  // here, lest mid's loads wait for it
-            copies_wait();
-            __syncthreads();
-        }
+        if (m == 0) near_wait();
         if (16 * m * N2 + r0 >= j.L) break;
         const int n = (16 * m + g) * N2 + r0 + 2 * t1 * q;
         struct column_old<T, 2 * t1> old[2];
@@ -674,8 +676,6 @@ columns_out_in(const __grid_constant__ struct column_chunks all, struct column_t
     read_turns(turn, turns + 8 * N2);
     read_turns(w, turns + g * N2);
     const float scale = all.in.scale[i] * HB_MID_TOP;
-    copies_wait();
-    __syncthreads();
     uint32_t b[STEPS][TILES][2];
     pair_columns<T, STEPS>(b, raw, scale);
     scale_turns<T>(w, scale);
