@@ -53,7 +53,7 @@ __device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_bl
                                                const float4 *far, int64_t c, int k1)
 {
     const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
-    const hb_inner inner = hb_inner_of(k);
+    const mid_inner inner = mid_inner_of(k);
 #pragma unroll 1
     for (int i = 0; i < R / 8; i++) {
         const int slot = threadIdx.x / 32 + 8 * i;
@@ -105,9 +105,10 @@ long_pairs(struct long_pairs_job job)
     for (int b = first; b < end; b++) {
         uint4 u[OWN][2];
         mid_enter<R>(k, x);
+        __syncthreads();
         if (EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         {
-            const hb_inner inner = hb_inner_of(k);
+            const mid_inner inner = mid_inner_of(k);
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 hb_tile z;
@@ -122,12 +123,13 @@ long_pairs(struct long_pairs_job job)
         }
         if (!EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         mid_enter<R>(k, x);
+        __syncthreads();
         if (EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
         {
             const int64_t i_b = c * job.batch + b;
             const float f = hb_inverse(job.scale_u[i_b]) * hb_inverse(job.scale_dy[i_b]);
             const float by = DU ? job.boost[i_b] / HB_MID_TOP : 1;
-            const hb_inner inner = hb_inner_of(k);
+            const mid_inner inner = mid_inner_of(k);
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 const int slot = warp + 8 * i;
