@@ -633,25 +633,27 @@ __device__ __forceinline__ void hb_read_fours(uint2 (&x)[N][M], int L, AT at)
 {
     int n0, n, last;
     bool is;
-    const T *const row0 = at(0, 0, n0, is), *four, *pair;
-    const auto words = [&](const T *row, int from) {         // those of the four at `from`
+    const T *const row0 = at(0, 0, n0, is);
+    int four, pair;                              // where hb_of_words' begin, of the four at `from`
+    const auto words = [&](const T *row, int from) {
         const int off = EVEN ? 0 : hb_below(row);
-        four = row + from - off + (off & 2 ? 4 : 0);         // as hb_of_words wants them
-        pair = row + from - off + (off & 2 ? 2 : 4);
+        four = from - off + (off & 2 ? 4 : 0);
+        pair = from - off + (off & 2 ? 2 : 4);
     };
     words(row0, n0);
-    if (ONE && !EVEN) {                          // they stay where they are: registers of their own
-        asm volatile("" : "+l"(four), "+l"(pair));
+    if (ONE && !EVEN) {                          // they stay: registers of their own
+        asm volatile("" : "+r"(four), "+r"(pair));
     }
     const auto read = [&](int i, int j, uint2 &a, uint32_t &b) {
-        const T *const row = at(i, j, n, is);
-        const int from = ONE ? n0 : 0, off = EVEN ? 0 : hb_below(ONE ? row0 : row);
+        const T *const row = ONE ? row0 : at(i, j, n, is);
+        at(i, j, n, is);
+        const int from = ONE ? n0 : 0, off = EVEN ? 0 : hb_below(row);
         if (!ONE) words(row, 0);
         a = make_uint2(0, 0);
         b = 0;
         if (!is || n - from >= L - from - (EVEN ? 0 : 7 - off)) return;
-        a = *(const uint2 *)(four + (n - from));
-        if (!EVEN) b = *(const uint32_t *)(pair + (n - from));
+        a = *(const uint2 *)(row + four + (n - from));
+        if (!EVEN) b = *(const uint32_t *)(row + pair + (n - from));
     };
 #pragma unroll
     for (int i0 = 0; i0 < N; i0 += BATCH) {
@@ -933,36 +935,34 @@ __device__ __forceinline__ hb_rows_next hb_next_rows(const hb_fused_job &job, in
 }
 
 // x[i][2 h + e]: the signal where a lane has the results of row tiles from mt on.
-template <class T, int R, int COUNT>
+template <class T, int R, bool EVEN, int COUNT>
 __device__ __forceinline__ void hb_read_results(uint2 (&x)[COUNT][4], const void *in,
                                                 struct hb_strides si, int64_t c, int b0, int end,
                                                 int mt, int L, hb_lane me)
 {
-    const auto read = [&](auto even) {
-        hb_read_fours<T, decltype(even)::value, 2, R >= 16>(x, L, [&](int i, int j, int &n,
-                                                                  bool &is) {
-            const int slot = 16 * (mt + i) + me.g + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
-            n = hb_k1<R>(slot) * 256 + 32 * me.group + 4 * me.q + j % 2 * 16;
-            is = HB_PACK<R> == 1 || b < end;
-            return (const T *)in + c * si.c + (is ? b : b0) * si.b;
-        });
-    };
-    if (hb_even<T>(in, si, L)) read(hb_constant<1>());
-    else read(hb_constant<0>());
+    hb_read_fours<T, EVEN, 2, R >= 16>(x, L, [&](int i, int j, int &n, bool &is) {
+        const int slot = 16 * (mt + i) + me.g + j / 2 * 8, b = b0 + hb_row_of<R>(slot);
+        n = hb_k1<R>(slot) * 256 + 32 * me.group + 4 * me.q + j % 2 * 16;
+        is = HB_PACK<R> == 1 || b < end;
+        return (const T *)in + c * si.c + (is ? b : b0) * si.b;
+    });
 }
 
-// v[e]: n + 16 e + 4 q .. + 3 of a row; all lanes of the warp, L 0 for nothing. even: hb_even.
-template <class T>
-__device__ __forceinline__ void hb_store_results(T *row, int n, int L, const float (&v)[2][4],
-                                                 int q, bool even)
+// v[e]: 16 e + 4 q .. + 3 of `to`, of which `left` are there; all lanes of the warp. EVEN: hb_even.
+template <bool EVEN, class T>
+__device__ __forceinline__ void hb_store_results(T *to, int left, const float (&v)[2][4], int q,
+                                                 const hb_run &run)
 {
-    if (!even) {
-        hb_store_run(row, n, L, v, q);
-        return;
-    }
+    if constexpr (!EVEN) {
+        hb_store_run(run, to, left, v, q);
+    } else {
 #pragma unroll
-    for (int e = 0; e < 2; e++)
-        if (n + 16 * e + 4 * q < L) *(uint2 *)(row + n + 16 * e + 4 * q) = hb_four_of<T>(v[e]);
+        for (int e = 0; e < 2; e++)
+            if (16 * e + 4 * q < left) {
+                const uint2 x = hb_four_of<T>(v[e]);         // as one number: stored at once
+                *(uint64_t *)(to + 16 * e + 4 * q) = (uint64_t)x.y << 32 | x.x;
+            }
+    }
 }
 
 template <int R> constexpr int HB_ROWS_BLOCKS = R >= 96 ? 1 : 2;
@@ -1270,8 +1270,9 @@ hb_rows_spectrum(hb_fused_job job)
     }
 }
 
-// Step 3 of the tile of rows b0 .., all of it: y. post, GATED: or x NULL; skip, else: d.
-template <class T, int R, bool GATED>
+// Step 3 of the tile of rows b0 .., all of it: y. post, GATED: or x NULL; skip, else: d. EVEN: rows
+// of y and, where they are read again, of u (hb_even).
+template <class T, int R, bool GATED, bool EVEN>
 __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_job &job,
                                          const hb_factor &post, int64_t c, int b0, int end,
                                          const float (&scale)[2], float undo, float skip)
@@ -1280,7 +1281,7 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_jo
     constexpr int COUNT = MINE % 4 == 0 ? 4 : MINE;          // row tiles at a time
     constexpr bool EARLY = COUNT <= 2;           // there are registers for their inputs meanwhile
     const hb_lane me = k.me;
-    const bool even = hb_even<T>(job.out, job.so, job.L);
+    T *const out = (T *)job.out + c * job.so.c + b0 * job.so.b;
 #pragma unroll 1
     for (int mt = me.half * MINE; mt < (me.half + 1) * MINE; mt += COUNT) {
         float re[COUNT][4][4] = {}, im[1][4][4];
@@ -1294,14 +1295,15 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_jo
             });
         };
         if (!GATED && EARLY && job.d)
-            hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+            hb_read_results<T, R, EVEN>(x, job.in, job.si, c, b0, end, mt, job.L, me);
         if (GATED && EARLY && post.x) {
 #pragma unroll
             for (int i = 0; i < COUNT; i++) read_post(i);
         }
         hb_outer_back<R, false, COUNT>(re, im, k.planes, k.matrix, mt, me);
         if (!GATED && !EARLY && job.d)
-            hb_read_results<T, R>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+            hb_read_results<T, R, EVEN>(x, job.in, job.si, c, b0, end, mt, job.L, me);
+        hb_run run = hb_run_of(out, me.q);
 #pragma unroll
         for (int i = 0; i < COUNT; i++) {
             if (GATED && !EARLY && post.x) read_post(i);
@@ -1329,11 +1331,23 @@ __device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_jo
                         v[e][3] += skip * hi.y;
                     }
                 }
-                T *const y = (T *)job.out + c * job.so.c + at * job.so.b;
-                hb_store_results(y, n, row < end ? job.L : 0, v, me.q, even);
+                T *const y = out + (at - b0) * job.so.b;
+                if (HB_PACK<R> > 1) run = hb_run_of(y, me.q);
+                hb_store_results<EVEN>(y + n, row < end ? job.L - n : 0, v, me.q, run);
             }
         }
     }
+}
+
+template <class T, int R, bool GATED>
+__device__ __forceinline__ void hb_leave(const hb_block<R> &k, const hb_fused_job &job,
+                                         const hb_factor &post, int64_t c, int b0, int end,
+                                         const float (&scale)[2], float undo, float skip)
+{
+    const bool even = hb_even<T>(job.out, job.so, job.L)
+                   && (GATED || !job.d || hb_even<T>(job.in, job.si, job.L));
+    if (even) hb_leave<T, R, GATED, true>(k, job, post, c, b0, end, scale, undo, skip);
+    else hb_leave<T, R, GATED, false>(k, job, post, c, b0, end, scale, undo, skip);
 }
 
 // y = h * u; GATED: y = tap(post) (h * tap(u) tap(pre)). Grid D chunks, block HB_ROWS_THREADS,

@@ -148,40 +148,64 @@ __device__ __forceinline__ void hb_store_some(unsigned short *to, uint2 x, int c
         if (t < count) to[t] = (unsigned short)((t < 2 ? x.x : x.y) >> 16 * (t % 2));
 }
 
-// The results of four lanes (q = 0 .. 3) that have the neighbours n + 16 e + 4 q .. + 3 of one row,
-// n a multiple of 32, on any 2-byte boundary: a lane takes what it lacks of an aligned word of 8
-// bytes from the next one; what is left at both ends goes as a pair and a single one. Where the row
-// ends all go one by one. All lanes of a warp call it; L 0: for nothing.
+// How four lanes (q = 0 .. 3) store the results they have at 16 e + 4 q .. + 3 of 32 neighbours,
+// whose first lies on any 2-byte boundary: in aligned words of 8 bytes, which begin 0 .. 2 behind
+// a lane's four or (back) 1 before it, with what these lack from the lane beside; what is left at
+// both ends goes as a pair and a single one. The same for all rows that lie alike.
+struct hb_run {
+    int from, at;              // lane beside; where words begin, from the lane's first on
+    int pair, single;          // where these begin, from the first of the 32 on
+    uint32_t word_by, pair_by, single_by;        // __byte_perm
+    bool back, first, here[2], has_pair, has_single;
+};
+
+__device__ __forceinline__ hb_run hb_run_of(const void *row, int q)
+{
+    const int s = -(int)((uintptr_t)row >> 1) & 3;       // before the first aligned word
+    const bool first = q == 0, last = q == 3, back = s == 3, short_end = s == 1 || s == 2;
+    hb_run run = { (int)(threadIdx.x & 28) | ((q + (back ? 3 : 1)) & 3), back ? -1 : s,
+                   first ? s - 2 : 28 + s, first ? 0 : 31,
+                   s == 0 ? 0x3210u : s == 1 ? 0x5432u : s == 2 ? 0x7654u : 0x1076u,
+                   s != 2 ? 0x5432u : first ? 0x3210u : 0x7654u, first ? 0x3210u : 0x5476u,
+                   back, first, { !(back && first), !(short_end && last) },
+                   (first && s >= 2) || (last && short_end), (first || last) && (s & 1) };
+    // Registers of their own: they are not made again for each use.
+    asm volatile("" : "+r"(run.from), "+r"(run.word_by), "+r"(run.pair_by));
+    return run;
+}
+
+// row: at the first of 32, of which `left` are there; where not all are, they go one by one. All
+// lanes of a warp call it.
 template <class T>
-__device__ __forceinline__ void hb_store_run(T *row, int n, int L, const float (&v)[2][4], int q)
+__device__ __forceinline__ void hb_store_run(const hb_run &run, T *row, int left,
+                                             const float (&v)[2][4], int q)
 {
     const uint2 x[2] = { hb_four_of<T>(v[0]), hb_four_of<T>(v[1]) };
-    const int next = (threadIdx.x & 28) | ((q + 1) & 3);
-    const int s = -(int)((uintptr_t)row >> 1) & 3;       // halves before the first aligned word
-    unsigned short *const to = (unsigned short *)row + n;
+    unsigned short *const to = (unsigned short *)row;
+    // The neighbour of four 3 of the first 16 is four 0 of the others.
+    const uint32_t give[2] = { run.back ? x[0].y : run.first ? x[1].x : x[0].x,
+                               !run.back ? x[1].x : q == 3 ? x[0].y : x[1].y };
     uint2 word[2];
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        const uint2 give = e == 0 && q == 0 ? x[1] : x[e];
-        word[e] = hb_shifted(x[e], make_uint2(__shfl_sync(~0u, give.x, next),
-                                              __shfl_sync(~0u, give.y, next)), s);
+        const uint32_t beside = __shfl_sync(~0u, give[e], run.from);
+        word[e] = make_uint2(__byte_perm(x[e].x, run.back ? beside : x[e].y, run.word_by),
+                             __byte_perm(x[e].y, run.back ? x[e].x : beside, run.word_by));
     }
-    if (n + 32 > L) {
+    if (left < 32) {
 #pragma unroll
         for (int e = 0; e < 2; e++)
-            hb_store_some(to + 16 * e + 4 * q, x[e], L - n - 16 * e - 4 * q);
+            hb_store_some(to + 16 * e + 4 * q, x[e], left - 16 * e - 4 * q);
         return;
     }
-    const bool first = q == 0, last = q == 3;
-    *(uint2 *)(to + 4 * q + s) = word[0];
-    if (!last || s == 0) *(uint2 *)(to + 16 + 4 * q + s) = word[1];
-    // s 1, 2, 3: the first lane has 1, 2, 3 left, the last one 3, 2, 1
-    const uint2 end = first ? x[0] : x[1];
-    const uint32_t pair = s == 2 ? (first ? end.x : end.y) : __byte_perm(end.x, end.y, 0x5432);
-    if ((first && s >= 2) || (last && (s == 1 || s == 2)))
-        *(uint32_t *)(to + (first ? s - 2 : 28 + s)) = pair;
-    if ((first || last) && (s & 1))
-        to[first ? 0 : 31] = (unsigned short)(first ? end.x : end.y >> 16);
+    const uint2 end = run.first ? x[0] : x[1];
+#pragma unroll
+    for (int e = 0; e < 2; e++)
+        if (run.here[e])
+            *(uint64_t *)(to + 16 * e + 4 * q + run.at) = (uint64_t)word[e].y << 32 | word[e].x;
+    if (run.has_pair) *(uint32_t *)(to + run.pair) = __byte_perm(end.x, end.y, run.pair_by);
+    if (run.has_single)
+        to[run.single] = (unsigned short)__byte_perm(end.x, end.y, run.single_by);
 }
 
 // Larger of m and the two magnitudes of a pair, as bits in the upper half.
