@@ -78,13 +78,39 @@ template <int R> __device__ __forceinline__ constexpr int cluster_slot(int row)
     return row % 16 * Q + row / 16;
 }
 
-// The kappa (back: pi) of row i of a product: so the four rows that half a warp stores at once meet
-// in no bank (Q = 3: they do in some).
+// Byte of chunk c (8 halves) of a row in a plane: eight rows that a product reads or leaves at once
+// meet in no bank (Q = 3: some do).
+__device__ __forceinline__ int cluster_at(int row, int c)
+{
+    return hb_place(row, c ^ (row >> 4 & 1) * 3);
+}
+
+// The kappa (back: pi) of row i of a product, for that.
 __host__ __device__ __forceinline__ constexpr int cluster_kappa(int Q, int i)
 {
-    if (Q == 2) return i % 4 * 2 + i / 4 % 2 + i / 8 * 8;
+    if (Q == 2) return i % 8 * 2 + i / 8;
     return Q == 3 && i >= 12 ? i : i % 4 * Q + i / 4;
 }
+
+// Rows of the slots kappa(i + 8 h) + 16 m, i < 8, and bytes of their chunk c in a plane. Q = 2, 4:
+// from those of kappa(i) the rows are constants away, and the bytes but for two bits.
+template <int R> struct cluster_targets {
+    static constexpr int Q = R / 16;
+    int i, c, row, at;
+
+    __device__ __forceinline__ cluster_targets(int i_, int c_)
+        : i(i_), c(c_), row(cluster_row<R>(cluster_kappa(Q, i_))), at(cluster_at(row, c_)) { }
+    __device__ __forceinline__ int row_of(int h, int m) const
+    {
+        if (Q == 3) return cluster_row<R>(cluster_kappa(Q, i + 8 * h) + 16 * m);
+        return row + (Q == 4 ? 32 * h + 4 * m : 16 * h + 8 * m);
+    }
+    __device__ __forceinline__ int byte_of(int h, int m) const
+    {
+        if (Q == 3) return cluster_at(row_of(h, m), c);
+        return (at ^ (Q == 4 ? m % 2 : h) * 48) + (row_of(h, m) - row) * 512;
+    }
+};
 
 // Host: the matrices of a block with shift s, in float64.
 static inline void cluster_fill(uint32_t *words, int R, double s)
@@ -265,7 +291,7 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int ITEMS = (8 * R - 1) / THREADS + 1;                  // of a thread
     static constexpr int Q = R / 16;                       // classes
     static constexpr int INNER = 6 * 32 * 16;              // bytes
-    static constexpr int SHARED = 2 * HB_PLANE<R> + CLUSTER_MATRIX<R> + INNER + 2 * R * 16
+    static constexpr int SHARED = 2 * HB_PLANE<R> + CLUSTER_MATRIX<R> + INNER + R * 24
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
                                   + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K, R>
                                   + (SUMS_ ? R * 64 * 32 : 0);
@@ -277,7 +303,8 @@ template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, R <= 32 ? 8
 struct cluster_block {
     unsigned char *planes;
     uint4 *matrix, *inner;     // CLUSTER_MATRIX; the rows' constants
-    float4 *turns;             // [row] u(f), u(2 f), then [row] u(8 f), u(128 f): cluster_turn
+    float4 *turns;             // [row] u(f), u(8 f): cluster_turn
+    float2 *downs;             // [row] u(128 f)
     float2 *marks;             // [parity][K][warp] largest |x| and sum |x|
     uint32_t counts;           // address of CLUSTER_COUNTS
     uint32_t parity[CLUSTER_COUNTS];                       // of the phases that are under way
@@ -317,7 +344,8 @@ __device__ __forceinline__ void cluster_begin(cluster_block &k, unsigned char *s
     k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
     k.inner = k.matrix + CLUSTER_MATRIX<R> / 16;
     k.turns = (float4 *)(k.inner + S::INNER / 16);
-    k.marks = (float2 *)(k.turns + 2 * R);
+    k.downs = (float2 *)(k.turns + R);
+    k.marks = k.downs + R;
     k.counts = hb_shared_address(k.marks + 2 * K * S::WARPS);
     for (uint32_t &parity : k.parity) parity = 0;
     k.taps = (hb_taps *)(k.marks + 2 * K * S::WARPS + CLUSTER_COUNTS);
@@ -341,11 +369,11 @@ __device__ __forceinline__ void cluster_init(const cluster_block &k, const uint4
         hb_inner_init(inner, matrix + CLUSTER_MATRIX<R> / 16, k.me);
         hb_inner_store(k.inner, inner, k.me);
     }
-    for (int i = threadIdx.x; i < 2 * R; i += S::THREADS) {
-        const int f = cluster_f<K>(cluster_slot<R>(i % R), k.rank);
-        const float2 a = cluster_turn<S>(i < R ? f : 8 * f);
-        const float2 b = cluster_turn<S>(i < R ? 2 * f : 128 * f);
-        k.turns[i] = make_float4(a.x, a.y, b.x, b.y);
+    for (int row = threadIdx.x; row < R; row += S::THREADS) {
+        const int f = cluster_f<K>(cluster_slot<R>(row), k.rank);
+        const float2 one = cluster_turn<S>(f), eight = cluster_turn<S>(8 * f);
+        k.turns[row] = make_float4(one.x, one.y, eight.x, eight.y);
+        k.downs[row] = cluster_turn<S>(128 * f);
     }
 }
 
@@ -418,38 +446,47 @@ __device__ __forceinline__ bool cluster_load_odd(cluster_words<T, W> (&x)[COUNT]
     return true;
 }
 
-// COUNT times W samples from n[a] on of a row of L; 0 from `end` on. No branches between loads,
-// where most are: all are under way.
-template <class T, int W, int COUNT>
-__device__ __forceinline__ void cluster_load_from(cluster_words<T, W> (&x)[COUNT], const T *row,
-                                                  const int (&n)[COUNT], int L, int end)
+// Whether W samples of a row of L, from a multiple of W on, may be read at once.
+template <class T, int W> __device__ __forceinline__ bool cluster_is_even(const T *row, int L)
 {
-    using words = cluster_words<T, W>;
-    if ((uintptr_t)row % alignof(words) == 0 && L % W == 0) {
+    return (uintptr_t)row % alignof(cluster_words<T, W>) == 0 && L % W == 0;
+}
+
+// COUNT times W samples from n[a] on of a row; 0 from `end` on. EVEN: cluster_is_even. No branches
+// between loads, where most are: all are under way.
+template <bool EVEN, class T, int W, int COUNT>
+__device__ __forceinline__ void cluster_load_from(cluster_words<T, W> (&x)[COUNT], const T *row,
+                                                  const int (&n)[COUNT], int end)
+{
+    if constexpr (EVEN) {
 #pragma unroll
         for (int a = 0; a < COUNT; a++) {
             x[a] = {};
-            if (n[a] < end) x[a] = *(const words *)(row + n[a]);
+            if (n[a] < end) x[a] = *(const cluster_words<T, W> *)(row + n[a]);
         }
-        return;
-    }
-    if constexpr (sizeof(T) == 2 && W >= 4)
-        if (cluster_load_odd<T, W>(x, row, n, end)) return;
+    } else {
+        if constexpr (sizeof(T) == 2 && W >= 4)
+            if (cluster_load_odd<T, W>(x, row, n, end)) return;
 #pragma unroll
-    for (int a = 0; a < COUNT; a++) cluster_read<T, W>(x[a], row, n[a], end);
+        for (int a = 0; a < COUNT; a++) cluster_read<T, W>(x[a], row, n[a], end);
+    }
 }
 
-// Item i of a row; 0 from L on, and beyond the last item.
-template <class T, class S>
-__device__ __forceinline__ void cluster_load(cluster_item<T, S::K> &x, const T *row, int i, int L,
-                                             int rank)
+// A thread's items of a row; 0 from L on, and beyond the last item.
+template <bool EVEN, class T, class S>
+__device__ __forceinline__ void cluster_load(cluster_item<T, S::K> (&x)[S::ITEMS], const T *row,
+                                             int L, int rank)
 {
     constexpr int K = S::K, R = S::R;
-    int p, column, n[K];
-    cluster_place<S>(p, column, i, rank);
 #pragma unroll
-    for (int a = 0; a < K; a++) n[a] = p * 256 + column + a * R * 256;
-    cluster_load_from<T, CLUSTER_WIDTH<K>>(x, row, n, L, i < 8 * R ? L : 0);
+    for (int m = 0; m < S::ITEMS; m++) {
+        int p, column, n[K];
+        const int i = threadIdx.x + m * S::THREADS;
+        cluster_place<S>(p, column, i, rank);
+#pragma unroll
+        for (int a = 0; a < K; a++) n[a] = p * 256 + column + a * R * 256;
+        cluster_load_from<EVEN, T, CLUSTER_WIDTH<K>>(x[m], row, n, i < 8 * R ? L : 0);
+    }
 }
 
 // Where the eight fours of item i of row b are, for hb_windows.
@@ -595,7 +632,7 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
     }
     int p, column;
     cluster_place<S>(p, column, i, k.rank);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<R>(p), column >> 3)
+    const uint32_t at = hb_shared_address(k.planes) + cluster_at(cluster_row<R>(p), column >> 3)
                         + 2 * (column & 7);
 #pragma unroll
     for (int a = 0; a < K; a++) {
@@ -607,33 +644,22 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
 }
 
 // --- the block's own steps ----------------------------------------------------------------------
-// B of 16 columns from r on, from a plane, of all classes: tile t has columns 2 g + t. hb_place:
-// the swizzle depends on the row modulo 8 only.
+// B of 16 columns from r on, from a plane, of all classes: two tiles of 8.
 template <class S>
-__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::Q][2][2],
-                                                const unsigned char *plane, int r, hb_lane me)
+__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::Q][4], uint32_t plane, int r,
+                                                hb_lane me)
 {
-    r += 2 * me.g;
-    const unsigned char *const even = plane + hb_place(2 * me.q, r >> 3) + 2 * (r & 7);
-    const unsigned char *const odd = plane + hb_place(2 * me.q + 1, r >> 3) + 2 * (r & 7);
+    const uint32_t at = plane + cluster_at(me.lane % 16, r / 8 + me.lane / 16);
 #pragma unroll
-    for (int c = 0; c < S::Q; c++)
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int at = (16 * c + 8 * h) * 512;
-            const uint32_t x = *(const uint32_t *)(even + at), y = *(const uint32_t *)(odd + at);
-            b[c][0][h] = hb_low(x, y);
-            b[c][1][h] = hb_high(x, y);
-        }
+    for (int c = 0; c < S::Q; c++) hb_load_trans(b[c], (at ^ c % 2 * 48) + 8192 * c);
 }
 
 // Each class times its matrix. Sums that follow each other are not the same, so that none waits for
 // the one before.
 template <int Q>
 __device__ __forceinline__ void cluster_products(float (&re)[Q][2][4], float (&im)[Q][2][4],
-                                                 const uint32_t (&br)[Q][2][2],
-                                                 const uint32_t (&bi)[Q][2][2],
-                                                 const uint4 *matrix)
+                                                 const uint32_t (&br)[Q][4],
+                                                 const uint32_t (&bi)[Q][4], const uint4 *matrix)
 {
 #pragma unroll
     for (int c = 0; c < Q; c++) {
@@ -645,11 +671,11 @@ __device__ __forceinline__ void cluster_products(float (&re)[Q][2][4], float (&i
         for (int n = 0; n < 4; n++)
 #pragma unroll
             for (int t = 0; t < 2; t++) {
-                const auto &r = br[c][t], &m = bi[c][t];
+                const uint32_t *const r = br[c] + 2 * t, *const i = bi[c] + 2 * t;
                 if (n == 0) hb_mma(re[c][t], gr, r[0], r[1]);
-                if (n == 1) hb_mma(im[c][t], gr, m[0], m[1]);
+                if (n == 1) hb_mma(im[c][t], gr, i[0], i[1]);
                 if (n == 2) hb_mma(im[c][t], gi, r[0], r[1]);
-                if (n == 3) hb_mma(re[c][t], minus, m[0], m[1]);
+                if (n == 3) hb_mma(re[c][t], minus, i[0], i[1]);
             }
     }
 }
@@ -675,53 +701,63 @@ template <int Q, bool BACK> __device__ __forceinline__ void cluster_classes(floa
     }
 }
 
+// Eight slots of 16 columns to the planes; v: columns 2q, 2q+1, 2q+8, 2q+9 of this lane's slot,
+// at: of its own row for stmatrix.
+__device__ __forceinline__ void cluster_store(uint32_t at, float2 (&v)[4])
+{
+    const uint32_t x[4] = { hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x),
+                            hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y) };
+    hb_store_matrices(at, x);
+}
+
 // The outer step in place. BACK: without the turns.
 template <class S, bool BACK>
 __device__ __forceinline__ void cluster_outer(const cluster_block &k)
 {
     constexpr int K = S::K, R = S::R, Q = S::Q;
     const hb_lane me = k.me;
+    const uint32_t planes = hb_shared_address(k.planes);
 #pragma unroll 1
     for (int first = 16 * k.warp; first < 256; first += 16 * S::WARPS) {
-        uint32_t br[Q][2][2], bi[Q][2][2];
-        cluster_columns<S>(br, k.planes, first, me);
-        cluster_columns<S>(bi, k.planes + HB_PLANE<R>, first, me);
+        uint32_t br[Q][4], bi[Q][4];
+        cluster_columns<S>(br, planes, first, me);
+        cluster_columns<S>(bi, planes + HB_PLANE<R>, first, me);
         float re[Q][2][4] = {}, im[Q][2][4] = {};
         cluster_products(re, im, br, bi, k.matrix + (BACK ? 64 * Q : 0) + me.lane);
         __syncwarp();             // everybody has read
-        const int r = first + 4 * me.q;
+        const int r = first + 2 * me.q;
+        const cluster_targets<R> own(me.g, 0), to(me.lane % 8, first / 8 + me.lane / 8 % 2);
+        const uint32_t plane = planes + me.lane / 16 * HB_PLANE<R>;
         const float2 next = cluster_turn<S>(64 * K * r);   // T, 16 slots further
 #pragma unroll
         for (int h = 0; h < 2; h++) {
             const int kappa = cluster_kappa(Q, me.g + 8 * h);
-            float2 v[4][Q], w = cluster_turn<S>(cluster_f<K>(kappa, k.rank) * r);
+            float2 v[Q][4], w = cluster_turn<S>(cluster_f<K>(kappa, k.rank) * r);
             w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
 #pragma unroll
-            for (int i = 0; i < 4; i++) {                  // column r + i: tile i % 2, its i / 2
+            for (int i = 0; i < 4; i++) {                  // column r + i % 2 of tile i / 2
+                float2 x[Q];
+                const int at = 2 * h + i % 2;
 #pragma unroll
                 for (int c = 0; c < Q; c++)
-                    v[i][c] = make_float2(re[c][i % 2][2 * h + i / 2],
-                                          im[c][i % 2][2 * h + i / 2]);
-                cluster_classes<Q, BACK>(v[i]);
+                    x[c] = make_float2(re[c][i / 2][at], im[c][i / 2][at]);
+                cluster_classes<Q, BACK>(x);
+#pragma unroll
+                for (int m = 0; m < Q; m++) v[m][i] = x[m];
             }
 #pragma unroll
             for (int m = 0; m < Q; m++) {
-                const int row = cluster_row<R>(kappa + 16 * m);
                 if constexpr (!BACK) {
-                    const float4 turn = k.turns[row];
+                    const float4 turn = k.turns[own.row_of(h, m)];
                     const float2 odd = hb_cmul(w, make_float2(turn.x, turn.y));
-                    const float2 two = make_float2(turn.z, turn.w);
-                    v[0][m] = hb_cmul(v[0][m], w);
-                    v[1][m] = hb_cmul(v[1][m], odd);
-                    v[2][m] = hb_cmul(v[2][m], hb_cmul(w, two));
-                    v[3][m] = hb_cmul(v[3][m], hb_cmul(odd, two));
+                    const float2 eight = make_float2(turn.z, turn.w);
+                    v[m][0] = hb_cmul(v[m][0], w);
+                    v[m][1] = hb_cmul(v[m][1], odd);
+                    v[m][2] = hb_cmul(v[m][2], hb_cmul(w, eight));
+                    v[m][3] = hb_cmul(v[m][3], hb_cmul(odd, eight));
                     w = hb_cmul(w, next);
                 }
-                unsigned char *const at = k.planes + hb_place(row, r >> 3) + 2 * (r & 7);
-                *(uint2 *)at = make_uint2(hb_pack(v[0][m].x, v[1][m].x),
-                                          hb_pack(v[2][m].x, v[3][m].x));
-                *(uint2 *)(at + HB_PLANE<R>) = make_uint2(hb_pack(v[0][m].y, v[1][m].y),
-                                                          hb_pack(v[2][m].y, v[3][m].y));
+                cluster_store(plane + to.byte_of(h, m), v[m]);
             }
         }
     }
@@ -732,10 +768,10 @@ template <class S>
 __device__ __forceinline__ void cluster_inner_store(const cluster_block &k, const hb_tile &x,
                                                     int row, float2 w)
 {
-    const float4 near = k.turns[row], far = k.turns[S::R + row];
-    const float2 one = make_float2(near.x, near.y), tile = make_float2(far.x, far.y);
-    const float2 down = make_float2(far.z, far.w);
-    const int first = hb_place(row, 2 * k.me.g) + 4 * k.me.q;
+    const float4 turn = k.turns[row];
+    const float2 one = make_float2(turn.x, turn.y), tile = make_float2(turn.z, turn.w);
+    const float2 down = k.downs[row];
+    const int first = cluster_at(row, 2 * k.me.g) + 4 * k.me.q;
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         float2 at = w;
@@ -785,12 +821,17 @@ template <class S> __device__ __forceinline__ int cluster_after(int row)
     return row + 16 < S::R ? row + 16 : row % 16 + S::WARPS;
 }
 
-// Transform of a slot, from the planes.
+// Transform of the slot in a row of the planes.
 template <class S>
 __device__ __forceinline__ void cluster_transform(hb_tile &z, const cluster_block &k,
-                                                  const hb_inner &inner, int slot)
+                                                  const hb_inner &inner, int row)
 {
-    hb_inner_there(z, inner, hb_shared_address(k.planes), HB_PLANE<S::R>, slot, k.me);
+    const int lane = k.me.lane;
+    const uint32_t at = hb_shared_address(k.planes) + cluster_at(row, lane % 16 * 2 + lane / 16);
+    uint32_t xr[4], xi[4];
+    hb_load_trans(xr, at);
+    hb_load_trans(xi, at + HB_PLANE<S::R>);
+    hb_inner_forth(z, inner, xr, xi);
 }
 
 // Transforms of all slots, times gain, to memory. to: of this lane, slot 0.
@@ -860,15 +901,6 @@ __device__ __forceinline__ float cluster_there(cluster_block &k, const cluster_f
     return scale;
 }
 
-// Item i of the filter h of a channel, d added at lag 0.
-template <class S>
-__device__ __forceinline__ void cluster_load_filter(cluster_item<float, S::K> &x, const float *h,
-                                                    float d, int i, int L, int rank)
-{
-    cluster_load<float, S>(x, h, i, L, rank);
-    if (rank == 0 && i == 0) x[0].x[0] = __float_as_uint(__uint_as_float(x[0].x[0]) + d);
-}
-
 // Spectra of all h (+ d at lag 0), and undo. Grid D clusters of K, the rest as below. No warp reads
 // of a spectrum but what it wrote.
 template <class S>
@@ -879,14 +911,17 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct
     const int64_t c = blockIdx.x / K;
     cluster_block k;
     cluster_begin<S>(k, shared);
-    cluster_item<float, K> x[S::ITEMS];
-#pragma unroll
-    for (int m = 0; m < S::ITEMS; m++)                     // under way while constants are made
-        cluster_load_filter<S>(x[m], job.h + c * job.L, job.d ? job.d[c] : 0,
-                               threadIdx.x + m * S::THREADS, job.L, k.rank);
+    cluster_item<float, K> x[S::ITEMS];                    // under way while constants are made
+    const float *const h = job.h + c * job.L;
+    if (cluster_is_even<float, CLUSTER_WIDTH<K>>(h, job.L))
+        cluster_load<true, float, S>(x, h, job.L, k.rank);
+    else cluster_load<false, float, S>(x, h, job.L, k.rank);
+    const float d = job.d ? job.d[c] : 0;
     cluster_init<S>(k, job.matrix);
     cluster_meet();               // all blocks are there
     launch_wait();                // lets the rows' kernel begin, too
+    if (k.rank == 0 && threadIdx.x == 0)
+        x[0][0].x[0] = __float_as_uint(__uint_as_float(x[0][0].x[0]) + d);
     float2 mark = make_float2(0, 0);
 #pragma unroll
     for (int m = 0; m < S::ITEMS; m++) cluster_measure<S>(mark, x[m]);
@@ -1201,7 +1236,7 @@ __device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
         for (int w = 0; w < 4; w++) v[s][w] = cluster_scaled<T>(x[s].x[w], scale);
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<S::R>(p), column >> 3);
+    const uint32_t at = hb_shared_address(k.planes) + cluster_at(cluster_row<S::R>(p), column >> 3);
     if constexpr (K == 4) {
         cluster_send_four<S::R>(k, at, v[0]);
     } else {
@@ -1257,7 +1292,7 @@ __device__ __forceinline__ void cluster_fetch_words(uint32_t (&x)[2][S::K / 4][4
 {
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
-    const uint32_t at = hb_shared_address(k.planes) + hb_place(cluster_row<S::R>(p), column >> 3);
+    const uint32_t at = hb_shared_address(k.planes) + cluster_at(cluster_row<S::R>(p), column >> 3);
 #pragma unroll
     for (int s = 0; s < S::K / 4; s++) {
         const uint32_t there = cluster_address(at, cluster_segment<S::K>(s, k.me));
@@ -1298,21 +1333,30 @@ template <class S> __device__ __forceinline__ bool cluster_is_unit(int unit)
     return 4 * S::R / S::K % S::WARPS == 0 || unit < 4 * S::R / S::K;
 }
 
-// This warp's units of row b of channel c; 0 from L on and beyond the last.
-template <class T, class S>
-__device__ __forceinline__ void cluster_enter_units(cluster_part<S::K> (&x)[CLUSTER_UNITS<S>],
-                                                    const cluster_block &k, const hb_factor &f,
-                                                    int64_t c, int64_t b, int L)
+// This warp's units of a row; 0 from L on and beyond the last. EVEN: cluster_is_even.
+template <bool EVEN, class S>
+__device__ __forceinline__ void cluster_load_units(cluster_part<S::K> (&x)[CLUSTER_UNITS<S>],
+                                                   const cluster_block &k, const __half *row, int L)
 {
-    const __half *const row = (const __half *)hb_row_at<T>(f, c, b);
     const int first = cluster_anew(k.warp);
 #pragma unroll
     for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
         const int unit = first + m * S::WARPS;
         int n[S::K / 4];
         cluster_lane_samples<S>(n, unit, k);
-        cluster_load_from<__half, 8>(x[m], row, n, L, cluster_is_unit<S>(unit) ? L : 0);
+        cluster_load_from<EVEN, __half, 8>(x[m], row, n, cluster_is_unit<S>(unit) ? L : 0);
     }
+}
+
+// The same of row b of channel c, of either 16-bit type.
+template <class T, class S>
+__device__ __forceinline__ void cluster_enter_units(cluster_part<S::K> (&x)[CLUSTER_UNITS<S>],
+                                                    const cluster_block &k, const hb_factor &f,
+                                                    int64_t c, int64_t b, int L)
+{
+    const __half *const row = (const __half *)hb_row_at<T>(f, c, b);
+    if (cluster_is_even<__half, 8>(row, L)) cluster_load_units<true, S>(x, k, row, L);
+    else cluster_load_units<false, S>(x, k, row, L);
 }
 
 // All of a row, times scale, to the planes, which may be read then.

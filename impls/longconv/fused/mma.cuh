@@ -60,6 +60,14 @@ __device__ __forceinline__ void hb_load_trans(uint32_t (&r)[4], uint32_t at)
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
 
+// Back to four 8 x 8 matrices: lane 4 g + q has (row g, cols 2q,2q+1) of each, and lane l gives the
+// shared address of row l % 8 of matrix l / 8.
+__device__ __forceinline__ void hb_store_matrices(uint32_t at, const uint32_t (&r)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
+                 :: "r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
+}
+
 __device__ __forceinline__ uint32_t hb_shared_address(const void *p)
 {
     return (uint32_t)__cvta_generic_to_shared(p);

@@ -41,12 +41,6 @@ __device__ __forceinline__ void hb_load_matrices(uint32_t (&r)[4], uint32_t at)
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at) : "memory");
 }
 
-__device__ __forceinline__ void hb_store_matrices(uint32_t at, const uint32_t (&r)[4])
-{
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1,%2,%3,%4};"
-                 :: "r"(at), "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3]) : "memory");
-}
-
 // Two tiles of C as halves, where hb_load_trans or hb_load_matrices would find them.
 __device__ __forceinline__ void hb_store_tiles(uint32_t at, const float (&c)[2][4])
 {
