@@ -86,7 +86,7 @@ long_pairs(struct long_pairs_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int OWN = R / 8;
-    constexpr bool EARLY = LONG_EARLY<R>;
+    constexpr bool EARLY = LONG_EARLY<R>, AHEAD = LONG_PAIRS_BLOCKS<R> == 1;
     mid_block<R> k;
     const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
     mid_block_init<R>(k, shared, job.matrix, k1, job.R1);
@@ -133,18 +133,30 @@ long_pairs(struct long_pairs_job job)
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 const int slot = warp + 8 * i;
+                uint4 h[2];
+                const auto ask = [&] {
+                    h[0] = spectrum[slot * 64];
+                    h[1] = spectrum[slot * 64 + 32];
+                };
+                if (DU && AHEAD) ask();
                 hb_tile z;
                 mid_there(z, k, inner, i);
                 hb_correlate(sums + slot * 128, u[i], z, f, b == first);
                 if constexpr (DU) {
-                    hb_times(z, spectrum + slot * 64, true, by);
+                    if (!AHEAD) ask();
+                    hb_times<true>(z, h, by);
                     __syncwarp();             // everybody has read the slot
                     mid_back(k, z, inner, i);
                 }
             }
         }
-        if constexpr (DU) mid_leave<R>(dy_mid + b * apart, k, k1, job.R1);
-        if (!EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
+        const unsigned short *const next = b + 1 < end ? u_mid + (b + 1) * apart : NULL;
+        if constexpr (DU) {
+            mid_leave<R>(dy_mid + b * apart, k, k1, job.R1, next);
+            mid_begun<R>(x, next);
+        } else if (!EARLY && next) {
+            mid_read<R>(x, k, next);
+        }
     }
 
     float4 *const far = job.sums + (c * job.all * job.R1 + k1) * R * 128 + me.lane;

@@ -498,9 +498,11 @@ __device__ __forceinline__ void mid_classes_back(const mid_block<R> &k, hb_tile 
     hb_store_tiles(at + HB_PLANE<R>, x.im);
 }
 
-// Outer step back of this warp's columns, in place, and out.
+// Outer step back of this warp's columns, in place, and out. next: a row of which the first half is
+// copied to where these have left, or NULL.
 template <int R>
-__device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid_block<R> &k)
+__device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid_block<R> &k,
+                                                  const unsigned short *next)
 {
     constexpr int SLOTS = R / 8;
     mid_matrix<MID_CLASSES<R>> A;
@@ -521,6 +523,9 @@ __device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid
         mid_own(k, t / 2, mid, [&](uint32_t from, unsigned short *to) {
             *(uint4 *)to = *(const uint4 *)(k.planes + from);
         });
+        if (!next || t != 1) continue;
+        __syncwarp();
+        mid_copy(k, 0, next);
     }
 }
 
@@ -551,6 +556,13 @@ __device__ __forceinline__ void mid_read(mid_row<R> &x, const mid_block<R> &k,
         mid_copy(k, 0, mid);
         x.mid = mid;
     }
+}
+
+// R > 16: the same of what mid_leave has begun to copy.
+template <int R>
+__device__ __forceinline__ void mid_begun(mid_row<R> &x, const unsigned short *mid)
+{
+    if constexpr (!MID_TABLE<R>) x.mid = mid;
 }
 
 // Outer step, to the planes; a barrier, and they may be read. R = 16: a barrier before.
@@ -637,14 +649,15 @@ __device__ __forceinline__ void mid_back(const mid_block<R> &k, const hb_tile &z
     else mid_classes_back(k, x, i);
 }
 
-// From the planes to row k1 of mid, turned by conj(T)(k1, r) R1; barrier before.
+// From the planes to row k1 of mid, turned by conj(T)(k1, r) R1; barrier before. R > 16: `next`, if
+// there is one, is begun as by mid_read (x.mid is the caller's).
 template <int R>
 __device__ __forceinline__ void mid_leave(unsigned short *mid, const mid_block<R> &k, int k1,
-                                          int R1)
+                                          int R1, const unsigned short *next = NULL)
 {
     __syncthreads();
     if constexpr (MID_TABLE<R>) mid_table_leave(mid, k, k1, R1);
-    else mid_classes_leave(mid, k);
+    else mid_classes_leave(mid, k, next);
 }
 
 // --- the convolution -----------------------------------------------------------------------------
@@ -677,9 +690,11 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
     for (int b = first; b < end; b++) {
         unsigned short *const mid = job.mid + ((c * job.batch + b) * job.R1 + k1) * 512 * R;
         const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
+        unsigned short *const next = b + 1 < end ? mid + job.R1 * 512 * R : NULL;
         mid_row<R> x;
         uint4 h[2];               // of the next slot, under way
-        mid_read<R>(x, k, mid);
+        if (MID_TABLE<R> || b == first) mid_read<R>(x, k, mid);
+        else mid_begun<R>(x, mid);
         mid_enter<R>(k, x);
         if constexpr (!SPECTRUM) {
             h[0] = spectrum[0];
@@ -705,7 +720,7 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
                 mid_back(k, z, inner, i);
             }
         }
-        if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1);
+        if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1, next);
     }
 }
 
