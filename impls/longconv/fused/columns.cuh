@@ -12,6 +12,11 @@
 //           In: rows i of A are Re and rows i + 8 Im of one k1, so that a lane has both. Out: the
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
+//           R1 = 128 by classes, Q = R1 / 16. With a = Q pi + c, k1 = kappa + 16 m
+//               (k1 - 1/4) (a - 1/4) / R1 = (kappa - 1/4) (a - 1/4) / R1 + m (c - 1/4) / Q + m pi
+//               sum_a = e(m / 4 Q) sum_c e(-m c / Q) sum_pi G[kappa][Q pi + c] x[(Q pi + c) N2 + r]
+//           : mma with Q matrices of 16 x 16, a DFT of Q of their accumulators; e(m / 4 Q) is part
+//           of what turns T from one 16 to the next. Back with k1 = Q kappa + c, a = pi + 16 m.
 //           f16 goes into the product as it is, its exponent into T.
 //           All loads of a warp are under way before anything waits: u before the kernel before
 //           has ended, on the way out as copies to shared memory (the skip term).
@@ -31,18 +36,23 @@ enum {
     COLUMN_THREADS = 32 * COLUMN_WARPS,
 };
 // Tiles of 8 columns that a warp has, in and out: as many as registers hold. STEPS = R1 / 16.
-template <int STEPS> constexpr int IN_TILES = STEPS > 8 ? 2 : 4;
+template <int STEPS> constexpr int IN_TILES = STEPS > 4 ? 2 : 4;
 template <int STEPS> constexpr int OUT_TILES = STEPS > 4 ? 2 : 4;
 // Blocks of columns_in that an SM is to hold.
-template <int STEPS> constexpr int IN_BLOCKS = STEPS > 4 ? 2 : STEPS > 1 ? 4 : 6;
+template <int STEPS> constexpr int IN_BLOCKS = STEPS > 8 ? 2 : STEPS > 1 ? 4 : 6;
 // It loads a row while it works on the one before: as long as there are registers.
 template <int STEPS> constexpr bool IN_AHEAD = STEPS <= 2;
+
+// G by classes of 16: see the head.
+template <int STEPS> constexpr bool COLUMN_CLASSES = STEPS == 8;
+static inline __host__ __device__ bool column_classes(int R1) { return R1 == 128; }
 
 // Constants of one (R1, N2), in device memory.
 struct column_tables {
     int R1, N2;
     const float2 *turn;                  // (9, N2): T(k1, r), k1 < 8; then T(8, r) / T(0, r)
-    const uint4 *in, *out;               // fragments of G: (R1/8, R1/16, 32), (R1/16, R1/8, 32)
+    const uint4 *in, *out;               // fragments of G: (R1/8, R1/16, 32), (R1/16, R1/8, 32);
+                                         // by classes: (2, R1/16, 32), (2, R1/16, 2, 32)
 };
 
 struct column_skip { const void *u; struct hb_strides su; const float *d; };
@@ -160,16 +170,27 @@ static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int
         turn[i] = { v.x * by, v.y * by };
     }
     if (i >= R1 * R1 / 4) return;
-    const int lane = i % 32, g = lane / 4, q = lane % 4;
+    const int lane = i % 32, g = lane / 4, q = lane % 4, Q = R1 / 16;
+    const bool classes = column_classes(R1);
     {                                                              // (R1/8, R1/16): Re over Im
         const int step = i / 32 % (R1 / 16), k1 = i / 32 / (R1 / 16) * 8 + g;
         float2 v[4];
-        for (int e = 0; e < 4; e++)
-            v[e] = column_g(R1, k1, 16 * step + 2 * q + e % 2 + e / 2 * 8);
+        for (int e = 0; e < 4; e++) {
+            const int pi = 2 * q + e % 2 + e / 2 * 8;
+            v[e] = column_g(R1, k1, classes ? Q * pi + step : 16 * step + pi);
+        }
         in[i] = { hb_pack(v[0].x, v[1].x), hb_pack(v[0].y, v[1].y),
                   hb_pack(v[2].x, v[3].x), hb_pack(v[2].y, v[3].y) };
     }
-    {                                                              // (R1/16, R1/8): (Re, Im) pairs
+    if (classes) {                         // (2, Q, 2): (Re, Im) pairs, for Re, for Im
+        const int c = i / 64 % Q, pi = i / 64 / Q * 8 + g;
+        uint32_t v[4];
+        for (int e = 0; e < 4; e++) {
+            const float2 z = column_g(R1, Q * (i / 32 % 2 * 8 + q + e / 2 * 4) + c, pi);
+            v[e] = e % 2 ? hb_pack(-z.y, z.x) : hb_pack(z.x, z.y);
+        }
+        out[i] = { v[0], v[1], v[2], v[3] };
+    } else {                                                       // (R1/16, R1/8): (Re, Im) pairs
         const int step = i / 32 % (R1 / 8), a = i / 32 / (R1 / 8) * 16 + g;
         uint32_t v[4];
         for (int e = 0; e < 4; e++) {
@@ -181,7 +202,8 @@ static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int
 }
 
 // --- in ----------------------------------------------------------------------------------------
-// What a lane reads of a row: [step][h]: neighbours at 16 step + 8 h + 2 q, and one further.
+// What a lane reads of a row: [step][h]: neighbours at 16 step + 8 h + 2 q, and one further; by
+// classes at STEPS (8 h + 2 q) + step, and STEPS further.
 template <class T, int STEPS> struct column_raw {
     static constexpr int WORDS = IN_TILES<STEPS> * (int)sizeof(T) / 4;
     uint32_t x[STEPS][2][WORDS], y[STEPS][2][WORDS];
@@ -196,9 +218,11 @@ __device__ __forceinline__ void read_columns(struct column_raw<T, STEPS> &raw, c
     for (int s = 0; s < STEPS; s++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const int n = (16 * s + 8 * h + 2 * q) * N2 + first;
+            constexpr int NEXT = COLUMN_CLASSES<STEPS> ? STEPS : 1;
+            const int n = (COLUMN_CLASSES<STEPS> ? STEPS * (8 * h + 2 * q) + s
+                                                 : 16 * s + 8 * h + 2 * q) * N2 + first;
             read_samples<T, VEC>(raw.x[s][h], row, n, L);
-            read_samples<T, VEC>(raw.y[s][h], row, n + N2, L);
+            read_samples<T, VEC>(raw.y[s][h], row, n + NEXT * N2, L);
         }
 }
 
@@ -256,8 +280,10 @@ __device__ __forceinline__ void put_halves(__half *to, const float (&v)[n])
 }
 
 // Fragments of G: in shared memory, as long as they are few; near_wait before they are read.
-template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4;
-template <int STEPS> constexpr int COLUMN_NEAR_WORDS = COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
+template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4 || COLUMN_CLASSES<STEPS>;
+template <int STEPS>
+constexpr int COLUMN_NEAR_WORDS = COLUMN_CLASSES<STEPS> ? 128 * STEPS :
+                                  COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
 
 template <int STEPS>
 __device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WORDS<STEPS>],
@@ -283,6 +309,43 @@ __device__ __forceinline__ void near_wait()
     __syncthreads();
 }
 
+// --- classes ------------------------------------------------------------------------------------
+// DFT of Q = 4, 8 points in registers, with e(-mc/Q), BACK: e(mc/Q). Result m is at
+// column_place(m).
+template <int Q> __device__ __forceinline__ int column_place(int m)
+{
+    static_assert(Q == 4 || Q == 8);
+    return Q == 4 ? m % 2 * 2 + m / 2 : m % 2 * 4 + m / 2 % 2 * 2 + m / 4;
+}
+
+template <int Q, bool BACK> __device__ __forceinline__ void column_dft(float2 (&x)[Q])
+{
+    constexpr float HALF = 0.70710678f, SIGN = BACK ? -1 : 1;
+#pragma unroll
+    for (int n = Q; n > 1; n /= 2)
+#pragma unroll
+        for (int i = 0; i < Q / 2; i++) {
+            const int j = i % (n / 2), at = i / (n / 2) * n + j;
+            const float2 a = x[at], b = x[at + n / 2];
+            const float2 v = make_float2(a.x - b.x, a.y - b.y);
+            x[at] = make_float2(a.x + b.x, a.y + b.y);
+            const int turn = 8 / n * j;                    // eighths
+            x[at + n / 2] = turn == 0 ? v
+                : turn == 1 ? make_float2((v.x + SIGN * v.y) * HALF, (v.y - SIGN * v.x) * HALF)
+                : turn == 2 ? make_float2(SIGN * v.y, -SIGN * v.x)
+                : make_float2((SIGN * v.y - v.x) * HALF, (-SIGN * v.x - v.y) * HALF);
+        }
+}
+
+// e(m / (4 Q)) for what is known when it is compiled.
+template <int Q> __device__ __forceinline__ float2 column_shift(int m)
+{
+    static_assert(Q == 8);
+    constexpr float COS[9] = { 1, 0.98078528f, 0.92387953f, 0.83146961f, 0.70710678f, 0.55557023f,
+                               0.38268343f, 0.19509032f, 0 };
+    return make_float2(COS[m], COS[8 - m]);
+}
+
 // What of the rows of a launch a block does: `each` rows of columns from r0 on, of signal j.
 struct column_share { int signal, first, end, r0; };
 
@@ -304,6 +367,17 @@ struct column_signals {
     int rows, each;                      // each: 1 without IN_AHEAD
     bool early;                          // launch_next; the one before does not write x or scale
 };
+
+// Turns of a row that goes in with `scale`.
+template <class T, int n>
+__device__ __forceinline__ void scale_turns(float2 (&w)[n], float scale)
+{
+    if constexpr (HB_IS_HALF<T>) {
+#pragma unroll
+        for (int x = 0; x < n; x++)
+            w[x] = make_float2(w[x].x * scale, w[x].y * scale);
+    }
+}
 
 // The products with G and turns w (those of k1 = g; from one eight to the next: turn), to `out`:
 // this lane's place in k1 = g. All of a block call it.
@@ -341,14 +415,60 @@ __device__ __forceinline__ void columns_through(const uint32_t (&b)[STEPS][IN_TI
     }
 }
 
-// Turns of a row that goes in with `scale`.
-template <class T, int n>
-__device__ __forceinline__ void scale_turns(float2 (&w)[n], float scale)
+// The same by classes, with the turns' table at this lane's columns.
+template <class T, int Q>
+__device__ __forceinline__ void columns_by_class(const uint32_t (&b)[Q][IN_TILES<Q>][2],
+                                                 float2 (&w)[2 * IN_TILES<Q>],
+                                                 float2 (&turn)[2 * IN_TILES<Q>],
+                                                 const float2 *turns, float scale, const uint4 *G,
+                                                 __half *out, int N2)
 {
-    if constexpr (HB_IS_HALF<T>) {
+    constexpr int TILES = IN_TILES<Q>;
+    const int g = threadIdx.x % 32 / 4;
+#pragma unroll 1
+    for (int h = 0; h < 2; h++, G += 32 * Q, out += 16 * N2) {
+        if (h == 0) near_wait();
+        float acc[Q][TILES][4] = {};
 #pragma unroll
-        for (int x = 0; x < n; x++)
-            w[x] = make_float2(w[x].x * scale, w[x].y * scale);
+        for (int c = 0; c < Q; c++) {
+            const uint4 v = G[32 * c];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                hb_mma(acc[c][t], a, b[c][t][0], b[c][t][1]);
+        }
+        scale_turns<T>(w, scale);
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {
+            if (h) w[x] = hb_cmul(w[x], turn[x]);          // k1 = 8 h + g; turn: to k1 + 16
+            turn[x] = hb_cmul(hb_cmul(turn[x], turn[x]), column_shift<Q>(1));
+        }
+        float2 y[2 * TILES][Q];
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {              // tile x % TILES, its column x / TILES
+#pragma unroll
+            for (int c = 0; c < Q; c++) {
+                const float *u = acc[c][x % TILES];
+                y[x][c] = make_float2(u[x / TILES], u[2 + x / TILES]);
+            }
+            column_dft<Q, false>(y[x]);
+        }
+#pragma unroll
+        for (int m = 0; m < Q; m++) {
+            float re[2 * TILES], im[2 * TILES];
+#pragma unroll
+            for (int x = 0; x < 2 * TILES; x++) {
+                const float2 z = hb_cmul(y[x][column_place<Q>(m)], w[x]);
+                re[x] = z.x;
+                im[x] = z.y;
+                w[x] = hb_cmul(w[x], turn[x]);
+            }
+            put_halves(out + 32 * m * N2, re);
+            put_halves(out + 32 * m * N2 + N2, im);
+        }
+        if (h) break;
+        read_turns(w, turns + g * N2);
+        read_turns(turn, turns + 8 * N2);
     }
 }
 
@@ -384,10 +504,14 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
             read_row<T, STEPS>(raw, j, i + 1, N2, first);
             next = j.scale[i + 1];
         }
-        if (AHEAD) read_turns(w, turns + g * N2);
-        scale_turns<T>(w, scale);
         __half *out = j.mid + i * j.apart + (int64_t)g * 2 * N2 + my.r0 + 2 * TILES * q;
-        columns_through<T, STEPS>(b, w, turn, G, out, N2);
+        if constexpr (COLUMN_CLASSES<STEPS>) {
+            columns_by_class<T, STEPS>(b, w, turn, turns, scale, G, out, N2);
+        } else {
+            if (AHEAD) read_turns(w, turns + g * N2);
+            scale_turns<T>(w, scale);
+            columns_through<T, STEPS>(b, w, turn, G, out, N2);
+        }
     }
 }
 
@@ -524,6 +648,59 @@ __device__ __forceinline__ void stage_added(struct column_out_shared<T, STEPS> &
         if (skip.d) stage_row<T, STEPS>(s.more, column_added<T>(j, skip, i), j.L, N2, r0);
 }
 
+// From b to the results of columns r0 .. of `row`, by classes.
+template <class T, int Q>
+__device__ __forceinline__ void columns_back_by_class(const uint32_t (&b)[2 * Q][OUT_TILES<Q>][2],
+                                                      const struct column_out_shared<T, Q> &shared,
+                                                      const uint4 *G, T *row, int L, int N2, int r0,
+                                                      float by, float d, bool add, int off)
+{
+    constexpr int TILES = OUT_TILES<Q>;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    if (N2 > 0) near_wait();                               // a branch: loads stay before it
+    float y[2][Q][2 * TILES];                              // [h]: rows 16 m + 8 h + g
+#pragma unroll
+    for (int i = 0; i < 2 * TILES; i++) {                  // b of a tile is needed no more then
+        const int t = i / 2, h = i % 2;
+        __syncwarp();                                      // lest all accumulators live at once
+        float acc[Q][4] = {};
+#pragma unroll
+        for (int s = 0; s < 2 * Q; s++) {
+            const uint4 v = G[64 * Q * h + 32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+            hb_mma(acc[s / 2], a, b[s][t][0], b[s][t][1]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {                      // its column e: 2 TILES q + ..
+            float2 z[Q];
+#pragma unroll
+            for (int c = 0; c < Q; c++) z[c] = make_float2(acc[c][e], acc[c][2 + e]);
+            column_dft<Q, true>(z);
+#pragma unroll
+            for (int m = 0; m < Q; m++) {
+                const float2 u = column_shift<Q>(m), v = z[column_place<Q>(m)];
+                y[h][m][e * TILES + t] = (u.x * v.x + u.y * v.y) * by;
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * Q; i++) {
+        const int n = (8 * i + g) * N2 + r0 + 2 * TILES * q;
+        if (i == 0) __syncwarp();
+        float (&v)[2 * TILES] = y[i % 2][i / 2];
+        if (8 * i * N2 + r0 >= L) break;
+        if constexpr (sizeof(T) == 4) {                    // to what is there
+            struct column_old<T, 2 * TILES> old;
+            get_columns(old, row, n, L);
+#pragma unroll
+            for (int x = 0; x < 2 * TILES; x++) v[x] += old.x[x];
+        } else if (add) {
+            add_staged<T, Q>(v, shared.more, i, off, d);
+        }
+        put_columns<T, 2 * TILES>(row, n, L, v);
+    }
+}
+
 // Columns r0 .. of row i, which is staged; all of a block call it. j ..: columns_out.
 template <class T, int STEPS>
 __device__ __forceinline__ void columns_back(const struct column_out_shared<T, STEPS> &shared,
@@ -543,12 +720,15 @@ __device__ __forceinline__ void columns_back(const struct column_out_shared<T, S
 
     // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
     uint32_t b[2 * STEPS][t1][2];
-    const __half *from = j.mid + i * j.apart + (int64_t)q * 2 * N2 + r0 + t1 * g;
+    const __half *from = j.mid + i * j.apart + (int64_t)(COLUMN_CLASSES<STEPS> ? STEPS : 1) * q
+                         * 2 * N2 + r0 + t1 * g;
 #pragma unroll
     for (int s = 0; s < 2 * STEPS; s++)
 #pragma unroll
         for (int h = 0; h < 2; h++) {
-            const __half *at = from + (int64_t)(8 * s + 4 * h) * 2 * N2;
+            const int k1 = COLUMN_CLASSES<STEPS> ? STEPS * (s % 2 * 8 + 4 * h) + s / 2
+                                                 : 8 * s + 4 * h;
+            const __half *at = from + (int64_t)k1 * 2 * N2;
             const struct words re = *(const struct words *)at;
             const struct words im = *(const struct words *)(at + N2);
 #pragma unroll
@@ -559,6 +739,11 @@ __device__ __forceinline__ void columns_back(const struct column_out_shared<T, S
         }
 
     const int off = ADD ? 0 : column_off<4 * t1>(column_added<T>(j, skip, i));
+    if constexpr (COLUMN_CLASSES<STEPS>) {
+        columns_back_by_class<T, STEPS>(b, shared, G, row, j.L, N2, r0, by, d,
+                                        skip.d != NULL, off);
+        return;
+    }
     const uint4 *A = G;
 #pragma unroll 1
     for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
@@ -601,7 +786,7 @@ __device__ __forceinline__ void columns_back(const struct column_out_shared<T, S
 // (channels). skip: d (channels) times u is added, exactly; or d NULL. No launch of the call writes
 // u, so it is read before launch_wait.
 template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS)
+__global__ void __launch_bounds__(COLUMN_THREADS, STEPS > 8 ? 2 : 4)
 columns_out(struct column_rows j, int rows, int each, struct column_tables k, const float *back,
             struct column_skip skip)
 {
@@ -678,9 +863,13 @@ columns_out_in(const __grid_constant__ struct column_chunks all, struct column_t
     const float scale = all.in.scale[i] * HB_MID_TOP;
     uint32_t b[STEPS][TILES][2];
     pair_columns<T, STEPS>(b, raw, scale);
-    scale_turns<T>(w, scale);
-    columns_through<T, STEPS>(b, w, turn, G, all.in.mid + i * all.in.apart
-                                             + (int64_t)g * 2 * N2 + r0 + 2 * TILES * q, N2);
+    __half *const out = all.in.mid + i * all.in.apart + (int64_t)g * 2 * N2 + r0 + 2 * TILES * q;
+    if constexpr (COLUMN_CLASSES<STEPS>) {
+        columns_by_class<T, STEPS>(b, w, turn, turns, scale, G, out, N2);
+    } else {
+        scale_turns<T>(w, scale);
+        columns_through<T, STEPS>(b, w, turn, G, out, N2);
+    }
 }
 
 // --- host --------------------------------------------------------------------------------------
