@@ -1159,15 +1159,11 @@ __device__ __forceinline__ void cluster_pairs(uint32_t &up, uint32_t &down, cons
     down = t % 2 ? hb_high(x[w + 2], y[w + 2]) : hb_low(x[w + 2], y[w + 2]);
 }
 
-// Two samples times scale, a power of two up to 2^30, as halves.
+// Two samples times scale, as halves; f16: scale is a power of two up to 2^15.
 template <class T> __device__ __forceinline__ uint32_t cluster_scaled(uint32_t x, float scale)
 {
     if constexpr (HB_IS_HALF<T>) {
-        const float some = fminf(scale, 0x1p15f);
-        const __half2 a = __floats2half2_rn(some, some);
-        const float more = scale * hb_inverse(some);
-        const __half2 b = __floats2half2_rn(more, more);
-        const __half2 v = __hmul2(__hmul2(*(const __half2 *)&x, a), b);
+        const __half2 v = __hmul2(*(const __half2 *)&x, __floats2half2_rn(scale, scale));
         return *(const uint32_t *)&v;
     } else {
         const float2 v = hb_two<T>(x);
@@ -1230,10 +1226,13 @@ __device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
 {
     constexpr int K = S::K;
     uint32_t v[K / 4][4], a[4][4];
+    const float some = HB_IS_HALF<T> ? fminf(scale, 0x1p15f) : scale;
 #pragma unroll
-    for (int s = 0; s < K / 4; s++)
+    for (int i = 0; i < K; i++) v[i / 4][i % 4] = cluster_scaled<T>(x[i / 4].x[i % 4], some);
+    if (scale > some)             // small samples: to 2^30
 #pragma unroll
-        for (int w = 0; w < 4; w++) v[s][w] = cluster_scaled<T>(x[s].x[w], scale);
+        for (int i = 0; i < K; i++)
+            v[i / 4][i % 4] = cluster_scaled<T>(v[i / 4][i % 4], scale * hb_inverse(some));
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
     const uint32_t at = hb_shared_address(k.planes) + cluster_at(cluster_row<S::R>(p), column >> 3);
