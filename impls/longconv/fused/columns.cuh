@@ -365,7 +365,7 @@ __device__ __forceinline__ struct column_share column_share_of(int rows, int eac
 struct column_signals {
     struct column_rows j[2];
     int rows, each;                      // each: 1 without IN_AHEAD
-    bool early;                          // launch_next; the one before does not write x or scale
+    bool early;                          // the launch before does not write scale (nor x, ever)
 };
 
 // Turns of a row that goes in with `scale`.
@@ -487,14 +487,14 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
     // This lane's results: k1 = 8 m + g, columns r0 + 2 TILES q + {0 ..}.
     const float2 *const turns = k.turn + my.r0 + 2 * TILES * q;
     const uint4 *const G = column_near<STEPS>(near, k.in) + lane;
-    if (!all.early) launch_wait();
     struct column_raw<T, STEPS> raw;
     read_row<T, STEPS>(raw, j, my.first, N2, first);
-    float next = j.scale[my.first];
     float2 turn[2 * TILES], w[2 * TILES];
     read_turns(turn, turns + 8 * N2);
     if (!AHEAD) read_turns(w, turns + g * N2);
-    if (all.early) launch_wait();
+    float next = all.early ? j.scale[my.first] : 0;
+    launch_wait();
+    if (!all.early) next = j.scale[my.first];
 #pragma unroll 1
     for (int i = my.first; i < my.end; i++) {
         const float scale = next * HB_MID_TOP;
@@ -517,7 +517,8 @@ columns_in(const __grid_constant__ struct column_signals all, struct column_tabl
 
 // --- out ---------------------------------------------------------------------------------------
 // n neighbours of a row from sample t on.
-template <class T, int n>
+// STREAM: nobody reads them soon, other things shall stay in the L2 cache.
+template <class T, int n, bool STREAM = false>
 __device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&v)[n])
 {
     struct alignas(n * sizeof(T)) all { T x[n]; } x;
@@ -526,7 +527,9 @@ __device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&
     for (int i = 0; i < n; i++)
         x.x[i] = hb_store<T>(v[i]);
     if (t + n <= L && (uintptr_t)(row + t) % sizeof x == 0) {
-        *(struct all *)(row + t) = x;
+        if constexpr (STREAM && sizeof x == 16) __stcs((uint4 *)(row + t), *(const uint4 *)&x);
+        else if constexpr (STREAM && sizeof x == 8) __stcs((uint2 *)(row + t), *(const uint2 *)&x);
+        else *(struct all *)(row + t) = x;
         return;
     }
     const bool even = (uintptr_t)(row + t) % sizeof(struct two) == 0;
@@ -697,7 +700,7 @@ __device__ __forceinline__ void columns_back_by_class(const uint32_t (&b)[2 * Q]
         } else if (add) {
             add_staged<T, Q>(v, shared.more, i, off, d);
         }
-        put_columns<T, 2 * TILES>(row, n, L, v);
+        put_columns<T, 2 * TILES, sizeof(T) != 4>(row, n, L, v);
     }
 }
 
@@ -777,7 +780,7 @@ __device__ __forceinline__ void columns_back(const struct column_out_shared<T, S
             } else if (skip.d) {
                 add_staged<T, STEPS>(v, shared.more, 2 * m + h, off, d);
             }
-            put_columns<T, 2 * t1>(row, n + 8 * h * N2, j.L, v);
+            put_columns<T, 2 * t1, !ADD>(row, n + 8 * h * N2, j.L, v);
         }
     }
 }
