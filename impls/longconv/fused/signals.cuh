@@ -170,7 +170,8 @@ __device__ __forceinline__ hb_run hb_run_of(const void *row, int q)
                    back, first, { !(back && first), !(short_end && last) },
                    (first && s >= 2) || (last && short_end), (first || last) && (s & 1) };
     // Registers of their own: they are not made again for each use.
-    asm volatile("" : "+r"(run.from), "+r"(run.at), "+r"(run.pair), "+r"(run.word_by), "+r"(run.pair_by));
+    asm volatile("" : "+r"(run.from), "+r"(run.at), "+r"(run.pair), "+r"(run.word_by),
+                      "+r"(run.pair_by));
     return run;
 }
 
