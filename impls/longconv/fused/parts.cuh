@@ -244,8 +244,10 @@ template <class T, bool PAIR>
 __global__ void __launch_bounds__(256) column_parts(struct column_survey k)
 {
     __shared__ struct column_part parts[8];
-    const unsigned i = blockIdx.x / (unsigned)k.pieces, c = i / (unsigned)k.x.batch;
-    const int from = (int)(blockIdx.x % (unsigned)k.pieces) * k.piece;
+    const unsigned block = gridDim.x - 1 - blockIdx.x;     // backwards: what is used first comes
+    const unsigned i = block / (unsigned)k.pieces;         // last, and is in L2 then
+    const unsigned c = i / (unsigned)k.x.batch;
+    const int from = (int)(block % (unsigned)k.pieces) * k.piece;
     const T *const x = column_row<T>(k.x, i), *const y = PAIR ? column_row<T>(k.y, i) : x;
     if (!k.early) launch_wait();
     struct column_part p = column_piece<T, PAIR>(x, y, from, min(k.x.L, from + k.piece));
@@ -256,7 +258,7 @@ __global__ void __launch_bounds__(256) column_parts(struct column_survey k)
     if (threadIdx.x == 0) {
         for (int w = 1; w < 8; w++)
             column_join(p, parts[w]);
-        k.part[blockIdx.x] = p;
+        k.part[block] = p;
     }
     if (column_last(k.count + c, (unsigned)(k.x.batch * k.pieces)))
         column_put_together<sizeof(T) == 4, PAIR>(k, c);
