@@ -28,8 +28,8 @@
 //           bytes and 2 x R / 8 of G; instructions (R 32) 72, (128) 84 (SASS, counted).
 //           GATED: device memory 8 bytes (u, pre, post, y) for 4, about 25 instructions more;
 //           R >= 96: shared memory 8 bytes more, two barriers more a tile.
-//           Odd rows: u in a word of 8 bytes and a pair and shifted, y in words with what a lane
-//           lacks from the next one. What it costs is in README.md.
+//           Odd rows: u in a word of 8 bytes and a pair, y in words of 8 bytes with what a lane
+//           lacks from the one beside; odd filters float by float. The cost is in README.md.
 // Accuracy  see mma.cuh.
 #ifndef HB_FUSED_ROWS_CUH
 #define HB_FUSED_ROWS_CUH
