@@ -46,7 +46,8 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
     { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.830; three phases: 2.513
     { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
-    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.605; cluster of 16, R 128: 2.930
+    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  -
+    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.605; with gradients
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
     { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.837, 128 x 32: 5.789
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -

@@ -13,12 +13,11 @@
 //           With the whole matrix of R x R mma and what it reads were 30 % of the time. Back the
 //           same with k = Q kappa + c, p = pi + 16 m, and e^{2 pi i m s / Q} is left over, which
 //           the DFT of K back has in its constants.
-//           A block reads its share of m of all K segments of u, does the DFT of K (of 16-bit
-//           signals by mma, of filters and GATED products in f32) and puts z_j into the planes of
-//           block j (distributed shared memory). Then, by itself: outer
-//           step, in place, as a warp has whole columns; rows and product as rows.cuh has them;
-//           outer step back, in place. At last it gets its share of m from all planes, does the DFT
-//           of K back and stores y. Three times a row blocks wait for each other: largest |u| is
+//           A block reads its share of m of all K segments of u, does the DFT of K (by mma, of
+//           filters in f32) and puts z_j into the planes of block j (distributed shared memory).
+//           Then, by itself: outer step, in place, as a warp has whole columns; rows and product as
+//           rows.cuh has them; outer step back, in place. At last it gets its share of m from all
+//           planes, does the DFT of K back and stores y. Three times a row blocks wait for each other: largest |u| is
 //           known and planes are free; planes hold z; planes hold w. The first two by counting the
 //           bytes that come, the third by a barrier that orders shared memory alone: barriers that
 //           order device memory, too, were 7 % of a profile, though the time fell by 1 %.
@@ -27,8 +26,7 @@
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
 //           whose way back is du; dh comes back from the sums.
 //           GATED: r is made where u is read (signals.cuh) and stays in registers till its largest
-//           is known; its DFT of K is in f32 there, by mma back; d is a tap; tap(post) multiplies
-//           y as it is stored.
+//           is known; d is a tap; tap(post) multiplies y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
 // Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
@@ -82,18 +80,19 @@ template <int R> __device__ __forceinline__ constexpr int cluster_slot(int row)
 // meet in no bank (Q = 3: some do).
 __device__ __forceinline__ int cluster_at(int row, int c)
 {
-    return hb_place(row, c ^ (row >> 4 & 1) * 3);
+    return hb_place(row, c ^ (row >> 4 & 1) * 3 ^ (row >> 5 & 1) * 4);
 }
 
 // The kappa (back: pi) of row i of a product, for that.
 __host__ __device__ __forceinline__ constexpr int cluster_kappa(int Q, int i)
 {
     if (Q == 2) return i % 8 * 2 + i / 8;
+    if (Q == 8) return i % 2 * 8 + i / 2;
     return Q == 3 && i >= 12 ? i : i % 4 * Q + i / 4;
 }
 
-// Rows of the slots kappa(i + 8 h) + 16 m, i < 8, and bytes of their chunk c in a plane. Q = 2, 4:
-// from those of kappa(i) the rows are constants away, and the bytes but for two bits.
+// Rows of the slots kappa(i + 8 h) + 16 m, i < 8, and bytes of their chunk c in a plane. But for
+// Q = 3 the rows are constants away from those of kappa(i), and the bytes but for two bits.
 template <int R> struct cluster_targets {
     static constexpr int Q = R / 16;
     int i, c, row, at;
@@ -103,12 +102,13 @@ template <int R> struct cluster_targets {
     __device__ __forceinline__ int row_of(int h, int m) const
     {
         if (Q == 3) return cluster_row<R>(cluster_kappa(Q, i + 8 * h) + 16 * m);
-        return row + (Q == 4 ? 32 * h + 4 * m : 16 * h + 8 * m);
+        return row + (Q == 2 ? 16 * h + 8 * m : Q == 4 ? 32 * h + 4 * m : 64 * h + 2 * m);
     }
     __device__ __forceinline__ int byte_of(int h, int m) const
     {
         if (Q == 3) return cluster_at(row_of(h, m), c);
-        return (at ^ (Q == 4 ? m % 2 : h) * 48) + (row_of(h, m) - row) * 512;
+        const int flip = Q == 2 ? h * 3 : Q == 4 ? m % 2 * 3 ^ h * 4 : m % 2 * 4 ^ m / 2 % 2 * 3;
+        return (at ^ flip * 16) + (row_of(h, m) - row) * 512;
     }
 };
 
@@ -290,13 +290,14 @@ template <int K_, int R_, int WARPS_, bool SUMS_> struct cluster_shape {
     static constexpr int BLOCKS = WARPS == 8 ? 2 : 1;      // on an SM
     static constexpr int ITEMS = (8 * R - 1) / THREADS + 1;                  // of a thread
     static constexpr int Q = R / 16;                       // classes
+    static constexpr int TILES = Q <= 4 ? 2 : 1;           // of 8 columns at once, outer step
     static constexpr int INNER = 6 * 32 * 16;              // bytes
     static constexpr int SHARED = 2 * HB_PLANE<R> + CLUSTER_MATRIX<R> + INNER + R * 24
                                   + 2 * K * WARPS * 8 + 8 * CLUSTER_COUNTS
                                   + HB_FILTERS * (int)sizeof(hb_taps) + CLUSTER_DFT<K, R>
                                   + (SUMS_ ? R * 64 * 32 : 0);
 };
-template <int K, int R> using cluster_shape_of = cluster_shape<K, R, 8, false>;
+template <int K, int R> using cluster_shape_of = cluster_shape<K, R, R <= 64 ? 8 : 16, false>;
 // Up to R = 32 the sums leave room for two blocks on an SM.
 template <int K, int R> using cluster_shape_dh = cluster_shape<K, R, R <= 32 ? 8 : 16, true>;
 
@@ -489,44 +490,6 @@ __device__ __forceinline__ void cluster_load(cluster_item<T, S::K> (&x)[S::ITEMS
     }
 }
 
-// Where the eight fours of item i of row b are, for hb_windows.
-template <class S> __device__ __forceinline__ auto cluster_windows(int64_t b, int i, int rank)
-{
-    constexpr int QUADS = CLUSTER_WIDTH<S::K> / 4;
-    static_assert(QUADS > 0);
-    int p, column;
-    cluster_place<S>(p, column, i, rank);
-    return [=](int j, int &row, int &n) {
-        row = (int)b;
-        n = i < 8 * S::R ? (j / QUADS * S::R + p) * 256 + column + j % QUADS * 4 : -1;
-    };
-}
-
-// The same of the product of two factors.
-template <class T, class S>
-__device__ __forceinline__ void cluster_load_product(cluster_item<float, S::K> &x,
-                                                     const hb_factor &f, const hb_factor &g,
-                                                     int64_t c, int64_t b, int i, int L, int rank)
-{
-    constexpr int QUADS = CLUSTER_WIDTH<S::K> / 4;
-    uint32_t wf[8][3], wg[8][3];
-    const auto at = cluster_windows<S>(b, i, rank);
-    hb_windows<T>(wf, f, c, L, at);
-    if (g.x) hb_windows<T>(wg, g, c, L, at);
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-        int row, n;
-        float v[4];
-        at(j, row, n);
-        hb_by_words<T, true>(v, wf[j], *f.k, n);
-        if (g.x) hb_by_words<T, false>(v, wg[j], *g.k, n);
-#pragma unroll
-        for (int t = 0; t < 4; t++)
-            x[j / QUADS].x[j % QUADS * 4 + t] =
-                n >= 0 && n + t < L ? __float_as_uint(v[t]) : 0;
-    }
-}
-
 // Columns 2 i and 2 i + 1.
 template <int W>
 __device__ __forceinline__ float2 cluster_pair(const cluster_words<float, W> &x, int i)
@@ -644,22 +607,44 @@ __device__ __forceinline__ void cluster_send(const cluster_block &k,
 }
 
 // --- the block's own steps ----------------------------------------------------------------------
-// B of 16 columns from r on, from a plane, of all classes: two tiles of 8.
-template <class S>
-__device__ __forceinline__ void cluster_columns(uint32_t (&b)[S::Q][4], uint32_t plane, int r,
-                                                hb_lane me)
+// What is flipped in the place of row 16 c against that of row 0.
+__device__ __forceinline__ int cluster_class_flip(int c)
 {
-    const uint32_t at = plane + cluster_at(me.lane % 16, r / 8 + me.lane / 16);
+    return (c % 2 * 3 ^ c / 2 % 2 * 4) * 16;
+}
+
+// B of 8 TILES columns from r on of all classes. One tile: [class]: real parts, imaginary parts.
+template <class S>
+__device__ __forceinline__ void cluster_columns(uint32_t (&br)[S::Q][S::TILES][2],
+                                                uint32_t (&bi)[S::Q][S::TILES][2], uint32_t planes,
+                                                int r, hb_lane me)
+{
+    constexpr int TILES = S::TILES;
+    const int half = me.lane / 16;                         // tile, or part where there is one
+    const uint32_t at = planes + cluster_at(me.lane % 16, r / 8 + (TILES == 2 ? half : 0))
+                        + (TILES == 2 ? 0 : half * HB_PLANE<S::R>);
 #pragma unroll
-    for (int c = 0; c < S::Q; c++) hb_load_trans(b[c], (at ^ c % 2 * 48) + 8192 * c);
+    for (int c = 0; c < S::Q; c++) {
+        const uint32_t from = (at ^ cluster_class_flip(c)) + 8192 * c;
+        uint32_t x[4], y[4];
+        hb_load_trans(x, from);
+        if constexpr (TILES == 2) hb_load_trans(y, from + HB_PLANE<S::R>);
+#pragma unroll
+        for (int i = 0; i < 2 * TILES; i++) {
+            br[c][i / 2][i % 2] = x[i];
+            bi[c][i / 2][i % 2] = TILES == 2 ? y[i] : x[2 + i];
+        }
+    }
 }
 
 // Each class times its matrix. Sums that follow each other are not the same, so that none waits for
 // the one before.
-template <int Q>
-__device__ __forceinline__ void cluster_products(float (&re)[Q][2][4], float (&im)[Q][2][4],
-                                                 const uint32_t (&br)[Q][4],
-                                                 const uint32_t (&bi)[Q][4], const uint4 *matrix)
+template <int Q, int TILES>
+__device__ __forceinline__ void cluster_products(float (&re)[Q][TILES][4],
+                                                 float (&im)[Q][TILES][4],
+                                                 const uint32_t (&br)[Q][TILES][2],
+                                                 const uint32_t (&bi)[Q][TILES][2],
+                                                 const uint4 *matrix)
 {
 #pragma unroll
     for (int c = 0; c < Q; c++) {
@@ -670,8 +655,8 @@ __device__ __forceinline__ void cluster_products(float (&re)[Q][2][4], float (&i
 #pragma unroll
         for (int n = 0; n < 4; n++)
 #pragma unroll
-            for (int t = 0; t < 2; t++) {
-                const uint32_t *const r = br[c] + 2 * t, *const i = bi[c] + 2 * t;
+            for (int t = 0; t < TILES; t++) {
+                const auto &r = br[c][t], &i = bi[c][t];
                 if (n == 0) hb_mma(re[c][t], gr, r[0], r[1]);
                 if (n == 1) hb_mma(im[c][t], gr, i[0], i[1]);
                 if (n == 2) hb_mma(im[c][t], gi, r[0], r[1]);
@@ -701,66 +686,90 @@ template <int Q, bool BACK> __device__ __forceinline__ void cluster_classes(floa
     }
 }
 
-// Eight slots of 16 columns to the planes; v: columns 2q, 2q+1, 2q+8, 2q+9 of this lane's slot,
-// at: of its own row for stmatrix.
-__device__ __forceinline__ void cluster_store(uint32_t at, float2 (&v)[4])
+// The outer step in place, of 8 TILES columns from `first` on. BACK: without the turns. A lane has
+// columns r + i % 2 of tiles i / 2, slots kappa(g + 8 h) + 16 m; for stmatrix it gives the address
+// of row lane % 8 of matrix lane / 8: [part][tile], or [h][part] where there is one tile.
+template <class S, bool BACK>
+__device__ __forceinline__ void cluster_outer_some(const cluster_block &k, int first)
 {
-    const uint32_t x[4] = { hb_pack(v[0].x, v[1].x), hb_pack(v[2].x, v[3].x),
-                            hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y) };
-    hb_store_matrices(at, x);
+    constexpr int K = S::K, R = S::R, Q = S::Q, TILES = S::TILES, EACH = 2 * TILES;
+    const hb_lane me = k.me;
+    const uint32_t planes = hb_shared_address(k.planes);
+    float re[Q][TILES][4] = {}, im[Q][TILES][4] = {};
+    {
+        uint32_t br[Q][TILES][2], bi[Q][TILES][2];
+        cluster_columns<S>(br, bi, planes, first, me);
+        cluster_products(re, im, br, bi, k.matrix + (BACK ? 64 * Q : 0) + me.lane);
+    }
+    __syncwarp();                 // everybody has read
+    const int r = first + 2 * me.q, high = me.lane / 16, low = me.lane / 8 % 2;
+    const cluster_targets<R> own(me.g, 0), to(me.lane % 8, first / 8 + (TILES == 2 ? low : 0));
+    const uint32_t at = planes + (TILES == 2 ? high : low) * HB_PLANE<R>
+                        + (TILES == 2 ? 0 : (to.row_of(high, 0) - to.row) * 512);
+    float2 next = make_float2(0, 0), w[2] = { next, next };
+    if constexpr (!BACK) {        // T; 16 slots further
+        next = cluster_turn<S>(64 * K * r);
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            w[h] = cluster_turn<S>(cluster_f<K>(cluster_kappa(Q, me.g + 8 * h), k.rank) * r);
+            w[h] = make_float2(w[h].x * (1.0f / R), w[h].y * (1.0f / R));
+        }
+    }
+#pragma unroll
+    for (int x = 0; x < 4 * TILES; x++) {
+        float2 v[Q];
+#pragma unroll
+        for (int c = 0; c < Q; c++) v[c] = make_float2(re[c][x / 4][x % 4], im[c][x / 4][x % 4]);
+        cluster_classes<Q, BACK>(v);
+#pragma unroll
+        for (int c = 0; c < Q; c++) {
+            re[c][x / 4][x % 4] = v[c].x;
+            im[c][x / 4][x % 4] = v[c].y;
+        }
+    }
+    uint32_t held[4];
+#pragma unroll
+    for (int x = 0; x < 2 * Q; x++) {                      // two tiles: h by h
+        const int h = TILES == 2 ? x / Q : x % 2, m = TILES == 2 ? x % Q : x / 2;
+        float2 v[EACH];
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            v[i] = make_float2(re[m][i / 2][2 * h + i % 2], im[m][i / 2][2 * h + i % 2]);
+        if constexpr (!BACK) {
+            const float4 turn = k.turns[own.row_of(h, m)];
+            const float2 odd = hb_cmul(w[h], make_float2(turn.x, turn.y));
+            const float2 eight = make_float2(turn.z, turn.w);
+            v[0] = hb_cmul(v[0], w[h]);
+            v[1] = hb_cmul(v[1], odd);
+            if constexpr (TILES == 2) {
+                v[2] = hb_cmul(v[2], hb_cmul(w[h], eight));
+                v[3] = hb_cmul(v[3], hb_cmul(odd, eight));
+            }
+            w[h] = hb_cmul(w[h], next);
+        }
+        uint32_t out[4];
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            out[t] = hb_pack(v[2 * t].x, v[2 * t + 1].x);
+            out[TILES + t] = hb_pack(v[2 * t].y, v[2 * t + 1].y);
+        }
+        if constexpr (TILES == 2) {
+            hb_store_matrices(at + to.byte_of(h, m), out);
+        } else {                  // both h at once: the first one waits
+            held[2 * h] = out[0];
+            held[2 * h + 1] = out[1];
+            if (h == 1) hb_store_matrices(at + to.byte_of(0, m), held);
+        }
+    }
 }
 
-// The outer step in place. BACK: without the turns.
 template <class S, bool BACK>
 __device__ __forceinline__ void cluster_outer(const cluster_block &k)
 {
-    constexpr int K = S::K, R = S::R, Q = S::Q;
-    const hb_lane me = k.me;
-    const uint32_t planes = hb_shared_address(k.planes);
+    constexpr int COLUMNS = 8 * S::TILES;
 #pragma unroll 1
-    for (int first = 16 * k.warp; first < 256; first += 16 * S::WARPS) {
-        uint32_t br[Q][4], bi[Q][4];
-        cluster_columns<S>(br, planes, first, me);
-        cluster_columns<S>(bi, planes + HB_PLANE<R>, first, me);
-        float re[Q][2][4] = {}, im[Q][2][4] = {};
-        cluster_products(re, im, br, bi, k.matrix + (BACK ? 64 * Q : 0) + me.lane);
-        __syncwarp();             // everybody has read
-        const int r = first + 2 * me.q;
-        const cluster_targets<R> own(me.g, 0), to(me.lane % 8, first / 8 + me.lane / 8 % 2);
-        const uint32_t plane = planes + me.lane / 16 * HB_PLANE<R>;
-        const float2 next = cluster_turn<S>(64 * K * r);   // T, 16 slots further
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const int kappa = cluster_kappa(Q, me.g + 8 * h);
-            float2 v[Q][4], w = cluster_turn<S>(cluster_f<K>(kappa, k.rank) * r);
-            w = make_float2(w.x * (1.0f / R), w.y * (1.0f / R));
-#pragma unroll
-            for (int i = 0; i < 4; i++) {                  // column r + i % 2 of tile i / 2
-                float2 x[Q];
-                const int at = 2 * h + i % 2;
-#pragma unroll
-                for (int c = 0; c < Q; c++)
-                    x[c] = make_float2(re[c][i / 2][at], im[c][i / 2][at]);
-                cluster_classes<Q, BACK>(x);
-#pragma unroll
-                for (int m = 0; m < Q; m++) v[m][i] = x[m];
-            }
-#pragma unroll
-            for (int m = 0; m < Q; m++) {
-                if constexpr (!BACK) {
-                    const float4 turn = k.turns[own.row_of(h, m)];
-                    const float2 odd = hb_cmul(w, make_float2(turn.x, turn.y));
-                    const float2 eight = make_float2(turn.z, turn.w);
-                    v[m][0] = hb_cmul(v[m][0], w);
-                    v[m][1] = hb_cmul(v[m][1], odd);
-                    v[m][2] = hb_cmul(v[m][2], hb_cmul(w, eight));
-                    v[m][3] = hb_cmul(v[m][3], hb_cmul(odd, eight));
-                    w = hb_cmul(w, next);
-                }
-                cluster_store(plane + to.byte_of(h, m), v[m]);
-            }
-        }
-    }
+    for (int first = COLUMNS * k.warp; first < 256; first += COLUMNS * S::WARPS)
+        cluster_outer_some<S, BACK>(k, first);
 }
 
 // x, turned by conj(T), to its row. w: T at this lane's first point, r = 16 g + 2 q.
@@ -865,9 +874,6 @@ __device__ __forceinline__ void cluster_prefetch(const void *x, struct hb_stride
     }
 }
 
-// The factors of a channel.
-struct cluster_factors { hb_factor u, pre, post; };
-
 // A thread's items of a row, times scale, to the planes of all blocks.
 template <class S>
 __device__ __forceinline__ void cluster_send_all(const cluster_block &k,
@@ -880,25 +886,6 @@ __device__ __forceinline__ void cluster_send_all(const cluster_block &k,
         const int i = threadIdx.x + m * S::THREADS;
         if (i < 8 * S::R) cluster_send<S>(k, x[m], i, scale);
     }
-}
-
-// GATED: row b of channel c to the planes of all blocks, which may be read then. Returns 2^eu.
-template <class T, class S>
-__device__ __forceinline__ float cluster_there(cluster_block &k, const cluster_factors &f,
-                                               int64_t c, int64_t b, int L)
-{
-    cluster_item<float, S::K> x[S::ITEMS];
-    float2 mark = make_float2(0, 0);
-#pragma unroll
-    for (int m = 0; m < S::ITEMS; m++) {
-        cluster_load_product<T, S>(x[m], f.u, f.pre, c, b, threadIdx.x + m * S::THREADS, L, k.rank);
-        cluster_measure<S>(mark, x[m]);
-    }
-    mark = cluster_together<float, S>(k, 0, mark);
-    const float scale = fminf(hb_fused_scale(mark.x, 0), 0x1p100f);
-    cluster_send_all<S>(k, x, scale * (CLUSTER_TOP / S::K));
-    cluster_await(k, CLUSTER_Z);  // planes hold z
-    return scale;
 }
 
 // Spectra of all h (+ d at lag 0), and undo. Grid D clusters of K, the rest as below. No warp reads
@@ -1218,21 +1205,13 @@ __device__ __forceinline__ void cluster_send_four(const cluster_block &k, uint32
     cluster_send_part<1>(k, at + HB_PLANE<R>, k.me.q, c);
 }
 
-// A unit of a row, times scale CLUSTER_TOP / K / CLUSTER_IN, by the DFT of K into the planes.
-template <class T, class S>
-__device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
-                                                  const cluster_part<S::K> &x, int unit,
-                                                  float scale)
+// A unit of a row of halves, times CLUSTER_TOP / K / CLUSTER_IN, by the DFT of K into the planes.
+template <class S>
+__device__ __forceinline__ void cluster_send_halves(const cluster_block &k,
+                                                    const uint32_t (&v)[S::K / 4][4], int unit)
 {
     constexpr int K = S::K;
-    uint32_t v[K / 4][4], a[4][4];
-    const float some = HB_IS_HALF<T> ? fminf(scale, 0x1p15f) : scale;
-#pragma unroll
-    for (int i = 0; i < K; i++) v[i / 4][i % 4] = cluster_scaled<T>(x[i / 4].x[i % 4], some);
-    if (scale > some)             // small samples: to 2^30
-#pragma unroll
-        for (int i = 0; i < K; i++)
-            v[i / 4][i % 4] = cluster_scaled<T>(v[i / 4][i % 4], scale * hb_inverse(some));
+    uint32_t a[4][4];
     int p, column;
     cluster_lane_place<S>(p, column, unit, k);
     const uint32_t at = hb_shared_address(k.planes) + cluster_at(cluster_row<S::R>(p), column >> 3);
@@ -1251,6 +1230,24 @@ __device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
             cluster_send_some<S, 1, true>(k, at, a);
         }
     }
+}
+
+// The same of samples of either type, times scale.
+template <class T, class S>
+__device__ __forceinline__ void cluster_send_unit(const cluster_block &k,
+                                                  const cluster_part<S::K> &x, int unit,
+                                                  float scale)
+{
+    constexpr int K = S::K;
+    uint32_t v[K / 4][4];
+    const float some = HB_IS_HALF<T> ? fminf(scale, 0x1p15f) : scale;
+#pragma unroll
+    for (int i = 0; i < K; i++) v[i / 4][i % 4] = cluster_scaled<T>(x[i / 4].x[i % 4], some);
+    if (scale > some)             // small samples: to 2^30
+#pragma unroll
+        for (int i = 0; i < K; i++)
+            v[i / 4][i % 4] = cluster_scaled<T>(v[i / 4][i % 4], scale * hb_inverse(some));
+    cluster_send_halves<S>(k, v, unit);
 }
 
 // K = 8 and 16: v from words x of planes, real and imaginary.
@@ -1608,6 +1605,79 @@ cluster_there_units(cluster_block &k, const cluster_part<S::K> (&x)[CLUSTER_UNIT
     return scale * (1 / CLUSTER_IN);
 }
 
+// The factors of a channel.
+struct cluster_factors { hb_factor u, pre, post; };
+
+// GATED: of a unit what hb_by_words wants of a factor: fours of this lane, two of a segment.
+template <class T, class S>
+__device__ __forceinline__ void cluster_unit_words(uint32_t (&w)[S::K / 2][3],
+                                                   const cluster_block &k, const hb_factor &f,
+                                                   int64_t c, int64_t b, int unit, int L)
+{
+    int n[S::K / 4];
+    cluster_lane_samples<S>(n, unit, k);
+    hb_windows<T>(w, f, c, L, [&](int j, int &row, int &at) {
+        row = (int)b;
+        at = cluster_is_unit<S>(unit) ? n[j / 2] + j % 2 * 4 : -1;
+    });
+}
+
+// GATED: this warp's units of row b of r; 0 from L on and beyond the last.
+template <class T, class S>
+__device__ __forceinline__ void cluster_products_of(float (&r)[CLUSTER_UNITS<S>][2 * S::K],
+                                                    const cluster_block &k,
+                                                    const cluster_factors &f, int64_t c, int64_t b,
+                                                    int L)
+{
+    const int first = cluster_anew(k.warp);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        const int unit = first + m * S::WARPS;
+        uint32_t u[S::K / 2][3], pre[S::K / 2][3];
+        int n[S::K / 4];
+        cluster_unit_words<T, S>(u, k, f.u, c, b, unit, L);
+        if (f.pre.x) cluster_unit_words<T, S>(pre, k, f.pre, c, b, unit, L);
+        cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+        for (int j = 0; j < S::K / 2; j++) {
+            const int at = n[j / 2] + j % 2 * 4;
+            float v[4];
+            hb_by_words<T, true>(v, u[j], *f.u.k, at);
+            if (f.pre.x) hb_by_words<T, false>(v, pre[j], *f.pre.k, at);
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+                r[m][4 * j + t] = cluster_is_unit<S>(unit) && at + t < L ? v[t] : 0;
+        }
+    }
+}
+
+// GATED: row b there, as cluster_there_units.
+template <class T, class S>
+__device__ __forceinline__ float cluster_there_products(cluster_block &k, const cluster_factors &f,
+                                                        int64_t c, int64_t b, int L)
+{
+    float r[CLUSTER_UNITS<S>][2 * S::K], top = 0;
+    cluster_products_of<T, S>(r, k, f, c, b, L);
+#pragma unroll
+    for (int i = 0; i < CLUSTER_UNITS<S> * 2 * S::K; i++)
+        top = fmaxf(top, fabsf(r[i / (2 * S::K)][i % (2 * S::K)]));
+    top = cluster_together<float, S>(k, 0, make_float2(top, 0)).x;
+    const float scale = fminf(hb_fused_scale(top, 10), 0x1p100f);
+    const int first = cluster_anew(k.warp);
+    cluster_expect_z<S>(k);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        uint32_t v[S::K / 4][4];
+#pragma unroll
+        for (int i = 0; i < S::K; i++)
+            v[i / 4][i % 4] = hb_pack(r[m][2 * i] * scale, r[m][2 * i + 1] * scale);
+        if (cluster_is_unit<S>(first + m * S::WARPS))
+            cluster_send_halves<S>(k, v, first + m * S::WARPS);
+    }
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+    return scale * (1 / CLUSTER_IN);
+}
+
 // GATED: row b to y; what tap(post) wants is asked for before the planes are there.
 template <class T, class S>
 __device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
@@ -1619,16 +1689,9 @@ __device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
     const int first = cluster_anew(k.warp);
     uint32_t w[UNITS][2 * PARTS][3];
 #pragma unroll
-    for (int m = 0; m < UNITS; m++) {
-        int n[PARTS];
-        const int unit = first + m * S::WARPS;
-        cluster_lane_samples<S>(n, unit, k);
+    for (int m = 0; m < UNITS; m++)
         if (post.x)
-            hb_windows<T>(w[m], post, c, job.L, [&](int j, int &row, int &at) {
-                row = (int)b;
-                at = cluster_is_unit<S>(unit) ? n[j / 2] + j % 2 * 4 : -1;
-            });
-    }
+            cluster_unit_words<T, S>(w[m], k, post, c, b, first + m * S::WARPS, job.L);
     cluster_meet();               // planes hold w
     T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
 #pragma unroll
@@ -1682,7 +1745,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct clu
     cluster_meet();               // all blocks are there, and their constants
     float scale;
     if constexpr (!GATED) scale = cluster_there_units<T, S>(k, x);
-    else scale = cluster_there<T, S>(k, f, c, b, job.L);
+    else scale = cluster_there_products<T, S>(k, f, c, b, job.L);
     cluster_outer<S, false>(k);
     __syncthreads();
     cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {

@@ -39,6 +39,7 @@ static const char *cluster_refuses(const struct hb_problem *p)
 {
     if (p->D > INT32_MAX / 1024 || p->B > INT32_MAX / 16) return "B or D beyond 2^21";
     if (p->D * p->B > INT32_MAX / 16) return "2^27 rows and more";
+    if (p->backward && p->L > 262144) return "gradients beyond L = 262144";
     if (!p->gated) return long_refuses(p);
     if (p->backward) return "gradients of gates beyond L = 32768";
     if (p->taps > HB_TAPS) return "short filters of more than 3 taps";
@@ -55,7 +56,8 @@ template <class F> static void cluster_by(int K, int R, F f)
     else if (K == 8 && R == 48) f(hb_constant<8>(), hb_constant<48>());
     else if (K == 8) f(hb_constant<8>(), hb_constant<64>());
     else if (R == 48) f(hb_constant<16>(), hb_constant<48>());
-    else f(hb_constant<16>(), hb_constant<64>());
+    else if (R == 64) f(hb_constant<16>(), hb_constant<64>());
+    else f(hb_constant<16>(), hb_constant<128>());
 }
 
 // The cluster of the gradients, by that of the rows.
@@ -115,7 +117,7 @@ static struct cluster_call<cluster_dh_job> cluster_gradients_call(const struct c
     struct cluster_call<cluster_dh_job> call = {};
     cluster_typed(s, [&](auto k, auto r, auto type) {
         using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
-        call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
+        if constexpr (S::R <= 64) call = cluster_call_of<S>(cluster_gradients<decltype(type), S>);
     });
     return call;
 }
@@ -318,7 +320,7 @@ static int cluster_phases(struct cluster_plan *s, const struct hb_problem *p)
 {
     static const struct fused_choice sizes[] = {
         { 0, 65536, NULL, 16, 16 }, { 0, 131072, NULL, 32, 16 }, { 0, 196608, NULL, 16, 48 },
-        { 0, 262144, NULL, 64, 16 },
+        { 0, 262144, NULL, 64, 16 }, { 0, 524288, NULL, 64, 32 },
     };
     const struct fused_choice *c = sizes;
     while (c->L < p->L) c++;
