@@ -53,7 +53,7 @@ __device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_bl
                                                const float4 *far, int64_t c, int k1)
 {
     const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
-    const mid_inner inner = mid_inner_of(k);
+    const hb_inner inner = hb_inner_of(k);
 #pragma unroll 1
     for (int i = 0; i < R / 8; i++) {
         const int slot = threadIdx.x / 32 + 8 * i;
@@ -86,7 +86,7 @@ long_pairs(struct long_pairs_job job)
 {
     extern __shared__ __align__(1024) unsigned char shared[];
     constexpr int OWN = R / 8;
-    constexpr bool EARLY = LONG_EARLY<R>, AHEAD = LONG_PAIRS_BLOCKS<R> == 1;
+    constexpr bool EARLY = LONG_EARLY<R>;
     mid_block<R> k;
     const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
     mid_block_init<R>(k, shared, job.matrix, k1, job.R1);
@@ -105,10 +105,9 @@ long_pairs(struct long_pairs_job job)
     for (int b = first; b < end; b++) {
         uint4 u[OWN][2];
         mid_enter<R>(k, x);
-        __syncthreads();
         if (EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         {
-            const mid_inner inner = mid_inner_of(k);
+            const hb_inner inner = hb_inner_of(k);
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 hb_tile z;
@@ -123,40 +122,27 @@ long_pairs(struct long_pairs_job job)
         }
         if (!EARLY) mid_read<R>(x, k, dy_mid + b * apart);
         mid_enter<R>(k, x);
-        __syncthreads();
         if (EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
         {
             const int64_t i_b = c * job.batch + b;
             const float f = hb_inverse(job.scale_u[i_b]) * hb_inverse(job.scale_dy[i_b]);
             const float by = DU ? job.boost[i_b] / HB_MID_TOP : 1;
-            const mid_inner inner = mid_inner_of(k);
+            const hb_inner inner = hb_inner_of(k);
 #pragma unroll
             for (int i = 0; i < OWN; i++) {
                 const int slot = warp + 8 * i;
-                uint4 h[2];
-                const auto ask = [&] {
-                    h[0] = spectrum[slot * 64];
-                    h[1] = spectrum[slot * 64 + 32];
-                };
-                if (DU && AHEAD) ask();
                 hb_tile z;
                 mid_there(z, k, inner, i);
                 hb_correlate(sums + slot * 128, u[i], z, f, b == first);
                 if constexpr (DU) {
-                    if (!AHEAD) ask();
-                    hb_times<true>(z, h, by);
+                    hb_times(z, spectrum + slot * 64, true, by);
                     __syncwarp();             // everybody has read the slot
                     mid_back(k, z, inner, i);
                 }
             }
         }
-        const unsigned short *const next = b + 1 < end ? u_mid + (b + 1) * apart : NULL;
-        if constexpr (DU) {
-            mid_leave<R>(dy_mid + b * apart, k, k1, job.R1, next);
-            mid_begun<R>(x, next);
-        } else if (!EARLY && next) {
-            mid_read<R>(x, k, next);
-        }
+        if constexpr (DU) mid_leave<R>(dy_mid + b * apart, k, k1, job.R1);
+        if (!EARLY && b + 1 < end) mid_read<R>(x, k, u_mid + (b + 1) * apart);
     }
 
     float4 *const far = job.sums + (c * job.all * job.R1 + k1) * R * 128 + me.lane;

@@ -12,8 +12,7 @@
 //           The sum over c is a few additions of accumulators, mma are 1 / Q of the whole matrix'.
 //           Back the same, k = Q kappa + c, p = pi + 16 m, everything conjugated.
 //           A row is copied to the planes as it lies (cp.async); a warp has 32 columns of all
-//           slots, 8 at a time by ldmatrix and stmatrix, in place, and copies its own out again:
-//           half of them come while the others are in work, and go so.
+//           slots, 8 at a time by ldmatrix and stmatrix, in place, and copies its own out again.
 //           T(kappa + 8 x, r): w[x + 1] = 2 cos(16 pi r / N2) w[x] - w[x - 1]. On the way back
 //           conj(T)(k1, 256 p + r) is a factor of p, beside what the outer step leaves, and one of
 //           r, which goes into the turns of the rows' step: e((k + (k1 - 1/4) / R1) r / N2).
@@ -30,9 +29,9 @@ template <int R> constexpr int MID_CLASSES = R / 16;
 template <int R> constexpr int MID_THERE = HB_ROWS_SHARED<R>;
 template <int R> constexpr int MID_TURNS = MID_THERE<R> + HB_MATRIX<R>;
 // R > 16: what the device has (mid_constants): [c][real, imaginary][32 lanes] fragments of A_c,
-// hb_inner as hb_inner_store leaves it and the rest of mid_inner, 2 cos(16 pi r / N2) [r < 256];
-// then what belongs to k1, for each slot: mid_steps.
-template <int R> constexpr int MID_WORDS = MID_CLASSES<R> * 256 + 10 * 128 + 256;
+// hb_inner as hb_inner_store leaves it, 2 cos(16 pi r / N2) [r < 256]; then what belongs to k1, for
+// each slot: steps of the turns on the way back, factors of what leaves (mid_steps).
+template <int R> constexpr int MID_WORDS = MID_CLASSES<R> * 256 + 6 * 32 * 4 + 256;
 template <int R> constexpr int MID_STEPS = 2 * HB_PLANE<R> + 4 * MID_WORDS<R>;
 template <int R> constexpr int MID_SHARED = MID_TABLE<R> ? MID_TURNS<R> + R * 2048
                                                          : MID_STEPS<R> + R * 32;
@@ -61,9 +60,8 @@ template <int R> struct mid_block : hb_block<R> {
     float turn;                // -2 pi / (4 N)
 };
 
-// What mid_read leaves of a row: R = 16, B fragments of 32 columns a warp. Others have them in the
-// planes, the second half of them only when the first is in work.
-template <int R> struct mid_row { const unsigned short *mid; };
+// R = 16, B fragments of a row: of 32 columns a warp. Others are in the planes.
+template <int R> struct mid_row {};
 template <> struct mid_row<16> { uint32_t re[4][2], im[4][2]; };
 
 // --- R = 16 --------------------------------------------------------------------------------------
@@ -159,6 +157,7 @@ __device__ __forceinline__ void mid_table_enter(const mid_block<R> &k, const mid
             *(uint2 *)(at + HB_PLANE<R>) =
                 make_uint2(hb_pack(v[0].y, v[1].y), hb_pack(v[2].y, v[3].y));
         }
+    __syncthreads();
 }
 
 template <int R>
@@ -363,37 +362,19 @@ __device__ __forceinline__ void mid_outer(const mid_matrix<MID_CLASSES<R>> &A,
     }
 }
 
-// Calls f(byte in the planes, where in the row) for each 16 bytes of this lane, of `half` the
-// columns of its warp: eight lanes meet in no bank and have four sectors of 32 bytes.
+// Calls f(byte in the planes, where in the row) for each 16 bytes of this lane, of its warp's
+// columns: eight lanes meet in no bank and have two runs of 64 bytes.
 template <int R, class T, class F>
-__device__ __forceinline__ void mid_own(const mid_block<R> &k, int half, T *mid, F f)
+__device__ __forceinline__ void mid_own(const mid_block<R> &k, T *mid, F f)
 {
-    const int lane = k.me.lane, row = (lane & 6) + (lane >> 3 & 1) + (lane >> 4) * 8;
-    const int chunk = 4 * k.me.group + 2 * half + (lane & 1);
+    const int row = (k.me.lane >> 3) + (k.me.lane & 4), chunk = 4 * k.me.group + (k.me.lane & 3);
     const uint32_t at = mid_place<R>(row, chunk);
     mid += row * 256 + chunk * 8;
 #pragma unroll
     for (int part = 0; part < 2; part++)
 #pragma unroll
-        for (int n = 0; n < R / 16; n++)
-            f(mid_further<R>(at, 2 * n) + part * HB_PLANE<R>, mid + (part * R + 16 * n) * 256);
-}
-
-// Begins to copy half the columns of this warp to the planes.
-template <int R>
-__device__ __forceinline__ void mid_copy(const mid_block<R> &k, int half, const unsigned short *mid)
-{
-    const uint32_t planes = hb_shared_address(k.planes);
-    mid_own(k, half, mid, [&](uint32_t at, const unsigned short *from) {
-        hb_copy(planes + at, from, 16);
-    });
-}
-
-// What the warp has begun to copy is there.
-__device__ __forceinline__ void mid_arrived()
-{
-    hb_copied();
-    __syncwarp();
+        for (int n = 0; n < R / 8; n++)
+            f(mid_further<R>(at, n) + part * HB_PLANE<R>, mid + (part * R + 8 * n) * 256);
 }
 
 template <int R>
@@ -404,7 +385,7 @@ __device__ __forceinline__ void mid_classes_init(mid_block<R> &k, unsigned char 
     k.planes = shared;
     k.matrix = (uint4 *)(shared + 2 * HB_PLANE<R>);
     k.constants = k.matrix + 64 * MID_CLASSES<R>;
-    k.twice = (const float *)(k.constants + 10 * 32);
+    k.twice = (const float *)(k.constants + 6 * 32);
     k.me = { lane, lane >> 2, lane & 3, warp, 0 };
     k.load = mid_place<R>(warp, 2 * (lane & 15) + (lane >> 4));
     k.f = 4 * k1 - 1;
@@ -425,8 +406,7 @@ __device__ __forceinline__ void mid_classes_init(mid_block<R> &k, unsigned char 
 }
 
 // Outer step of this warp's columns, in place, when their copies are there.
-template <int R>
-__device__ __forceinline__ void mid_classes_enter(const mid_block<R> &k, const unsigned short *mid)
+template <int R> __device__ __forceinline__ void mid_classes_enter(const mid_block<R> &k)
 {
     constexpr int n = 256 * R;
     constexpr float size = (float)(1 / (R * MID_SIZE<R>));
@@ -447,11 +427,10 @@ __device__ __forceinline__ void mid_classes_enter(const mid_block<R> &k, const u
             w[h][e] = make_float2(v.x * size, v.y * size);
         }
     }
-    mid_arrived();
-    mid_copy(k, 1, mid);
+    hb_copied();
+    __syncwarp();
 #pragma unroll 1
     for (int t = 0; t < 4; t++) {
-        if (t == 2) mid_arrived();
         const float2 both = *(const float2 *)(k.twice + r + 8 * t);
         mid_outer<R, false>(A, at, t, [&](float2 (&v)[2 * MID_CLASSES<R>], int e) {
             const float twice = e ? both.y : both.x;
@@ -498,11 +477,9 @@ __device__ __forceinline__ void mid_classes_back(const mid_block<R> &k, hb_tile 
     hb_store_tiles(at + HB_PLANE<R>, x.im);
 }
 
-// Outer step back of this warp's columns, in place, and out. next: a row of which the first half is
-// copied to where these have left, or NULL.
+// Outer step back of this warp's columns, in place, and out.
 template <int R>
-__device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid_block<R> &k,
-                                                  const unsigned short *next)
+__device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid_block<R> &k)
 {
     constexpr int SLOTS = R / 8;
     mid_matrix<MID_CLASSES<R>> A;
@@ -513,20 +490,15 @@ __device__ __forceinline__ void mid_classes_leave(unsigned short *mid, const mid
 #pragma unroll
     for (int x = 0; x < SLOTS; x++) w[x] = hb_conj(k.steps[k.me.g + 8 * x].leave);
 #pragma unroll 1
-    for (int t = 0; t < 4; t++) {
+    for (int t = 0; t < 4; t++)
         mid_outer<R, true>(A, at, t, [&](float2 (&v)[SLOTS], int) {
 #pragma unroll
             for (int x = 0; x < SLOTS; x++) v[x] = hb_cmul(v[x], w[x]);
         });
-        if (t % 2 == 0) continue;
-        __syncwarp();
-        mid_own(k, t / 2, mid, [&](uint32_t from, unsigned short *to) {
-            *(uint4 *)to = *(const uint4 *)(k.planes + from);
-        });
-        if (!next || t != 1) continue;
-        __syncwarp();
-        mid_copy(k, 0, next);
-    }
+    __syncwarp();
+    mid_own(k, mid, [&](uint32_t at, unsigned short *to) {
+        *(uint4 *)to = *(const uint4 *)(k.planes + at);
+    });
 }
 
 // --- both ---------------------------------------------------------------------------------------
@@ -552,70 +524,21 @@ __device__ __forceinline__ void mid_read(mid_row<R> &x, const mid_block<R> &k,
         mid_read_columns(x.re, mid, k.me);
         mid_read_columns(x.im, mid + 256 * R, k.me);
     } else {
+        const uint32_t planes = hb_shared_address(k.planes);
         __syncthreads();
-        mid_copy(k, 0, mid);
-        x.mid = mid;
+        mid_own(k, mid, [&](uint32_t at, const unsigned short *x) { hb_copy(planes + at, x, 16); });
     }
 }
 
-// R > 16: the same of what mid_leave has begun to copy.
-template <int R>
-__device__ __forceinline__ void mid_begun(mid_row<R> &x, const unsigned short *mid)
-{
-    if constexpr (!MID_TABLE<R>) x.mid = mid;
-}
-
-// Outer step, to the planes; a barrier, and they may be read. R = 16: a barrier before.
+// Outer step, to the planes; a barrier after it, R = 16: and before.
 template <int R>
 __device__ __forceinline__ void mid_enter(const mid_block<R> &k, const mid_row<R> &x)
 {
     if constexpr (MID_TABLE<R>) {
         mid_table_enter(k, x);
     } else {
-        mid_classes_enter(k, x.mid);
-    }
-}
-
-// Also F in the order of B and what is negated: else both are made of the others for each slot, by
-// moves to pairs of registers and the like, a twentieth of the rows' step. R = 16: not used.
-struct mid_inner : hb_inner { uint32_t br[4], bi[4], bminus[4]; };
-
-template <int R> __device__ __forceinline__ mid_inner mid_inner_of(const mid_block<R> &k)
-{
-    mid_inner inner;
-    (hb_inner &)inner = hb_inner_of(k);
-    if constexpr (!MID_TABLE<R>) {
-        const uint4 *const more = k.constants + 6 * 32 + k.me.lane;
-        hb_fragment(inner.minus, more[0]);
-        hb_fragment(inner.br, more[32]);
-        hb_fragment(inner.bi, more[64]);
-        hb_fragment(inner.bminus, more[96]);
-    }
-    return inner;
-}
-
-// As hb_inner_forth.
-__device__ __forceinline__ void mid_forth(hb_tile &z, const mid_inner &k, const uint32_t (&xr)[4],
-                                          const uint32_t (&xi)[4])
-{
-    hb_tile y;                                             // [k2][s]
-    uint32_t ar[4], ai[4];
-    hb_from_left<false>(y, k, xr, xi);
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-        const int t = j / 2, i = j % 2 * 2;
-        const float2 a = hb_cmul(make_float2(y.re[t][i], y.im[t][i]), k.w[t][i]);
-        const float2 b = hb_cmul(make_float2(y.re[t][i + 1], y.im[t][i + 1]), k.w[t][i + 1]);
-        ar[j] = hb_pack(a.x, b.x);
-        ai[j] = hb_pack(a.y, b.y);
-    }
-    z = {};
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        hb_mma(z.re[t], ar, k.br[2 * t], k.br[2 * t + 1]);
-        hb_mma(z.im[t], ar, k.bi[2 * t], k.bi[2 * t + 1]);
-        hb_mma(z.re[t], ai, k.bminus[2 * t], k.bminus[2 * t + 1]);
-        hb_mma(z.im[t], ai, k.br[2 * t], k.br[2 * t + 1]);
+        mid_classes_enter(k);
+        __syncthreads();
     }
 }
 
@@ -627,15 +550,14 @@ template <int R> __device__ __forceinline__ int mid_slot(const mid_block<R> &k, 
 
 // Transform of slot warp + 8 i.
 template <int R>
-__device__ __forceinline__ void mid_there(hb_tile &z, const mid_block<R> &k, const mid_inner &inner,
+__device__ __forceinline__ void mid_there(hb_tile &z, const mid_block<R> &k, const hb_inner &inner,
                                           int i)
 {
     const uint32_t at = hb_shared_address(k.planes) + mid_slot(k, i);
     uint32_t xr[4], xi[4];
     hb_load_trans(xr, at);
     hb_load_trans(xi, at + HB_PLANE<R>);
-    if constexpr (MID_TABLE<R>) hb_inner_forth(z, inner, xr, xi);
-    else mid_forth(z, inner, xr, xi);
+    hb_inner_forth(z, inner, xr, xi);
 }
 
 // Its way back, to the planes.
@@ -649,15 +571,14 @@ __device__ __forceinline__ void mid_back(const mid_block<R> &k, const hb_tile &z
     else mid_classes_back(k, x, i);
 }
 
-// From the planes to row k1 of mid, turned by conj(T)(k1, r) R1; barrier before. R > 16: `next`, if
-// there is one, is begun as by mid_read (x.mid is the caller's).
+// From the planes to row k1 of mid, turned by conj(T)(k1, r) R1; barrier before.
 template <int R>
 __device__ __forceinline__ void mid_leave(unsigned short *mid, const mid_block<R> &k, int k1,
-                                          int R1, const unsigned short *next = NULL)
+                                          int R1)
 {
     __syncthreads();
     if constexpr (MID_TABLE<R>) mid_table_leave(mid, k, k1, R1);
-    else mid_classes_leave(mid, k, next);
+    else mid_classes_leave(mid, k);
 }
 
 // --- the convolution -----------------------------------------------------------------------------
@@ -689,84 +610,55 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
 #pragma unroll 1
     for (int b = first; b < end; b++) {
         unsigned short *const mid = job.mid + ((c * job.batch + b) * job.R1 + k1) * 512 * R;
-        const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
-        unsigned short *const next = b + 1 < end ? mid + job.R1 * 512 * R : NULL;
         mid_row<R> x;
-        uint4 h[2];               // of the next slot, under way
-        if (MID_TABLE<R> || b == first) mid_read<R>(x, k, mid);
-        else mid_begun<R>(x, mid);
+        mid_read<R>(x, k, mid);
         mid_enter<R>(k, x);
-        if constexpr (!SPECTRUM) {
-            h[0] = spectrum[0];
-            h[1] = spectrum[32];
-        }
-        __syncthreads();
-        const mid_inner inner = mid_inner_of(k);
+        const hb_inner inner = hb_inner_of(k);
+        const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
 #pragma unroll 1
         for (int i = 0; i < R / 8; i++) {
-            uint4 *const at = spectrum + i * 512;
+            uint4 *const h = spectrum + i * 512;
             hb_tile z;
-            mid_there(z, k, inner, i);
             if constexpr (SPECTRUM) {
-                hb_keep(at, z, by);
+                mid_there(z, k, inner, i);
+                hb_keep(h, z, by);
             } else {
-                if (job.adjoint) hb_times<true>(z, h, by);
-                else hb_times<false>(z, h, by);
-                if (i + 1 < R / 8) {
-                    h[0] = at[512];
-                    h[1] = at[544];
-                }
+                const uint4 v[2] = { h[0], h[32] };        // under way
+                mid_there(z, k, inner, i);
+                if (job.adjoint) hb_times<true>(z, v, by);
+                else hb_times<false>(z, v, by);
                 __syncwarp();     // everybody has read the slot
                 mid_back(k, z, inner, i);
             }
         }
-        if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1, next);
+        if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1);
     }
 }
 
 // --- host ----------------------------------------------------------------------------------------
-// Fragments of A_c.
-template <int R> static inline void mid_words_outer(uint32_t *words)
+// A_c, the turns of hb_inner_init, the cosines: MID_WORDS.
+template <int R> static inline void mid_words(uint32_t *words)
 {
-    for (int i = 0; i < MID_CLASSES<R> * 512; i++) {       // halves
+    constexpr int Q = MID_CLASSES<R>;
+    for (int i = 0; i < Q * 512; i++) {                    // halves
         const int word = i / 2, lane = word / 4 % 32, part = word / 128 % 2, c = word / 256;
         const int kappa = lane / 4 + word % 2 * 8, pi = 2 * (lane % 4) + word % 4 / 2 * 8 + i % 2;
-        const double x = -2 * M_PI * kappa * (MID_CLASSES<R> * pi + c) / R;
+        const double x = -2 * M_PI * kappa * (Q * pi + c) / R;
         const __half h = __double2half(MID_SIZE<R> * (part ? sin(x) : cos(x)));
         if (i % 2 == 0) words[word] = 0;
         words[word] |= (uint32_t)*(const unsigned short *)&h << i % 2 * 16;
     }
-}
-
-// mid_inner: F, the turns of hb_inner_init, what is made of F.
-static inline void mid_words_inner(uint32_t *words)
-{
-    constexpr double size = 0.25 / (HB_F_SIZE * HB_F_SIZE);
-    const uint32_t *const imaginary = words + 128;
-    float *const turns = (float *)(words + 256);
-    uint32_t *const more = words + 768;
+    words += Q * 256;
     hb_fused_matrix(words, 16, 0, HB_F_SIZE);
-    for (int i = 0; i < 256; i++) {
+    float *const turns = (float *)(words + 256), *const twice = turns + 512;
+    for (int i = 0; i < 256; i++) {                        // of hb_turns_store
         const int lane = i / 2 % 32, e = i % 2, h = i / 64 % 2, t = i / 128;
         const double x = -2 * M_PI / 256 * (lane / 4 + 8 * h) * (2 * (lane % 4) + 8 * t + e);
+        const double size = 0.25 / (HB_F_SIZE * HB_F_SIZE);
         turns[2 * i] = (float)(size * cos(x));
         turns[2 * i + 1] = (float)(size * sin(x));
+        twice[i] = (float)(2 * cos(16 * M_PI * i / (256 * R)));
     }
-    for (int i = 0; i < 128; i++) {
-        const int b = i / 4 * 4 + i % 2 * 2 + i % 4 / 2;   // tile i % 4 / 2: its rows, those + 8
-        more[i] = imaginary[i] ^ 0x80008000u;
-        more[128 + i] = words[b];
-        more[256 + i] = imaginary[b];
-        more[384 + i] = imaginary[b] ^ 0x80008000u;
-    }
-}
-
-template <int R> static inline void mid_words(uint32_t *words)
-{
-    float *const twice = (float *)(words + MID_WORDS<R> - 256);
-    mid_words_outer<R>(words);
-    mid_words_inner(words + MID_CLASSES<R> * 256);
-    for (int i = 0; i < 256; i++) twice[i] = (float)(2 * cos(16 * M_PI * i / (256 * R)));
 }
 
 // They are put on the device: *matrix.
