@@ -40,18 +40,18 @@ static const struct fused_choice CHOICES[] = {
     { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
     { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  1.480
     { F16 | BF16,  49152, &fused_cluster,  4,  48 },  //  -
-    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.592; three phases: 2.645
+    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.341
     { F16 | BF16,  98304, &fused_cluster,  8,  48 },  //  -
-    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.660; three phases: 2.778
+    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.445
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
-    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.830; three phases: 2.513
+    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.569
     { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
-    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  -
-    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  2.605; with gradients
+    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  2.070; three phases: 2.088
+    { F16 | BF16, 524288, &fused_long,  64,  32 },  //  with gradients; 32 x 64 bwd: 5.34
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
-    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.837, 128 x 32: 5.789
+    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.138
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
-    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  3.916, 256 x 32: 7.376
+    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  2.443
     { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
     // f32: R1 columns of R points

@@ -29,16 +29,16 @@
 //           is known; d is a tap; tap(post) multiplies y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
 //           smaller, so that with K one outlier does not push the rest below what a half can hold.
-// Cost      a sample: mma 16 R + 512 flop; each DFT of K in f32 about 5, 9, 12 for K = 4, 8, 16;
+// Cost      a sample: mma 1280 flop (R = 64, the DFT of K apart), of which an outer step 256;
 //           memory 4 bytes + spectrum 4 / B; L2 the spectrum again, 4, and u again, 2; the network
-//           between SMs 8 (K - 1) / K bytes. A block has 8 warps and two are on an SM; for
-//           gradients with R > 32 it has 16 and is alone. Of 132 SMs clusters of 4 fill 124, of 16
-//           112: what GPCs have.
-//           Measured, R = 64, 201M samples, f16, with spectra (0.14 of it): K = 4, 8, 16 1.59,
-//           1.66, 1.83 ms; K = 4 with its DFT in f32 (104 instructions a sample, now 98) 1.56.
-//           Gradients, f16: K = 8, R = 32 (about 145 instructions a sample, counted) 2.79 ms, K =
-//           16, R = 32: 3.19, R = 64: 3.91; with 178 instructions 2.87, 3.54, 4.04.
-// Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 32, 48, 64. GATED: K = 4, 8.
+//           between SMs 8 (K - 1) / K bytes. A block has 8 warps and two are on an SM; for R = 128,
+//           and for gradients with R > 32, it has 16 and is alone. Of 132 SMs clusters of 4 fill
+//           124, of 16 112: what GPCs have.
+//           Measured, 201M samples, f16, with spectra (0.11 .. 0.17 of it): K = 4, 8, 16 with
+//           R = 64 1.34, 1.45, 1.57 ms, R = 128 2.07. Gradients, f16: K = 8, R = 32 2.66 ms,
+//           K = 16, R = 32: 3.06, R = 64: 3.58.
+// Limits    K = 4, 8, 16 (16 needs leave: not portable); R = 32, 48, 64, forward 128 with K = 16.
+//           GATED: K = 4, 8.
 #ifndef HB_FUSED_CLUSTER_CUH
 #define HB_FUSED_CLUSTER_CUH
 
@@ -1717,8 +1717,8 @@ __device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
 }
 
 // y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster
-// has a row, rows of a channel come one after the other: its spectrum is in L2 then. 1.55 ms
-// (L = 65536, B 8, D 384, f16, with spectra); four rows a cluster 1.61, ones that stay and share
+// has a row, rows of a channel come one after the other: its spectrum is in L2 then. At 1.55 ms
+// (L = 65536, B 8, D 384, f16, with spectra) four rows a cluster had 1.61, ones that stay and share
 // all rows 1.79.
 template <class T, class S, bool GATED>
 __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
