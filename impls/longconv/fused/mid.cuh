@@ -640,15 +640,11 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
 template <int R> static inline void mid_words(uint32_t *words)
 {
     constexpr int Q = MID_CLASSES<R>;
-    for (int i = 0; i < Q * 512; i++) {                    // halves
-        const int word = i / 2, lane = word / 4 % 32, part = word / 128 % 2, c = word / 256;
-        const int kappa = lane / 4 + word % 2 * 8, pi = 2 * (lane % 4) + word % 4 / 2 * 8 + i % 2;
-        const double x = -2 * M_PI * kappa * (Q * pi + c) / R;
-        const __half h = __double2half(MID_SIZE<R> * (part ? sin(x) : cos(x)));
-        if (i % 2 == 0) words[word] = 0;
-        words[word] |= (uint32_t)*(const unsigned short *)&h << i % 2 * 16;
-    }
-    words += Q * 256;
+    for (int c = 0; c < Q; c++, words += 256)
+        hb_fused_tile(words, [=](int kappa, int pi, bool imaginary) {
+            const double x = -2 * M_PI * kappa * (Q * pi + c) / R;
+            return MID_SIZE<R> * (imaginary ? sin(x) : cos(x));
+        });
     hb_fused_matrix(words, 16, 0, HB_F_SIZE);
     float *const turns = (float *)(words + 256), *const twice = turns + 512;
     for (int i = 0; i < 256; i++) {                        // of hb_turns_store
