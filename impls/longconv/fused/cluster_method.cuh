@@ -11,7 +11,8 @@
 #ifndef HB_FUSED_CLUSTER_METHOD_CUH
 #define HB_FUSED_CLUSTER_METHOD_CUH
 
-#include "cluster.cuh"
+#include "cluster_dh.cuh"
+#include "cluster_rows.cuh"
 #include "long_dh.cuh"
 
 // A filter's spectra, as the kernels of a cluster of K and R want them.

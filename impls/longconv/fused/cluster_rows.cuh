@@ -1,0 +1,240 @@
+// cluster_rows.cuh: spectra and convolutions of rows in a cluster of blocks (cluster.cuh), CUDA.
+#ifndef HB_FUSED_CLUSTER_ROWS_CUH
+#define HB_FUSED_CLUSTER_ROWS_CUH
+
+#include "cluster_steps.cuh"
+#include "cluster_units.cuh"
+
+// A thread's items of a row, times scale, to the planes of all blocks.
+template <class S>
+__device__ __forceinline__ void cluster_send_all(const cluster_block &k,
+                                                 const cluster_item<float, S::K> (&x)[S::ITEMS],
+                                                 float scale)
+{
+    cluster_expect_z<S>(k);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) {
+        const int i = threadIdx.x + m * S::THREADS;
+        if (i < 8 * S::R) cluster_send<S>(k, x[m], i, scale);
+    }
+}
+
+// Spectra of all h (+ d at lag 0), and undo. Grid D clusters of K, the rest as below. No warp reads
+// of a spectrum but what it wrote.
+template <class S>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct cluster_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int K = S::K, R = S::R;
+    const int64_t c = blockIdx.x / K;
+    cluster_block k;
+    cluster_begin<S>(k, shared);
+    cluster_item<float, K> x[S::ITEMS];                    // under way while constants are made
+    const float *const h = job.h + c * job.L;
+    if (cluster_is_even<float, CLUSTER_WIDTH<K>>(h, job.L))
+        cluster_load<true, float, S>(x, h, job.L, k.rank);
+    else cluster_load<false, float, S>(x, h, job.L, k.rank);
+    const float d = job.d ? job.d[c] : 0;
+    cluster_init<S>(k, job.matrix);
+    cluster_meet();               // all blocks are there
+    launch_wait();                // lets the rows' kernel begin, too
+    if (k.rank == 0 && threadIdx.x == 0)
+        x[0][0].x[0] = __float_as_uint(__uint_as_float(x[0][0].x[0]) + d);
+    float2 mark = make_float2(0, 0);
+#pragma unroll
+    for (int m = 0; m < S::ITEMS; m++) cluster_measure<S>(mark, x[m]);
+    mark = cluster_together<float, S>(k, 0, mark);
+    const float in = fminf(hb_fused_scale(mark.x, 0), 0x1p100f), all = hb_fused_scale(mark.y, 15);
+    cluster_send_all<S>(k, x, in * (CLUSTER_TOP / K));
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_keep<S>(k, job.spectrum + (int64_t)blockIdx.x * R * 64 + k.me.lane,
+                    all / in * (K * R / 16.0f / (CLUSTER_TOP * CLUSTER_TOP)));
+    if (k.rank == 0 && threadIdx.x == 0)
+        job.undo[c] = make_float2(4 / all, mark.x > 0 ? mark.y / mark.x : 1);
+}                                 // whatever comes here has come: nobody reads from others
+
+// --- rows ----------------------------------------------------------------------------------------
+// GATED: what is read of row b of channel c, to L2.
+template <class T, class S>
+__device__ __forceinline__ void cluster_prefetch_gates(const cluster_job &job, int64_t c, int b,
+                                                       int rank)
+{
+    cluster_prefetch<T, S>(job.in, job.si, c, b, job.L, rank);
+    cluster_prefetch<T, S>(job.gates.pre.x, job.gates.pre.sx, c, b, job.L, rank);
+    cluster_prefetch<T, S>(job.gates.post.x, job.gates.post.sx, c, b, job.L, rank);
+}
+
+// A row that has been asked for, there. Returns 2^eu / CLUSTER_IN.
+template <class T, class S>
+__device__ __forceinline__ float
+cluster_there_units(cluster_block &k, const cluster_part<S::K> (&x)[CLUSTER_UNITS<S>])
+{
+    uint32_t peak = 0;
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++)
+#pragma unroll
+        for (int s = 0; s < S::K / 4; s++)
+#pragma unroll
+            for (int w = 0; w < 4; w++) peak = __vmaxu2(peak, x[m][s].x[w] & 0x7fff7fffu);
+    const float top = cluster_together<T, S>(k, peak, make_float2(0, 0)).x;
+    const float scale = fminf(hb_fused_scale(top, 10), 0x1p30f);
+    cluster_send_units<T, S>(k, x, scale);
+    return scale * (1 / CLUSTER_IN);
+}
+
+// The factors of a channel.
+struct cluster_factors { hb_factor u, pre, post; };
+
+// GATED: of a unit what hb_by_words wants of a factor: fours of this lane, two of a segment.
+template <class T, class S>
+__device__ __forceinline__ void cluster_unit_words(uint32_t (&w)[S::K / 2][3],
+                                                   const cluster_block &k, const hb_factor &f,
+                                                   int64_t c, int64_t b, int unit, int L)
+{
+    int n[S::K / 4];
+    cluster_lane_samples<S>(n, unit, k);
+    hb_windows<T>(w, f, c, L, [&](int j, int &row, int &at) {
+        row = (int)b;
+        at = cluster_is_unit<S>(unit) ? n[j / 2] + j % 2 * 4 : -1;
+    });
+}
+
+// GATED: this warp's units of row b of r; 0 from L on and beyond the last.
+template <class T, class S>
+__device__ __forceinline__ void cluster_products_of(float (&r)[CLUSTER_UNITS<S>][2 * S::K],
+                                                    const cluster_block &k,
+                                                    const cluster_factors &f, int64_t c, int64_t b,
+                                                    int L)
+{
+    const int first = cluster_anew(k.warp);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        const int unit = first + m * S::WARPS;
+        uint32_t u[S::K / 2][3], pre[S::K / 2][3];
+        int n[S::K / 4];
+        cluster_unit_words<T, S>(u, k, f.u, c, b, unit, L);
+        if (f.pre.x) cluster_unit_words<T, S>(pre, k, f.pre, c, b, unit, L);
+        cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+        for (int j = 0; j < S::K / 2; j++) {
+            const int at = n[j / 2] + j % 2 * 4;
+            float v[4];
+            hb_by_words<T, true>(v, u[j], *f.u.k, at);
+            if (f.pre.x) hb_by_words<T, false>(v, pre[j], *f.pre.k, at);
+#pragma unroll
+            for (int t = 0; t < 4; t++)
+                r[m][4 * j + t] = cluster_is_unit<S>(unit) && at + t < L ? v[t] : 0;
+        }
+    }
+}
+
+// GATED: row b there; returns the same.
+template <class T, class S>
+__device__ __forceinline__ float cluster_there_products(cluster_block &k, const cluster_factors &f,
+                                                        int64_t c, int64_t b, int L)
+{
+    float r[CLUSTER_UNITS<S>][2 * S::K], top = 0;
+    cluster_products_of<T, S>(r, k, f, c, b, L);
+#pragma unroll
+    for (int i = 0; i < CLUSTER_UNITS<S> * 2 * S::K; i++)
+        top = fmaxf(top, fabsf(r[i / (2 * S::K)][i % (2 * S::K)]));
+    top = cluster_together<float, S>(k, 0, make_float2(top, 0)).x;
+    const float scale = fminf(hb_fused_scale(top, 10), 0x1p100f);
+    const int first = cluster_anew(k.warp);
+    cluster_expect_z<S>(k);
+#pragma unroll
+    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+        uint32_t v[S::K / 4][4];
+#pragma unroll
+        for (int i = 0; i < S::K; i++)
+            v[i / 4][i % 4] = hb_pack(r[m][2 * i] * scale, r[m][2 * i + 1] * scale);
+        if (cluster_is_unit<S>(first + m * S::WARPS))
+            cluster_send_halves<S>(k, v, first + m * S::WARPS);
+    }
+    cluster_await(k, CLUSTER_Z);  // planes hold z
+    return scale * (1 / CLUSTER_IN);
+}
+
+// GATED: row b to y; what tap(post) wants is asked for before the planes are there.
+template <class T, class S>
+__device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
+                                                       const cluster_job &job,
+                                                       const hb_factor &post, int64_t c, int64_t b,
+                                                       float by)
+{
+    constexpr int PARTS = S::K / 4, UNITS = CLUSTER_UNITS<S>;
+    const int first = cluster_anew(k.warp);
+    uint32_t w[UNITS][2 * PARTS][3];
+#pragma unroll
+    for (int m = 0; m < UNITS; m++)
+        if (post.x)
+            cluster_unit_words<T, S>(w[m], k, post, c, b, first + m * S::WARPS, job.L);
+    cluster_meet();               // planes hold w
+    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
+#pragma unroll
+    for (int m = 0; m < UNITS; m++) {
+        const int unit = first + m * S::WARPS;
+        if (!cluster_is_unit<S>(unit)) break;
+        uint32_t z[2][PARTS][4];
+        float v[PARTS][8];
+        int n[PARTS];
+        cluster_fetch_words<S>(z, k, unit);
+        cluster_back_unit<S>(v, k, z, unit, by);
+        cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+        for (int s = 0; s < PARTS; s++) {
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (post.x)
+                    hb_by_words<T, false>(*(float (*)[4])(v[s] + 4 * i), w[m][2 * s + i], *post.k,
+                                          n[s] + 4 * i);
+            put_columns<T, 8>(y, n[s], job.L, v[s]);
+        }
+    }
+}
+
+// y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster
+// has a row, rows of a channel come one after the other: its spectrum is in L2 then. At 1.55 ms
+// (L = 65536, B 8, D 384, f16, with spectra) four rows a cluster had 1.61, ones that stay and share
+// all rows 1.79.
+template <class T, class S, bool GATED>
+__global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_rows(struct cluster_job job)
+{
+    extern __shared__ __align__(1024) unsigned char shared[];
+    constexpr int K = S::K, R = S::R;
+    const int row = blockIdx.x / K, c = row / job.B, b = row % job.B;
+    cluster_block k;
+    cluster_begin<S>(k, shared);
+    const cluster_factors f = {
+        { job.in, job.si, k.taps + HB_TAP_U },
+        { job.gates.pre.x, job.gates.pre.sx, k.taps + HB_TAP_PRE },
+        { job.gates.post.x, job.gates.post.sx, k.taps + HB_TAP_POST },
+    };
+    cluster_part<K> x[CLUSTER_UNITS<S>];                   // under way while constants are made
+    if constexpr (!GATED) cluster_enter_units<T, S>(x, k, f.u, c, b, job.L);
+    else cluster_prefetch_gates<T, S>(job, c, b, k.rank);
+    cluster_init<S>(k, job.matrix);
+    cluster_dft_init<S>(k);
+    if constexpr (GATED) hb_filters_init(k.taps, job.gates, c, job.taps);
+    launch_wait();                // for the spectra
+    const uint4 *const spectrum = job.spectrum + (int64_t)(c * K + k.rank) * R * 64 + k.me.lane;
+    const float undo = job.undo[c].x;
+    cluster_meet();               // all blocks are there, and their constants
+    float scale;
+    if constexpr (!GATED) scale = cluster_there_units<T, S>(k, x);
+    else scale = cluster_there_products<T, S>(k, f, c, b, job.L);
+    cluster_outer<S, false>(k);
+    __syncthreads();
+    cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
+        cluster_transform<S>(z, k, inner, slot);
+        hb_times(z, spectrum + slot * 64, false, 1);
+    });
+    __syncthreads();
+    cluster_outer<S, true>(k);
+    if constexpr (!GATED) cluster_leave_units<T, S>(k, job, f.u, c, b, undo / scale);
+    else cluster_leave_products<T, S>(k, job, f.post, c, b, undo / scale);
+    cluster_meet();               // nobody leaves while others read what it has
+}
+#endif
