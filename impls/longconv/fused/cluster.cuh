@@ -58,6 +58,7 @@ struct cluster_job {
     const float *d;            // or NULL: y += d u; spectrum: added to h[0]
     const uint4 *matrix;       // [K]: CLUSTER_MATRIX of block j, F
     int B, D, L;
+    int ahead;                 // clusters that run at a time: so many rows on, what is next here
     struct hb_conv_gates gates;              // GATED only: as hb.h says; d is in the spectrum
     int taps;
 };

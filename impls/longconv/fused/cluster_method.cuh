@@ -165,6 +165,7 @@ static struct cluster_job cluster_job_of(const struct cluster_plan *s,
     job.B = (int)s->B;
     job.D = (int)s->D;
     job.L = (int)s->L;
+    job.ahead = s->active;
     return job;
 }
 

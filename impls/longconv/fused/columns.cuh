@@ -119,26 +119,6 @@ __device__ __forceinline__ uint32_t sample_pair(const uint32_t (&x)[WORDS], int 
         return hb_halves<T>(x[i], scale);
 }
 
-// --- copies to shared memory ---------------------------------------------------------------------
-// n (8 or 16) bytes to the shared address `to`, both ends so aligned; they are there after
-// copies_wait (for this thread). Only the first `there` of them are read, the others are 0.
-template <int n>
-__device__ __forceinline__ void copy_bytes(uint32_t to, const void *from, int there)
-{
-    static_assert(n == 8 || n == 16);
-    if constexpr (n == 8)
-        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
-                     :: "r"(to), "l"(from), "r"(there) : "memory");
-    else
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                     :: "r"(to), "l"(from), "r"(there) : "memory");
-}
-
-__device__ __forceinline__ void copies_wait()
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
-}
-
 // --- constants ---------------------------------------------------------------------------------
 __device__ __forceinline__ float2 unit(double turns)               // e(turns)
 {
@@ -295,7 +275,7 @@ __device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WO
         if (WORDS >= COLUMN_THREADS || (int)threadIdx.x < WORDS)
 #pragma unroll
             for (int i = 0; i < WORDS; i += COLUMN_THREADS)
-                copy_bytes<16>(to + 16 * i, G + threadIdx.x + i, 16);
+                hb_copy<16>(to + 16 * i, G + threadIdx.x + i, 16);
         return near;
     } else {
         return G;
@@ -305,7 +285,7 @@ __device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WO
 // Before they are read. In the loop that reads them: before it, other loads would wait for it.
 __device__ __forceinline__ void near_wait()
 {
-    copies_wait();
+    hb_copied();
     __syncthreads();
 }
 
@@ -575,7 +555,7 @@ template <int BYTES> __device__ __forceinline__ int column_off(const void *row)
     return (int)((uintptr_t)row % BYTES / 2);
 }
 
-// Columns r0 .. of `row` are on their way: all of a warp call it, copies_wait and __syncwarp after.
+// Columns r0 .. of `row` are on their way: all of a warp call it, hb_copied and __syncwarp after.
 template <class T, int STEPS>
 __device__ __forceinline__ void stage_row(struct column_staged<T, STEPS> &s, const T *row, int L,
                                           int N2, int r0)
@@ -589,14 +569,14 @@ __device__ __forceinline__ void stage_row(struct column_staged<T, STEPS> &s, con
     if (off == 0 && L % N == 0) {
 #pragma unroll
         for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2)
-            if (left > 0) copy_bytes<BYTES>(to + a * 40 * BYTES, from, BYTES);
+            if (left > 0) hb_copy<BYTES>(to + a * 40 * BYTES, from, BYTES);
         return;
     }
 #pragma unroll 1
     for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2) {
-        if (left > 0) copy_bytes<BYTES>(to + a * 40 * BYTES, from, min(BYTES, 2 * left));
+        if (left > 0) hb_copy<BYTES>(to + a * 40 * BYTES, from, min(BYTES, 2 * left));
         if (q == 3 && left > N)
-            copy_bytes<BYTES>(to + a * 40 * BYTES + BYTES, from + N, min(BYTES, 2 * (left - N)));
+            hb_copy<BYTES>(to + a * 40 * BYTES + BYTES, from + N, min(BYTES, 2 * (left - N)));
     }
 }
 

@@ -78,6 +78,26 @@ __device__ __forceinline__ void hb_prefetch_line(const void *p)
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
 }
 
+// n (8 or 16) bytes from device memory to the shared address `to`, of which `bytes` are read and the
+// others 0; both ends so aligned. They are there after hb_copied.
+template <int n = 16>
+__device__ __forceinline__ void hb_copy(uint32_t to, const void *from, int bytes)
+{
+    static_assert(n == 8 || n == 16);
+    if constexpr (n == 8)
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;"
+                     :: "r"(to), "l"(from), "r"(bytes) : "memory");
+    else
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                     :: "r"(to), "l"(from), "r"(bytes) : "memory");
+}
+
+// This thread's copies are there.
+__device__ __forceinline__ void hb_copied()
+{
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 // Two floats as a pair of halves, the first one low.
 __device__ __forceinline__ uint32_t hb_pack(float lo, float hi)
 {

@@ -49,19 +49,6 @@ __device__ __forceinline__ void hb_store_tiles(uint32_t at, const float (&c)[2][
     hb_store_matrices(at, r);
 }
 
-// 16 bytes from device memory, of which `bytes` are read and the others 0; both on a boundary.
-__device__ __forceinline__ void hb_copy(uint32_t to, const void *from, int bytes)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :: "r"(to), "l"(from), "r"(bytes) : "memory");
-}
-
-// This thread's copies are there.
-__device__ __forceinline__ void hb_copied()
-{
-    asm volatile("cp.async.wait_all;" ::: "memory");
-}
-
 // Eight halves of the sixteen in lo, hi, from the one at `off` = 0 .. 7 on.
 __device__ __forceinline__ uint4 hb_shifted(uint4 lo, uint4 hi, int off)
 {
