@@ -13,7 +13,7 @@
 //           spectra (none for a fixed filter). A sample, f16: 2 + 2 + 2 + 8 / B bytes of device
 //           memory; of L2 2 + 2 + 4 (in), 8 + 4 (rows), 4 + 2 + 2 (out). README.md has times.
 // Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more. With backward
-//           (long_dh.cuh) DH_CHUNK for mid instead, and SUMS or 8 N bytes. The most, N = 2^22: 16
+//           (long_dh.cuh) DH_CHUNK for mid instead, SUMS or 8 N bytes, and DH_ROWS to N = 2^20. The most, N = 2^22: 16
 //           MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D bytes of spectra, so
 //           does a forward for its backward, to N = 3 2^20.
 // Limits    32768 < L <= 2^22 (shorter ones work: N is 65536 then).
@@ -25,7 +25,7 @@
 
 enum {                                   // bytes
     LONG_CHUNK = 24 << 20, LONG_SPECTRA = 16 << 20, LONG_DH_CHUNK = 32 << 20, LONG_SUMS = 17 << 20,
-    LONG_PARTS = 4 << 20,
+    LONG_PARTS = 4 << 20, LONG_DH_ROWS = 8 << 20,
 };
 
 // Channels and rows of the batch that are worked on at once.
@@ -55,7 +55,10 @@ struct long_plan {
     bool shares;                         // du and dh from one transform of dy: there is memory
     int tiles, parts;                    // rows of a block of long_pairs; so many a channel
     __half *other;                       // borrowed: mid's second half, or (not `shares`) spectrum
-    float *scale_u, *bound, *back_dh;    // (rows), (dh.channels), (dh.channels)
+    float *scale_u, *bound;              // (rows), (dh.channels)
+    int64_t dh_rows;                     // channels whose dh goes out at once; 0: of a chunk
+    __half *dh_mid;                      // (dh_rows, R1, 2, N2), or NULL
+    float *back_dh;                      // (dh_rows, or dh.channels)
     float4 *sums;                        // (dh.channels, parts, N) float2
     unsigned *tickets;                   // (dh.channels, R1), 0
 };
@@ -67,7 +70,7 @@ static void long_free(void *st)
     if (!s) return;
     hb_fused_free(s->host, { s->tables, s->matrix, s->mid, s->spectrum, s->gain, s->back, s->length,
                              s->scale, s->boost, s->part, s->count, s->scale_u, s->bound,
-                             s->back_dh, s->sums, s->tickets });
+                             s->dh_mid, s->back_dh, s->sums, s->tickets });
     s->host->free(s->host, s);
 }
 
@@ -121,6 +124,8 @@ static inline void long_sizes(struct long_plan *s, bool backward)
     long_fill_waves(s, &s->dh, slots);
     s->shares = 4 * row < 64 << 20;      // two of mid and the sums
     s->keeps = s->fixed || s->shares;
+    const int64_t together = LONG_DH_ROWS / row / s->dh.channels * s->dh.channels;
+    s->dh_rows = s->shares && together > s->dh.channels ? together : 0;
     mid_deal(&s->tiles, &s->parts, s->dh.batch, s->dh.channels * s->columns.R1, slots,
              LONG_SUMS / (s->dh.channels * 8 * s->N));
 }
@@ -162,7 +167,8 @@ static inline int long_take_all(struct long_plan *s, bool backward)
     if (!backward) return rc;
     long_take(s, &rc, &s->scale_u, pairs);
     long_take(s, &rc, &s->bound, s->dh.channels);
-    long_take(s, &rc, &s->back_dh, s->dh.channels);
+    long_take(s, &rc, &s->back_dh, long_most(s->dh_rows, s->dh.channels));
+    if (s->dh_rows) long_take(s, &rc, &s->dh_mid, s->dh_rows * 2 * s->N);
     long_take(s, &rc, &s->sums, s->dh.channels * s->parts * s->N / 2);
     long_take(s, &rc, &s->tickets, s->dh.channels * s->columns.R1);
     s->other = s->shares ? s->mid + pairs * 2 * s->N : (__half *)s->spectrum;

@@ -7,13 +7,14 @@
 //           has one row k1 of `tiles` entries of the batch: u's transform stays in registers, as
 //           half2; dy's gives sums (f32, shared memory) += conj(U) DY, and, times conj(H), goes
 //           back in place. A channel's blocks leave their sums in L2; the last one (a counter) adds
-//           them in order and takes them back, into the place of u's first row: columns_out of dh,
-//           for all channels of the group.
+//           them in order and takes them back. columns_out of dh is for the channels of several
+//           groups at once, as those of one do not fill the GPU; where there is no memory for that,
+//           the group's alone, from the place of u's first row.
 //           Exponent of the sums: what comes together on the way back is at most sum_k |U_k DY_k|,
 //           which Parseval bounds from the sizes of u and dy: known before, the same for all k1.
-// Cost      5 launches a chunk (dh alone: 4) and the spectra. A sample: two of the forward's
-//           columns_in, one of its rows (there) more, 1 / B of a way back more. L2: 34 bytes, and
-//           8 parts / B for the sums.
+// Cost      4 launches a chunk (dh alone: 3), one for some of them together, and the spectra. A
+//           sample: two of the forward's columns_in, one of its rows (there) more, 1 / B of a way
+//           back more. L2: 34 bytes, and 8 parts / B for the sums.
 // Accuracy  emulated, f16: see README.md.
 #ifndef HB_FUSED_LONG_DH_CUH
 #define HB_FUSED_LONG_DH_CUH
@@ -33,6 +34,8 @@ struct long_pairs_job {
     const float *scale_u, *scale_dy, *boost;           // (channels, batch)
     float4 *sums;                        // (channels, all, R1, R, 4, 32)
     const float *bound;                  // (channels)
+    unsigned short *dh;                  // (channels), dh_apart halves apart: (R1, 2, N2)
+    int64_t dh_apart;
     float *back;                         // (channels), for columns_out of dh
     unsigned *tickets;                   // (channels, R1)
     float N;
@@ -78,8 +81,8 @@ __device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_bl
     if (k1 == 0 && threadIdx.x == 0) job.back[c] = 4 * job.N / LONG_SUMS_ARE / scale;
 }
 
-// Grid (channels, parts, R1). DU: dy's rows become du's. On the batch's end row 0 of u's becomes
-// dh's.
+// Grid (channels, parts, R1). DU: dy's rows become du's. dh is there on the batch's end; it may be
+// in the place of u's row 0.
 template <int R, bool DU>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, LONG_PAIRS_BLOCKS<R>)
 long_pairs(struct long_pairs_job job)
@@ -155,7 +158,7 @@ long_pairs(struct long_pairs_job job)
             mine[i] = make_float4(v.x + w.x, v.y + w.y, v.z + w.z, v.w + w.w);
         }
     if (job.end && column_last(job.tickets + c * job.R1 + k1, (unsigned)job.parts))
-        long_sums_back<R>(u_mid, k, job, far, c, k1);
+        long_sums_back<R>(job.dh + c * job.dh_apart + k1 * 512 * R, k, job, far, c, k1);
 }
 
 // --- host --------------------------------------------------------------------------------------
@@ -183,11 +186,14 @@ static inline void long_pairs_launch(const struct long_plan *s, const struct lon
     });
 }
 
+// Where dh is before columns_out: channels `apart` halves from each other.
+struct long_dh_place { __half *mid; int64_t apart; float *back; };
+
 // `batch` entries from b on, of n channels from c on, whose spectra are stored from `kept` on (du).
 template <class T>
 static inline void long_pairs_of(const struct long_plan *s, const struct hb_longconv_io *io,
                                  int64_t c, int64_t n, int64_t kept, int64_t b, int64_t batch,
-                                 bool du, cudaStream_t stream)
+                                 bool du, const struct long_dh_place &dh, cudaStream_t stream)
 {
     float *const boost = du ? s->boost : NULL;
     const struct column_rows j[2] = {
@@ -203,10 +209,10 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
         .u = (unsigned short *)s->other, .dy = (unsigned short *)s->mid,
         .spectrum = du ? (const uint4 *)(s->spectrum + kept * s->N) : NULL, .matrix = s->matrix,
         .scale_u = s->scale_u, .scale_dy = s->scale, .boost = boost, .sums = s->sums,
-        .bound = s->bound, .back = s->back_dh, .tickets = s->tickets, .N = (float)s->N,
-        .batch = (int)batch, .R1 = s->columns.R1, .tiles = s->tiles,
-        .parts = (int)((batch + s->tiles - 1) / s->tiles), .all = s->parts, .start = start,
-        .end = end };
+        .bound = s->bound, .dh = (unsigned short *)dh.mid, .dh_apart = dh.apart, .back = dh.back,
+        .tickets = s->tickets, .N = (float)s->N, .batch = (int)batch, .R1 = s->columns.R1,
+        .tiles = s->tiles, .parts = (int)((batch + s->tiles - 1) / s->tiles), .all = s->parts,
+        .start = start, .end = end };
     launch_parts<T, true>(&k, n * batch, stream);
     launch_in<T>(j, 2, n * batch, false, &s->columns, s->sms, stream);
     long_pairs_launch(s, &m, n, du, stream);
@@ -217,20 +223,34 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
                                           io->d ? (const float *)io->d + c : NULL };
         launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
     }
-    if (!end) return;
-    const struct column_rows dh = { (float *)io->dh + c * s->L, { 0, s->L }, 1, (int)s->L, s->other,
-                                    batch * 2 * s->N, NULL, NULL };
-    launch_out<float>(&dh, n, &s->columns, s->sms, s->back_dh, { NULL, { 0, 0 }, NULL }, stream);
+}
+
+// dh (n,L) += of n channels.
+static inline void long_dh_out(const struct long_plan *s, float *dh, int64_t n,
+                               const struct long_dh_place &of, cudaStream_t stream)
+{
+    const struct column_rows to = { dh, { 0, s->L }, 1, (int)s->L, of.mid, of.apart, NULL, NULL };
+    launch_out<float>(&to, n, &s->columns, s->sms, of.back, { NULL, { 0, 0 }, NULL }, stream);
 }
 
 // dh += ..., dd += ..., and du = ... with `du`, which `s->shares` must allow: the spectra are kept.
 static inline void long_gradients(const struct long_plan *s, const struct hb_longconv_io *io,
                                   bool du, cudaStream_t stream)
 {
+    int64_t first = 0;                   // of the channels whose dh has not gone out
     long_chunks(s, s->dh, s->D, [&](int64_t c, int64_t n, int64_t b, int64_t batch) {
+        struct long_dh_place dh = { s->dh_mid, 2 * s->N, s->back_dh };
+        if (!s->dh_rows) dh = { s->other, batch * 2 * s->N, s->back_dh };
+        const struct long_dh_place here = { dh.mid + (c - first) * dh.apart, dh.apart,
+                                            dh.back + (c - first) };
         long_by_type(s, [&](auto x) {
-            long_pairs_of<decltype(x)>(s, io, c, n, s->keeps ? c : 0, b, batch, du, stream);
+            long_pairs_of<decltype(x)>(s, io, c, n, s->keeps ? c : 0, b, batch, du, here, stream);
         });
+        const int64_t ready = c + n;
+        const bool room = ready - first + s->dh.channels <= s->dh_rows;
+        if (b + batch < s->B || (ready < s->D && room)) return;
+        long_dh_out(s, (float *)io->dh + first * s->L, ready - first, dh, stream);
+        first = ready;
     });
 }
 
