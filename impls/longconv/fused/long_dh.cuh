@@ -6,14 +6,13 @@
 //           largest dh); columns_in of both; long_pairs; columns_out of du. A block of long_pairs
 //           has one row k1 of `tiles` entries of the batch: u's transform stays in registers, as
 //           half2; dy's gives sums (f32, shared memory) += conj(U) DY, and, times conj(H), goes
-//           back in place. Blocks leave their sums in L2, where long_sums adds them in order and
-//           takes them back: by itself, as only R1 blocks, the last ones of long_pairs, would do it
-//           there (a quarter of its time). It ends under the next chunk's sizes. columns_out of dh
-//           is for the channels of several groups at once, as those of one do not fill the GPU;
-//           where there is no memory for that, the group's alone, from the place of u's first row.
+//           back in place. A channel's blocks leave their sums in L2; the last one (a counter) adds
+//           them in order and takes them back. columns_out of dh is for the channels of several
+//           groups at once, as those of one do not fill the GPU; where there is no memory for that,
+//           the group's alone, from the place of u's first row.
 //           Exponent of the sums: what comes together on the way back is at most sum_k |U_k DY_k|,
 //           which Parseval bounds from the sizes of u and dy: known before, the same for all k1.
-// Cost      5 launches a chunk (dh alone: 4), one for some of them together, and the spectra. A
+// Cost      4 launches a chunk (dh alone: 3), one for some of them together, and the spectra. A
 //           sample: two of the forward's columns_in, one of its rows (there) more, 1 / B of a way
 //           back more. L2: 34 bytes, and 8 parts / B for the sums.
 // Accuracy  emulated, f16: see README.md.
@@ -38,10 +37,10 @@ struct long_pairs_job {
     unsigned short *dh;                  // (channels), dh_apart halves apart: (R1, 2, N2)
     int64_t dh_apart;
     float *back;                         // (channels), for columns_out of dh
-    unsigned *tickets;                   // (channels, R1), of long_sums
+    unsigned *tickets;                   // (channels, R1)
     float N;
     int batch, R1, tiles, parts, all;    // parts: blocks of a channel and k1; all: of them, ever
-    bool start;                          // of the batch
+    bool start, end;                     // of the batch
 };
 
 template <int R> constexpr int LONG_PAIRS_SHARED = MID_SHARED<R> + R * 2048;
@@ -49,7 +48,44 @@ template <int R> constexpr int LONG_PAIRS_BLOCKS = R > 32 ? 1 : 2;
 // The next row's loads are under way while the rows' step works: as long as there are registers.
 template <int R> constexpr bool LONG_EARLY = R == 16;
 
-// Grid (channels, parts, R1). DU: dy's rows become du's.
+// What the blocks of a channel and k1 left as sums: back to `mid`. Of this lane: far, the first of
+// them; near, this block's, which are in shared memory, too.
+template <int R>
+__device__ __forceinline__ void long_sums_back(unsigned short *mid, const mid_block<R> &k,
+                                               const struct long_pairs_job &job,
+                                               const float4 *far, const float4 *near, int part,
+                                               int64_t c, int k1)
+{
+    const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
+    const hb_inner inner = hb_inner_of(k);
+#pragma unroll 1
+    for (int i = 0; i < R / 8; i++) {
+        const int slot = threadIdx.x / 32 + 8 * i;
+        hb_tile z = {};
+#pragma unroll 4
+        for (int p = 0; p < job.all; p++) {
+            const float4 *const at = far + ((int64_t)p * job.R1 * R + slot) * 128;
+            const float4 *const own = near + slot * 128;
+#pragma unroll
+            for (int t = 0; t < 2; t++) {
+                const float4 a = p == part ? own[64 * t] : __ldcg(at + 64 * t);
+                const float4 b = p == part ? own[64 * t + 32] : __ldcg(at + 64 * t + 32);
+                const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    z.re[t][e] += re[e] * scale;
+                    z.im[t][e] += im[e] * scale;
+                }
+            }
+        }
+        mid_back(k, z, inner, i);
+    }
+    mid_leave<R>(mid, k, k1, job.R1);
+    if (k1 == 0 && threadIdx.x == 0) job.back[c] = 4 * job.N / LONG_SUMS_ARE / scale;
+}
+
+// Grid (channels, parts, R1). DU: dy's rows become du's. dh is there on the batch's end; it may be
+// in the place of u's row 0.
 template <int R, bool DU>
 __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, LONG_PAIRS_BLOCKS<R>)
 long_pairs(struct long_pairs_job job)
@@ -122,67 +158,11 @@ long_pairs(struct long_pairs_job job)
 #pragma unroll
         for (int i = slot * 128; i < slot * 128 + 128; i += 32) {
             const float4 v = sums[i], w = job.start ? make_float4(0, 0, 0, 0) : mine[i];
-            mine[i] = make_float4(v.x + w.x, v.y + w.y, v.z + w.z, v.w + w.w);
+            mine[i] = sums[i] = make_float4(v.x + w.x, v.y + w.y, v.z + w.z, v.w + w.w);
         }
-}
-
-// Of a channel, k1 and slot: what the blocks of long_pairs left as sums, in order, times scale.
-// from: of this lane, the first of them.
-static __device__ __forceinline__ void long_sum(hb_tile &z, const float4 *from,
-                                                const struct long_pairs_job &job, int64_t apart,
-                                                float scale)
-{
-    z = {};
-#pragma unroll 4
-    for (int p = 0; p < job.all; p++, from += apart)
-#pragma unroll
-        for (int t = 0; t < 2; t++) {
-            const float4 a = from[64 * t], b = from[64 * t + 32];
-            const float re[4] = { a.x, a.y, a.z, a.w }, im[4] = { b.x, b.y, b.z, b.w };
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                z.re[t][e] += re[e] * scale;
-                z.im[t][e] += im[e] * scale;
-            }
-        }
-}
-
-// Grid (channels, R / 8, R1): a warp takes one slot of the sums back; its result waits in the place
-// of the row (dh), where the row's last block gets the other slots' for the outer step back.
-template <int R>
-__global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) long_sums(struct long_pairs_job job)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    constexpr int GROUPS = R / 8;
-    mid_block<R> k;
-    const int warp = threadIdx.x / 32, k1 = (int)(blockIdx.x % (unsigned)job.R1);
-    mid_block_init<R>(k, shared, job.matrix, k1, job.R1);
-    const int group = (int)(blockIdx.x / (unsigned)job.R1 % GROUPS), slot = warp + 8 * group;
-    const int64_t c = blockIdx.x / (unsigned)job.R1 / GROUPS;
-    unsigned short *const row = job.dh + c * job.dh_apart + (int64_t)k1 * 512 * R;
-    uint4 *const waiting = (uint4 *)row + warp * 64 + k.me.lane;
-    hb_tile z;
-    launch_wait();
-    const float scale = hb_fused_scale(job.bound[c] * LONG_SUMS_ARE, 15);
-    long_sum(z, job.sums + ((c * job.all * job.R1 + k1) * R + slot) * 128 + k.me.lane, job,
-             (int64_t)job.R1 * R * 128, scale);
-    __syncthreads();                                       // constants are there
-    mid_back(k, z, hb_inner_of(k), group);
-    __syncwarp();
-#pragma unroll
-    for (int part = 0; part < 2; part++)
-        waiting[group * 512 + part * 32] =
-            *(const uint4 *)(k.planes + mid_slot(k, group) + part * HB_PLANE<R>);
-    if (!column_last(job.tickets + c * job.R1 + k1, GROUPS)) return;
-#pragma unroll
-    for (int i = 0; i < GROUPS; i++)
-#pragma unroll
-        for (int part = 0; part < 2; part++)
-            if (i != group)
-                *(uint4 *)(k.planes + mid_slot(k, i) + part * HB_PLANE<R>) =
-                    __ldcg(waiting + i * 512 + part * 32);
-    mid_leave<R>(row, k, k1, job.R1);
-    if (k1 == 0 && threadIdx.x == 0) job.back[c] = 4 * job.N / LONG_SUMS_ARE / scale;
+    if (job.end && column_last(job.tickets + c * job.R1 + k1, (unsigned)job.parts))
+        long_sums_back<R>(job.dh + c * job.dh_apart + k1 * 512 * R, k, job, far, sums, part,
+                          c, k1);
 }
 
 // --- host --------------------------------------------------------------------------------------
@@ -195,7 +175,6 @@ static inline int long_pairs_init(const struct hb_host *host, int R)
         if (!rc)
             rc = hb_fused_allow(host, (const void *)long_pairs<ROWS, false>,
                                 LONG_PAIRS_SHARED<ROWS>);
-        if (!rc) rc = hb_fused_allow(host, (const void *)long_sums<ROWS>, MID_SHARED<ROWS>);
     });
     return rc;
 }
@@ -208,16 +187,6 @@ static inline void long_pairs_launch(const struct long_plan *s, const struct lon
         constexpr int ROWS = decltype(r)::value, SHARED = LONG_PAIRS_SHARED<ROWS>;
         launch_next(true, du ? long_pairs<ROWS, true> : long_pairs<ROWS, false>, grid,
                     HB_ROWS_THREADS<ROWS>, SHARED, stream, *job);
-    });
-}
-
-static inline void long_sums_launch(const struct long_plan *s, const struct long_pairs_job *job,
-                                    int64_t n, cudaStream_t stream)
-{
-    hb_by_mid_rows(s->R, [&](auto r) {
-        constexpr int ROWS = decltype(r)::value;
-        launch_next(true, long_sums<ROWS>, n * (ROWS / 8) * job->R1, HB_ROWS_THREADS<ROWS>,
-                    MID_SHARED<ROWS>, stream, *job);
     });
 }
 
@@ -247,7 +216,7 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
         .bound = s->bound, .dh = (unsigned short *)dh.mid, .dh_apart = dh.apart, .back = dh.back,
         .tickets = s->tickets, .N = (float)s->N, .batch = (int)batch, .R1 = s->columns.R1,
         .tiles = s->tiles, .parts = (int)((batch + s->tiles - 1) / s->tiles), .all = s->parts,
-        .start = start };
+        .start = start, .end = end };
     launch_parts<T, true>(&k, n * batch, stream);
     launch_in<T>(j, 2, n * batch, false, &s->columns, s->sms, stream);
     long_pairs_launch(s, &m, n, du, stream);
@@ -258,7 +227,6 @@ static inline void long_pairs_of(const struct long_plan *s, const struct hb_long
                                           io->d ? (const float *)io->d + c : NULL };
         launch_out<T>(&to, n * batch, &s->columns, s->sms, s->back + kept, skip, stream);
     }
-    if (end) long_sums_launch(s, &m, n, stream);
 }
 
 // dh (n,L) += of n channels.
