@@ -2,8 +2,9 @@
 //     N = R1 N2, n = a N2 + r, x real; G, T, mid and the exponents: mma.cuh
 //     columns_in    mid[k1][r] = T(k1, r) sum_a G[k1][a] x[a N2 + r]
 //     columns_out   y[a N2 + r] = Re sum_k1 conj(G)[k1][a] mid[k1][r]
-// Between the two, rows.cuh.
-// Method    One warp owns R1 x 32 samples (R1 = 256: 16) in registers and nothing passes through
+// Between the two, mid.cuh.
+// Method    f16, bf16 to R1 = 128: columns_tiles.cuh, with this file's constants and sums. Else:
+//           one warp owns R1 x 32 samples (R1 = 256: 16) in registers and nothing passes through
 //           shared memory: columns are dealt to the tiles of mma m16n8k16 so that a lane has
 //           neighbours in memory: column g of tile t is r = TILES g + t, so a lane loads TILES
 //           samples at once and stores 2 TILES results. Tables belong to columns, so a warp does
@@ -12,7 +13,7 @@
 //           In: rows i of A are Re and rows i + 8 Im of one k1, so that a lane has both. Out: the
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
-//           R1 = 128 by classes, Q = R1 / 16. With a = Q pi + c, k1 = kappa + 16 m
+//           R1 = 64, 128 by classes, Q = R1 / 16. With a = Q pi + c, k1 = kappa + 16 m
 //               (k1 - 1/4) (a - 1/4) / R1 = (kappa - 1/4) (a - 1/4) / R1 + m (c - 1/4) / Q + m pi
 //               sum_a = e(m / 4 Q) sum_c e(-m c / Q) sum_pi G[kappa][Q pi + c] x[(Q pi + c) N2 + r]
 //           : mma with Q matrices of 16 x 16, a DFT of Q of their accumulators; e(m / 4 Q) is part
@@ -36,16 +37,16 @@ enum {
     COLUMN_THREADS = 32 * COLUMN_WARPS,
 };
 // Tiles of 8 columns that a warp has, in and out: as many as registers hold. STEPS = R1 / 16.
-template <int STEPS> constexpr int IN_TILES = STEPS > 4 ? 2 : 4;
-template <int STEPS> constexpr int OUT_TILES = STEPS > 4 ? 2 : 4;
+template <int STEPS> constexpr int IN_TILES = STEPS > 2 ? 2 : 4;
+template <int STEPS> constexpr int OUT_TILES = STEPS > 2 ? 2 : 4;
 // Blocks of columns_in that an SM is to hold.
 template <int STEPS> constexpr int IN_BLOCKS = STEPS > 8 ? 2 : STEPS > 1 ? 4 : 6;
 // It loads a row while it works on the one before: as long as there are registers.
 template <int STEPS> constexpr bool IN_AHEAD = STEPS <= 2;
 
 // G by classes of 16: see the head.
-template <int STEPS> constexpr bool COLUMN_CLASSES = STEPS == 8;
-static inline __host__ __device__ bool column_classes(int R1) { return R1 == 128; }
+template <int STEPS> constexpr bool COLUMN_CLASSES = STEPS == 4 || STEPS == 8;
+static inline __host__ __device__ bool column_classes(int R1) { return R1 == 64 || R1 == 128; }
 
 // Constants of one (R1, N2), in device memory.
 struct column_tables {
@@ -320,10 +321,10 @@ template <int Q, bool BACK> __device__ __forceinline__ void column_dft(float2 (&
 // e(m / (4 Q)) for what is known when it is compiled.
 template <int Q> __device__ __forceinline__ float2 column_shift(int m)
 {
-    static_assert(Q == 8);
+    static_assert(Q == 4 || Q == 8);
     constexpr float COS[9] = { 1, 0.98078528f, 0.92387953f, 0.83146961f, 0.70710678f, 0.55557023f,
                                0.38268343f, 0.19509032f, 0 };
-    return make_float2(COS[m], COS[8 - m]);
+    return make_float2(COS[m * (8 / Q)], COS[8 - m * (8 / Q)]);
 }
 
 // What of the rows of a launch a block does: `each` rows of columns from r0 on, of signal j.
@@ -788,24 +789,8 @@ columns_out(struct column_rows j, int rows, int each, struct column_tables k, co
 }
 
 // --- out and in --------------------------------------------------------------------------------
-// COLUMN_BOTH: a warp has the same columns in and out.
-template <int STEPS> constexpr bool COLUMN_BOTH = IN_TILES<STEPS> == OUT_TILES<STEPS>
-                                                  && COLUMN_NEAR<STEPS> && !IN_AHEAD<STEPS>;
-
-// Lines of the columns of a block, r0 .. of each R1, are to come into the L2 cache.
-template <class T, int STEPS>
-__device__ __forceinline__ void prefetch_columns(const T *row, int L, int N2, int r0)
-{
-    constexpr int BYTES = COLUMN_WARPS * 8 * IN_TILES<STEPS> * (int)sizeof(T), LINES = BYTES / 128;
-    for (int i = (int)threadIdx.x; i < 16 * STEPS * LINES; i += COLUMN_THREADS) {
-        const int n = i / LINES * N2 + r0 + i % LINES * 128 / (int)sizeof(T);
-        if (n < L) hb_prefetch_line(row + n);
-    }
-}
-
-// columns_out of a chunk, then columns_in of the next, in one: a warp takes from mid what it then
-// writes over, so nothing lies between. Both: their arguments; each is 1. Grid (the more rows,
-// blocks of columns).
+// columns_out of a chunk, then columns_in of the next, in one: a block takes from mid what it then
+// writes over, so nothing lies between. Both: their arguments; each is 1.
 struct column_chunks {
     struct column_rows out, in;
     int out_rows, in_rows;
@@ -813,65 +798,9 @@ struct column_chunks {
     struct column_skip skip;
 };
 
-template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
-columns_out_in(const __grid_constant__ struct column_chunks all, struct column_tables k)
-{
-    constexpr int TILES = IN_TILES<STEPS>;
-    __shared__ struct column_out_shared<T, STEPS> shared;
-    const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
-    const struct column_share my = column_share_of<TILES>(max(all.out_rows, all.in_rows), 1, N2);
-    const int i = my.first, r0 = my.r0;
-    const bool in = i < all.in_rows;
-    if (i < all.out_rows) {
-        const uint4 *const G = column_near<STEPS>(shared.near, k.out) + lane;
-        stage_added(shared, all.out, all.skip, i, N2, r0);
-        if (in)
-            prefetch_columns<T, STEPS>(column_row<T>(all.in, i), all.in.L, N2,
-                                       r0 - (int)threadIdx.x / 32 * 8 * TILES);
-        launch_wait();
-        columns_back<T, STEPS>(shared, G, all.out, i, N2, r0, all.back, all.skip);
-        __syncthreads();                                   // near is free
-    } else {
-        launch_wait();
-    }
-    if (!in) return;
-    const uint4 *const G = column_near<STEPS>(shared.near, k.in) + lane;
-    struct column_raw<T, STEPS> raw;
-    read_row<T, STEPS>(raw, all.in, i, N2, r0 + TILES * g);
-    const float2 *const turns = k.turn + r0 + 2 * TILES * q;
-    float2 turn[2 * TILES], w[2 * TILES];
-    read_turns(turn, turns + 8 * N2);
-    read_turns(w, turns + g * N2);
-    const float scale = all.in.scale[i] * HB_MID_TOP;
-    uint32_t b[STEPS][TILES][2];
-    pair_columns<T, STEPS>(b, raw, scale);
-    __half *const out = all.in.mid + i * all.in.apart + (int64_t)g * 2 * N2 + r0 + 2 * TILES * q;
-    if constexpr (COLUMN_CLASSES<STEPS>) {
-        columns_by_class<T, STEPS>(b, w, turn, turns, scale, G, out, N2);
-    } else {
-        scale_turns<T>(w, scale);
-        columns_through<T, STEPS>(b, w, turn, G, out, N2);
-    }
-}
+#include "columns_tiles.cuh"
 
 // --- host --------------------------------------------------------------------------------------
-static inline size_t column_tables_bytes(int R1, int N2)
-{
-    return (size_t)9 * N2 * sizeof(float2) + (size_t)2 * (R1 * R1 / 4) * sizeof(uint4);
-}
-
-// Fills `mem` (column_tables_bytes, 16-byte aligned).
-static inline struct column_tables column_tables_make(void *mem, int R1, int N2,
-                                                      cudaStream_t stream)
-{
-    float2 *const turn = (float2 *)mem;
-    uint4 *const in = (uint4 *)(turn + (size_t)9 * N2), *const out = in + R1 * R1 / 4;
-    const int n = 9 * N2 > R1 * R1 / 4 ? 9 * N2 : R1 * R1 / 4;
-    column_constants<<<(n + 127) / 128, 128, 0, stream>>>(turn, in, out, R1, N2);
-    return { R1, N2, turn, in, out };
-}
-
 // Calls f with STEPS as a constant.
 template <class F> static inline void by_steps(int R1, F f)
 {
@@ -880,6 +809,24 @@ template <class F> static inline void by_steps(int R1, F f)
     else if (R1 == 64) f(std::integral_constant<int, 4>());
     else if (R1 == 128) f(std::integral_constant<int, 8>());
     else f(std::integral_constant<int, 16>());
+}
+
+static inline size_t column_tables_bytes(int R1, int N2)
+{
+    return (size_t)9 * N2 * sizeof(float2) + (size_t)2 * (R1 * R1 / 4) * sizeof(uint4);
+}
+
+// Fills `mem` (column_tables_bytes, 16-byte aligned), lets kernels have their shared memory;
+// hb_cuda_launched says what failed.
+static inline struct column_tables column_tables_make(void *mem, int R1, int N2,
+                                                      cudaStream_t stream)
+{
+    float2 *const turn = (float2 *)mem;
+    uint4 *const in = (uint4 *)(turn + (size_t)9 * N2), *const out = in + R1 * R1 / 4;
+    const int n = 9 * N2 > R1 * R1 / 4 ? 9 * N2 : R1 * R1 / 4;
+    column_constants<<<(n + 127) / 128, 128, 0, stream>>>(turn, in, out, R1, N2);
+    by_steps(R1, [](auto x) { tile_allow<decltype(x)::value>(); });
+    return { R1, N2, turn, in, out };
 }
 
 // Rows that a block does, where a row each would be `blocks` blocks and `fits` run at once.
@@ -896,12 +843,18 @@ static inline void launch_in(const struct column_rows *j, int signals, int64_t r
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>);
-        const int each = IN_AHEAD<STEPS>
-            ? column_each(rows, rows * signals * blocks, IN_BLOCKS<STEPS> * sms) : 1;
-        const int64_t grid = signals * ((rows + each - 1) / each) * blocks;
-        const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each, early };
-        launch_next(true, columns_in<T, STEPS>, grid, COLUMN_THREADS, 0, stream, all, *k);
+        if constexpr (COLUMN_TILES<T, STEPS>) {
+            const struct column_work all = { .in = { j[0], j[signals - 1] }, .in_rows = (int)rows,
+                                             .signals = signals, .early = early };
+            tile_launch<T, STEPS>(&all, k, stream);
+        } else {
+            const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>);
+            const int each = IN_AHEAD<STEPS>
+                ? column_each(rows, rows * signals * blocks, IN_BLOCKS<STEPS> * sms) : 1;
+            const int64_t grid = signals * ((rows + each - 1) / each) * blocks;
+            const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each, early };
+            launch_next(true, columns_in<T, STEPS>, grid, COLUMN_THREADS, 0, stream, all, *k);
+        }
     });
 }
 
@@ -912,11 +865,17 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
-        const int each = column_each(rows, rows * blocks, 16 * sms);
-        const int64_t grid = (rows + each - 1) / each * blocks;
-        launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
-                    each, *k, back, skip);
+        if constexpr (COLUMN_TILES<T, STEPS>) {
+            const struct column_work all = { .out = *j, .out_rows = (int)rows, .back = back,
+                                             .skip = skip };
+            tile_launch<T, STEPS>(&all, k, stream);
+        } else {
+            const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
+            const int each = column_each(rows, rows * blocks, 16 * sms);
+            const int64_t grid = (rows + each - 1) / each * blocks;
+            launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
+                        each, *k, back, skip);
+        }
     });
 }
 
@@ -924,21 +883,20 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
 static inline bool column_both(int R1)
 {
     bool both = false;
-    by_steps(R1, [&](auto x) { both = COLUMN_BOTH<decltype(x)::value>; });
+    by_steps(R1, [&](auto x) { both = COLUMN_TILES<__half, decltype(x)::value>; });
     return both;
 }
 
 template <class T>
-static inline void launch_out_in(const struct column_chunks *all, const struct column_tables *k,
+static inline void launch_out_in(const struct column_chunks *j, const struct column_tables *k,
                                  cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        if constexpr (COLUMN_BOTH<STEPS>) {
-            const int64_t rows = all->out_rows > all->in_rows ? all->out_rows : all->in_rows;
-            launch_next(true, columns_out_in<T, STEPS>,
-                        rows * (k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>)), COLUMN_THREADS, 0,
-                        stream, *all, *k);
+        if constexpr (COLUMN_TILES<T, STEPS>) {
+            const struct column_work all = { j->out, { j->in, j->in }, j->out_rows, j->in_rows, 1,
+                                             true, j->back, j->skip };
+            tile_launch<T, STEPS>(&all, k, stream);
         }
     });
 }
