@@ -35,6 +35,11 @@ template <int R> constexpr int MID_WORDS = MID_CLASSES<R> * 256 + 6 * 32 * 4 + 2
 template <int R> constexpr int MID_STEPS = 2 * HB_PLANE<R> + 4 * MID_WORDS<R>;
 template <int R> constexpr int MID_SHARED = MID_TABLE<R> ? MID_TURNS<R> + R * 2048
                                                          : MID_STEPS<R> + R * 32;
+// mid_rows has planes for two rows where two blocks an SM then still fit: the next one is copied
+// while the rows' step works.
+template <int R> constexpr bool MID_TWO = R == 32 || R == 48;
+template <int R> constexpr int MID_ROWS_SHARED = MID_SHARED<R> + (MID_TWO<R> ? 2 * HB_PLANE<R> : 0);
+static_assert(MID_SHARED<32> % 128 == 0 && MID_SHARED<48> % 128 == 0);
 static_assert(MID_TURNS<16> % 16 == 0 && HB_MATRIX<16> == 4 * HB_ROWS_THREADS<16>);
 
 // Size of A_c, so that it is rounded by 3e-5, 6e-5, 8e-5 (rms; 1.1e-4 .. 1.3e-4 without); the turns
@@ -606,13 +611,22 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
     const int64_t c = blockIdx.x / (unsigned)job.R1 / (unsigned)job.parts;
     const int first = part * job.tiles, end = min(first + job.tiles, job.batch);
     uint4 *const spectrum = job.spectrum + ((c * job.R1 + k1) * R + warp) * 64 + k.me.lane;
+    const int64_t apart = (int64_t)job.R1 * 512 * R;
+    unsigned short *mid = job.mid + (c * job.batch + first) * apart + k1 * 512 * R;
+    const auto turn_to = [&](int b) {                      // to the planes of row b
+        if constexpr (MID_TWO<R>) k.planes = shared + (b - first) % 2 * MID_SHARED<R>;
+    };
+    mid_row<R> x;
     launch_wait();
+    mid_read<R>(x, k, mid);
 #pragma unroll 1
-    for (int b = first; b < end; b++) {
-        unsigned short *const mid = job.mid + ((c * job.batch + b) * job.R1 + k1) * 512 * R;
-        mid_row<R> x;
-        mid_read<R>(x, k, mid);
+    for (int b = first; b < end; b++, mid += apart) {
         mid_enter<R>(k, x);
+        if (MID_TWO<R> && b + 1 < end) {
+            turn_to(b + 1);
+            mid_read<R>(x, k, mid + apart);
+            turn_to(b);
+        }
         const hb_inner inner = hb_inner_of(k);
         const float by = SPECTRUM ? job.gain[c] : job.boost[c * job.batch + b] / HB_MID_TOP;
 #pragma unroll 1
@@ -632,6 +646,8 @@ __global__ void __launch_bounds__(HB_ROWS_THREADS<R>, 2) mid_rows(struct mid_job
             }
         }
         if constexpr (!SPECTRUM) mid_leave<R>(mid, k, k1, job.R1);
+        turn_to(b + 1);
+        if (!MID_TWO<R> && b + 1 < end) mid_read<R>(x, k, mid + apart);
     }
 }
 
@@ -675,8 +691,10 @@ static inline int mid_init(const struct hb_host *host, int R)
     int rc = 0;
     hb_by_mid_rows(R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
-        rc = hb_fused_allow(host, (const void *)mid_rows<ROWS, true>, MID_SHARED<ROWS>);
-        if (!rc) rc = hb_fused_allow(host, (const void *)mid_rows<ROWS, false>, MID_SHARED<ROWS>);
+        rc = hb_fused_allow(host, (const void *)mid_rows<ROWS, true>,
+                            MID_ROWS_SHARED<ROWS>);
+        if (!rc) rc = hb_fused_allow(host, (const void *)mid_rows<ROWS, false>,
+                                    MID_ROWS_SHARED<ROWS>);
     });
     return rc;
 }
@@ -709,7 +727,7 @@ static inline void mid_launch(struct mid_job job, int R, int sms, cudaStream_t s
     hb_by_mid_rows(R, [&](auto r) {
         constexpr int ROWS = decltype(r)::value;
         launch_next(true, mid_rows<ROWS, SPECTRUM>, (int64_t)job.channels * job.parts * job.R1,
-                    HB_ROWS_THREADS<ROWS>, MID_SHARED<ROWS>, stream, job);
+                    HB_ROWS_THREADS<ROWS>, MID_ROWS_SHARED<ROWS>, stream, job);
     });
 }
 #endif
