@@ -36,6 +36,8 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_spectrum(struct
     else cluster_load<false, float, S>(x, h, job.L, k.rank);
     const float d = job.d ? job.d[c] : 0;
     cluster_init<S>(k, job.matrix);
+    if (c + job.ahead < job.D)    // what comes to this place next is to be in L2
+        cluster_prefetch<float, S>(job.h, { 0, job.L }, c + job.ahead, 0, job.L, k.rank);
     cluster_meet();               // all blocks are there
     launch_wait();                // lets the rows' kernel begin, too
     if (k.rank == 0 && threadIdx.x == 0)
