@@ -2,34 +2,28 @@
 //     N = R1 N2, n = a N2 + r, x real; G, T, mid and the exponents: mma.cuh
 //     columns_in    mid[k1][r] = T(k1, r) sum_a G[k1][a] x[a N2 + r]
 //     columns_out   y[a N2 + r] = Re sum_k1 conj(G)[k1][a] mid[k1][r]
-//     columns_out_in    a row out, and the next chunk's row in, over it
-// Between the two, mid.cuh.
-// Method    A block has 64 PASSES columns of all R1. It does 64 at a time (a line of 128 bytes of
-//           each row of halves), one pass after the other.
-//           Everything comes to shared memory as copies of 16 bytes that are under way from the
-//           start: mid of all passes (a pass waits for its own), the signal that is added, and,
-//           before the kernel before has ended, the signal that goes in; out and in: in the place
-//           of mid's first passes as soon as these are in work. Results go back to shared memory
-//           and leave from there 16 bytes a thread, while the next pass is in work. Rows that are
-//           not 16-byte aligned come through registers, shifted; so do filters (float), to be made
-//           halves. Gradients of filters (float) are added from registers to what is there.
-//           Eight warps: four times 16 columns, twice half the results, so that a fragment of G
-//           is read for two tiles of mma m16n8k16 and all sums of a warp fit in its registers.
+// Between the two, rows.cuh.
+// Method    One warp owns R1 x 32 samples (R1 = 256: 16) in registers and nothing passes through
+//           shared memory: columns are dealt to the tiles of mma m16n8k16 so that a lane has
+//           neighbours in memory: column g of tile t is r = TILES g + t, so a lane loads TILES
+//           samples at once and stores 2 TILES results. Tables belong to columns, so a warp does
+//           the same columns of several rows, one after the other; it loads the next row before it
+//           works on one (R1 <= 32). G waits in shared memory (R1 <= 64).
 //           In: rows i of A are Re and rows i + 8 Im of one k1, so that a lane has both. Out: the
 //           (Re, Im) of a k1 are a pair of B; A has (cos, -sin). T starts from a table made in
 //           float64, for k1 < 8, and is turned by T(8, r) / T(0, r) from one eight to the next.
-//           R1 = 64, 128 by classes, Q = R1 / 16. With a = Q pi + c, k1 = kappa + 16 m
+//           R1 = 128 by classes, Q = R1 / 16. With a = Q pi + c, k1 = kappa + 16 m
 //               (k1 - 1/4) (a - 1/4) / R1 = (kappa - 1/4) (a - 1/4) / R1 + m (c - 1/4) / Q + m pi
 //               sum_a = e(m / 4 Q) sum_c e(-m c / Q) sum_pi G[kappa][Q pi + c] x[(Q pi + c) N2 + r]
 //           : mma with Q matrices of 16 x 16, a DFT of Q of their accumulators; e(m / 4 Q) is part
 //           of what turns T from one 16 to the next. Back with k1 = Q kappa + c, a = pi + 16 m.
 //           f16 goes into the product as it is, its exponent into T.
-// Place     Of 16 bytes of a row of a pass: column_at. Rows of one ldmatrix or stmatrix differ in
-//           bits 0 1 2, 1 2 3, 2 3 4, 3 4 5, 0 3 4 or 0 4 5 of their number: in no case do two of
-//           them meet in a bank.
+//           R1 = 128 out and in: columns_tiles.cuh.
+//           All loads of a warp are under way before anything waits: u before the kernel before
+//           has ended, on the way out as copies to shared memory (the skip term).
 // Exponents column_parts (parts.cuh).
-// Cost      4 R1 flop a sample each way (by classes 1 / Q and 2 / Q of it and a DFT); bytes a
-//           sample 2 (twice, from L2) + 4 in, 4 + 2 out.
+// Cost      4 R1 flop a sample each way; bytes a sample 2 (twice, from L2) + 4 in, 4 + 2 out.
+//           Instructions a sample (SASS, R1 = 16, f16): see README.md.
 // Accuracy  whole convolution, simulated with half storage and largest |x| at 2^14: 8.1e-4 at 2^16,
 //           7.6e-4 at 2^21; constants 9.1e-4; one outlier of 1e4, amplitudes 1e-3, 1e3: no worse.
 // Limits    R1 = 16, 32, 64, 128, 256; N2 a multiple of 256; N <= 2^23; L <= N; rows < 2^31.
@@ -37,41 +31,22 @@
 #define HB_FUSED_COLUMNS_CUH
 
 #include "parts.cuh"
-#include "rows_pair.cuh"
 
-// STEPS = R1 / 16. G by classes of 16: see the head.
-template <int STEPS> constexpr bool COLUMN_CLASSES = STEPS == 4 || STEPS == 8;
-static inline __host__ __device__ bool column_classes(int R1) { return R1 == 64 || R1 == 128; }
+enum {
+    COLUMN_WARPS = 4,                    // in a block, side by side
+    COLUMN_THREADS = 32 * COLUMN_WARPS,
+};
+// Tiles of 8 columns that a warp has, in and out: as many as registers hold. STEPS = R1 / 16.
+template <int STEPS> constexpr int IN_TILES = STEPS > 4 ? 2 : 4;
+template <int STEPS> constexpr int OUT_TILES = STEPS > 4 ? 2 : 4;
+// Blocks of columns_in that an SM is to hold.
+template <int STEPS> constexpr int IN_BLOCKS = STEPS > 8 ? 2 : STEPS > 1 ? 4 : 6;
+// It loads a row while it works on the one before: as long as there are registers.
+template <int STEPS> constexpr bool IN_AHEAD = STEPS <= 2;
 
-enum { COLUMN_THREADS = 256, COLUMN_WIDTH = 64 };          // columns of a pass
-template <class T, int STEPS>
-constexpr int COLUMN_PASSES = STEPS > 8 ? 1 : STEPS > 4 || sizeof(T) == 4 ? 2 : 4;
-template <class T, int STEPS>
-constexpr int COLUMN_COLUMNS = COLUMN_WIDTH * COLUMN_PASSES<T, STEPS>;
-// Bytes of a signal's halves of a pass; of mid's.
-template <int STEPS> constexpr int COLUMN_HALF = 16 * STEPS * 128;
-template <int STEPS> constexpr int COLUMN_UNIT = 2 * COLUMN_HALF<STEPS>;
-// Shared memory: mid of all passes, a signal, fragments of G, as long as they are few.
-template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 8;
-template <int STEPS>
-constexpr int COLUMN_NEAR_WORDS = COLUMN_CLASSES<STEPS> ? 128 * STEPS :
-                                  COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 0;
-template <class T, int STEPS>
-constexpr int COLUMN_SIGNAL = COLUMN_PASSES<T, STEPS> * COLUMN_UNIT<STEPS>;
-template <class T, int STEPS>
-constexpr int COLUMN_G = COLUMN_SIGNAL<T, STEPS> + COLUMN_PASSES<T, STEPS> * COLUMN_HALF<STEPS>;
-template <class T, int STEPS>
-constexpr int COLUMN_SHARED = COLUMN_G<T, STEPS> + 16 * COLUMN_NEAR_WORDS<STEPS>;
-// Where a pass of the signal that goes in is, and then its results: where nobody needs anything.
-template <class T, int STEPS> __device__ __forceinline__ int column_in_at(int pass)
-{
-    return (COLUMN_PASSES<T, STEPS> == 1 ? COLUMN_SIGNAL<T, STEPS> : 0) + pass * COLUMN_HALF<STEPS>;
-}
-
-template <class T, int STEPS> __device__ __forceinline__ int column_mid_at(int pass)
-{
-    return (COLUMN_PASSES<T, STEPS> / 2 + pass) * COLUMN_UNIT<STEPS>;
-}
+// G by classes of 16: see the head.
+template <int STEPS> constexpr bool COLUMN_CLASSES = STEPS == 8;
+static inline __host__ __device__ bool column_classes(int R1) { return R1 == 128; }
 
 // Constants of one (R1, N2), in device memory.
 struct column_tables {
@@ -83,20 +58,67 @@ struct column_tables {
 
 struct column_skip { const void *u; struct hb_strides su; const float *d; };
 
-// columns_out of a chunk, then columns_in of the next, in one. Both: their arguments.
-struct column_chunks {
-    struct column_rows out, in;
-    int out_rows, in_rows;
-    const float *back;                   // (channels)
-    struct column_skip skip;             // d (channels) times u is added, exactly; or d NULL
-};
+// --- samples -----------------------------------------------------------------------------------
+// Neighbouring words, or a half word; 0 and nothing read where not `there`.
+template <int n>
+__device__ __forceinline__ void read_words(uint32_t (&x)[n], const void *p, bool there)
+{
+    if constexpr (n == 1)
+        asm volatile("{.reg .pred q; setp.ne.s32 q, %2, 0; mov.b32 %0, 0;"
+                     " @q ld.global.b32 %0, [%1];}"
+                     : "=r"(x[0]) : "l"(p), "r"((int)there) : "memory");
+    else if constexpr (n == 2)
+        asm volatile("{.reg .pred q; setp.ne.s32 q, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
+                     " @q ld.global.v2.b32 {%0, %1}, [%2];}"
+                     : "=r"(x[0]), "=r"(x[1]) : "l"(p), "r"((int)there) : "memory");
+    else
+        asm volatile("{.reg .pred q; setp.ne.s32 q, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
+                     " mov.b32 %2, 0; mov.b32 %3, 0;"
+                     " @q ld.global.v4.b32 {%0, %1, %2, %3}, [%4];}"
+                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
+                     : "l"(p), "r"((int)there) : "memory");
+}
 
-// One or two signals of as many rows.
-struct column_signals {
-    struct column_rows j[2];
-    int rows;
-    bool early;                          // the launch before does not write scale (nor x, ever)
-};
+__device__ __forceinline__ uint32_t read_short(const void *p, bool there)
+{
+    uint16_t x;
+    asm volatile("{.reg .pred q; setp.ne.s32 q, %2, 0; mov.b16 %0, 0;"
+                 " @q ld.global.b16 %0, [%1];}"
+                 : "=h"(x) : "l"(p), "r"((int)there) : "memory");
+    return x;
+}
+
+// Samples n .. of a row as they lie in memory, 4 WORDS bytes; 0 from L on. VEC: rows are aligned
+// and L is a multiple of that many samples.
+template <class T, bool VEC, int WORDS>
+__device__ __forceinline__ void read_samples(uint32_t (&x)[WORDS], const T *row, int n, int L)
+{
+    if constexpr (VEC) {
+        read_words(x, row + n, n < L);
+    } else {
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) {
+            if constexpr (sizeof(T) == 4) {
+                uint32_t one[1];
+                read_words(one, row + n + i, n + i < L);
+                x[i] = one[0];
+            } else {
+                x[i] = read_short(row + n + 2 * i, n + 2 * i < L)
+                       | read_short(row + n + 2 * i + 1, n + 2 * i + 1 < L) << 16;
+            }
+        }
+    }
+}
+
+// Pair i of them as halves: f16 as it is, others times scale.
+template <class T, int WORDS>
+__device__ __forceinline__ uint32_t sample_pair(const uint32_t (&x)[WORDS], int i, float scale)
+{
+    if constexpr (sizeof(T) == 4)
+        return hb_pack(__uint_as_float(x[2 * i]) * scale, __uint_as_float(x[2 * i + 1]) * scale);
+    else
+        return hb_halves<T>(x[i], scale);
+}
 
 // --- constants ---------------------------------------------------------------------------------
 __device__ __forceinline__ float2 unit(double turns)               // e(turns)
@@ -160,6 +182,114 @@ static __global__ void column_constants(float2 *turn, uint4 *in, uint4 *out, int
     }
 }
 
+// --- in ----------------------------------------------------------------------------------------
+// What a lane reads of a row: [step][h]: neighbours at 16 step + 8 h + 2 q, and one further; by
+// classes at STEPS (8 h + 2 q) + step, and STEPS further.
+template <class T, int STEPS> struct column_raw {
+    static constexpr int WORDS = IN_TILES<STEPS> * (int)sizeof(T) / 4;
+    uint32_t x[STEPS][2][WORDS], y[STEPS][2][WORDS];
+};
+
+template <class T, int STEPS, bool VEC>
+__device__ __forceinline__ void read_columns(struct column_raw<T, STEPS> &raw, const T *row, int L,
+                                             int N2, int first)
+{
+    const int q = threadIdx.x % 4;
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            constexpr int NEXT = COLUMN_CLASSES<STEPS> ? STEPS : 1;
+            const int n = (COLUMN_CLASSES<STEPS> ? STEPS * (8 * h + 2 * q) + s
+                                                 : 16 * s + 8 * h + 2 * q) * N2 + first;
+            read_samples<T, VEC>(raw.x[s][h], row, n, L);
+            read_samples<T, VEC>(raw.y[s][h], row, n + NEXT * N2, L);
+        }
+}
+
+template <class T, int STEPS>
+__device__ __forceinline__ void read_row(struct column_raw<T, STEPS> &raw,
+                                         const struct column_rows &j, int i, int N2, int first)
+{
+    constexpr int TILES = IN_TILES<STEPS>;
+    const T *const row = column_row<T>(j, i);
+    if (j.L % TILES == 0 && (uintptr_t)row % (TILES * sizeof(T)) == 0)
+        read_columns<T, STEPS, true>(raw, row, j.L, N2, first);
+    else
+        read_columns<T, STEPS, false>(raw, row, j.L, N2, first);
+}
+
+// b[step][tile]: columns first .. first + tiles - 1.
+template <class T, int STEPS>
+__device__ __forceinline__ void pair_columns(uint32_t (&b)[STEPS][IN_TILES<STEPS>][2],
+                                             const struct column_raw<T, STEPS> &raw, float scale)
+{
+#pragma unroll
+    for (int s = 0; s < STEPS; s++)
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+#pragma unroll
+            for (int t = 0; t < IN_TILES<STEPS>; t += 2) {
+                const uint32_t x = sample_pair<T>(raw.x[s][h], t / 2, scale);
+                const uint32_t y = sample_pair<T>(raw.y[s][h], t / 2, scale);
+                b[s][t][h] = hb_low(x, y);
+                b[s][t + 1][h] = hb_high(x, y);
+            }
+}
+
+// This lane's row k1 = g of T and what turns it to k1 + 8, at n neighbours.
+template <int n>
+__device__ __forceinline__ void read_turns(float2 (&w)[n], const float2 *at)
+{
+#pragma unroll
+    for (int x = 0; x < n; x += 2) {
+        const float4 v = *(const float4 *)(at + x);
+        w[x] = make_float2(v.x, v.y);
+        w[x + 1] = make_float2(v.z, v.w);
+    }
+}
+
+// n results as halves, at once: to[x] = y[x].x or .y.
+template <int n>
+__device__ __forceinline__ void put_halves(__half *to, const float (&v)[n])
+{
+    struct alignas(2 * n) all { uint32_t x[n / 2]; } all;
+#pragma unroll
+    for (int x = 0; x < n; x += 2)
+        all.x[x / 2] = hb_pack(v[x], v[x + 1]);
+    *(struct all *)to = all;
+}
+
+// Fragments of G: in shared memory, as long as they are few; near_wait before they are read.
+template <int STEPS> constexpr bool COLUMN_NEAR = STEPS <= 4 || COLUMN_CLASSES<STEPS>;
+template <int STEPS>
+constexpr int COLUMN_NEAR_WORDS = COLUMN_CLASSES<STEPS> ? 128 * STEPS :
+                                  COLUMN_NEAR<STEPS> ? 64 * STEPS * STEPS : 1;
+
+template <int STEPS>
+__device__ __forceinline__ const uint4 *column_near(uint4 (&near)[COLUMN_NEAR_WORDS<STEPS>],
+                                                    const uint4 *G)
+{
+    if constexpr (COLUMN_NEAR<STEPS>) {
+        constexpr int WORDS = COLUMN_NEAR_WORDS<STEPS>;
+        const uint32_t to = hb_shared_address(near) + 16 * threadIdx.x;
+        if (WORDS >= COLUMN_THREADS || (int)threadIdx.x < WORDS)
+#pragma unroll
+            for (int i = 0; i < WORDS; i += COLUMN_THREADS)
+                hb_copy<16>(to + 16 * i, G + threadIdx.x + i, 16);
+        return near;
+    } else {
+        return G;
+    }
+}
+
+// Before they are read. In the loop that reads them: before it, other loads would wait for it.
+__device__ __forceinline__ void near_wait()
+{
+    hb_copied();
+    __syncthreads();
+}
+
 // --- classes ------------------------------------------------------------------------------------
 // DFT of Q = 4, 8 points in registers, with e(-mc/Q), BACK: e(mc/Q). Result m is at
 // column_place(m).
@@ -191,408 +321,33 @@ template <int Q, bool BACK> __device__ __forceinline__ void column_dft(float2 (&
 // e(m / (4 Q)) for what is known when it is compiled.
 template <int Q> __device__ __forceinline__ float2 column_shift(int m)
 {
-    static_assert(Q == 4 || Q == 8);
+    static_assert(Q == 8);
     constexpr float COS[9] = { 1, 0.98078528f, 0.92387953f, 0.83146961f, 0.70710678f, 0.55557023f,
                                0.38268343f, 0.19509032f, 0 };
-    return make_float2(COS[m * (8 / Q)], COS[8 - m * (8 / Q)]);
+    return make_float2(COS[m], COS[8 - m]);
 }
 
-// --- shared memory and device memory -------------------------------------------------------------
-__device__ __forceinline__ int column_flip(int row)
+// What of the rows of a launch a block does: `each` rows of columns from r0 on, of signal j.
+struct column_share { int signal, first, end, r0; };
+
+// Blocks count columns first, then rows, then signals.
+template <int TILES>
+__device__ __forceinline__ struct column_share column_share_of(int rows, int each, int N2)
 {
-    return (row ^ row >> 3 ^ (row >> 1 & 4)) & 7;
+    constexpr int WIDTH = 8 * TILES;
+    const unsigned blocks = (unsigned)N2 / (COLUMN_WARPS * WIDTH);
+    const unsigned groups = ((unsigned)rows + each - 1) / each, group = blockIdx.x / blocks;
+    const int first = (int)(group % groups) * each;
+    return { (int)(group / groups), first, min(rows, first + each),
+             (int)(blockIdx.x % blocks * COLUMN_WARPS + threadIdx.x / 32) * WIDTH };
 }
 
-// Byte of chunk c (8 columns) of a row of a pass.
-__device__ __forceinline__ int column_at(int row, int c)
-{
-    return row * 128 + ((c ^ column_flip(row)) << 4);
-}
-
-// The same of row i + more, where i has none of the bits of `more`.
-__device__ __forceinline__ uint32_t column_further(uint32_t at, int more)
-{
-    return (at ^ (uint32_t)column_flip(more) << 4) + 128 * more;
-}
-
-// f(byte, row, column, number) for this thread's 16 bytes of ROWS rows, COLUMN_MINE of them.
-template <int ROWS> constexpr int COLUMN_MINE = (8 * ROWS + COLUMN_THREADS - 1) / COLUMN_THREADS;
-template <int ROWS, class F> __device__ __forceinline__ void column_deal(F f)
-{
-    const int chunk = threadIdx.x % 8;
-#pragma unroll
-    for (int i = 0; i < COLUMN_MINE<ROWS>; i++) {
-        const int row = (int)threadIdx.x / 8 + i * (COLUMN_THREADS / 8);
-        if (ROWS % (COLUMN_THREADS / 8) == 0 || row < ROWS)
-            f(column_at(row, chunk), row, 8 * chunk, i);
-    }
-}
-
-// A group of copies ends; all but the last n groups of this thread are there.
-__device__ __forceinline__ void column_commit()
-{
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-template <int n> __device__ __forceinline__ void column_wait()
-{
-    asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory");
-}
-
-// Eight halves of the sixteen in a and b, from the one at `off` = 0 .. 7 on.
-__device__ __forceinline__ uint4 column_shifted(uint4 a, uint4 b, int off)
-{
-    uint32_t w[8] = { a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w };
-#pragma unroll
-    for (int i = 0; i < 6; i++) w[i] = off & 4 ? w[i + 2] : w[i];
-#pragma unroll
-    for (int i = 0; i < 5; i++) w[i] = off & 2 ? w[i + 1] : w[i];
-#pragma unroll
-    for (int i = 0; i < 4; i++) w[i] = off & 1 ? __byte_perm(w[i], w[i + 1], 0x5432) : w[i];
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
-
-// Neighbouring words; 0 and nothing read where not `there`.
-template <int n>
-__device__ __forceinline__ void read_words(uint32_t (&x)[n], const void *p, bool there)
-{
-    if constexpr (n == 1)
-        asm volatile("{.reg .pred q; setp.ne.s32 q, %2, 0; mov.b32 %0, 0;"
-                     " @q ld.global.b32 %0, [%1];}"
-                     : "=r"(x[0]) : "l"(p), "r"((int)there) : "memory");
-    else if constexpr (n == 2)
-        asm volatile("{.reg .pred q; setp.ne.s32 q, %3, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
-                     " @q ld.global.v2.b32 {%0, %1}, [%2];}"
-                     : "=r"(x[0]), "=r"(x[1]) : "l"(p), "r"((int)there) : "memory");
-    else
-        asm volatile("{.reg .pred q; setp.ne.s32 q, %5, 0; mov.b32 %0, 0; mov.b32 %1, 0;"
-                     " mov.b32 %2, 0; mov.b32 %3, 0;"
-                     " @q ld.global.v4.b32 {%0, %1, %2, %3}, [%4];}"
-                     : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-                     : "l"(p), "r"((int)there) : "memory");
-}
-
-// The first n of eight halves, and 0.
-__device__ __forceinline__ uint4 column_first(uint4 v, int n)
-{
-    uint32_t w[4] = { v.x, v.y, v.z, v.w };
-#pragma unroll
-    for (int i = 0; i < 4; i++) w[i] = 2 * i + 1 < n ? w[i] : 2 * i < n ? w[i] & 0xffff : 0;
-    return make_uint4(w[0], w[1], w[2], w[3]);
-}
-
-// Columns r .. of a pass of a row of the signal: on their way, or (rows not aligned) there. From L
-// on 0.
-template <class T, int STEPS>
-__device__ __forceinline__ void column_read(unsigned char *to, const T *row, int L, int N2, int r)
-{
-    constexpr int ROWS = 16 * STEPS, MINE = COLUMN_MINE<ROWS>;
-    const uint32_t there = hb_shared_address(to);
-    const int off = (int)((uintptr_t)row % 16 / 2);
-    if (off == 0) {
-        column_deal<ROWS>([&](int at, int a, int n, int) {
-            n += a * N2 + r;
-            hb_copy(there + at, n < L ? row + n : row, n < L ? 2 * min(8, L - n) : 0);
-        });
-        return;
-    }
-    // In two words, of which the row has at least something.
-    uint32_t lo[MINE][4], hi[MINE][4];
-    column_deal<ROWS>([&](int, int a, int n, int i) {
-        n += a * N2 + r - off;
-        read_words(lo[i], row + n, n < L);
-        read_words(hi[i], row + n + 8, n + 8 < L);
-    });
-    column_deal<ROWS>([&](int at, int a, int n, int i) {
-        const auto &x = lo[i], &y = hi[i];
-        const uint4 v = column_shifted(make_uint4(x[0], x[1], x[2], x[3]),
-                                       make_uint4(y[0], y[1], y[2], y[3]), off);
-        *(uint4 *)(to + at) = column_first(v, L - (a * N2 + r + n));
-    });
-}
-
-// What a thread holds of a filter till its size is known.
-template <int STEPS> struct column_held {
-    uint32_t x[COLUMN_PASSES<float, STEPS>][COLUMN_MINE<16 * STEPS>][8];
+// One or two signals of as many rows.
+struct column_signals {
+    struct column_rows j[2];
+    int rows, each;                      // each: 1 without IN_AHEAD
+    bool early;                          // the launch before does not write scale (nor x, ever)
 };
-
-template <int STEPS>
-__device__ __forceinline__ void column_hold(struct column_held<STEPS> &held, const float *row,
-                                            int L, int N2, int r)
-{
-    const bool even = (uintptr_t)row % 16 == 0 && L % 4 == 0;
-#pragma unroll
-    for (int p = 0; p < COLUMN_PASSES<float, STEPS>; p++)
-        column_deal<16 * STEPS>([&](int, int a, int n, int mine) {
-            auto &x = held.x[p][mine];
-            n += a * N2 + r + p * COLUMN_WIDTH;
-            if (even) {
-                uint32_t v[4], w[4];
-                read_words(v, row + n, n < L);
-                read_words(w, row + n + 4, n + 4 < L);
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    x[i] = v[i];
-                    x[4 + i] = w[i];
-                }
-            } else {
-#pragma unroll
-                for (int i = 0; i < 8; i++) {
-                    uint32_t one[1];
-                    read_words(one, row + n + i, n + i < L);
-                    x[i] = one[0];
-                }
-            }
-        });
-}
-
-// It goes to the place of a signal, times scale.
-template <int STEPS>
-__device__ __forceinline__ void column_put_held(unsigned char *shared,
-                                                const struct column_held<STEPS> &held, float scale)
-{
-#pragma unroll
-    for (int p = 0; p < COLUMN_PASSES<float, STEPS>; p++)
-        column_deal<16 * STEPS>([&](int at, int, int, int mine) {
-            const auto &x = held.x[p][mine];
-            uint32_t v[4];
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                v[i] = hb_pack(__uint_as_float(x[2 * i]) * scale,
-                               __uint_as_float(x[2 * i + 1]) * scale);
-            *(uint4 *)(shared + column_in_at<float, STEPS>(p) + at)
-                = make_uint4(v[0], v[1], v[2], v[3]);
-        });
-}
-
-// Eight results of row a of a pass, from column n on, to row[n] ..; `left` of the row from its
-// column 0 on are there. Those beyond the pass are its first ones.
-template <class T>
-__device__ __forceinline__ void column_write_each(const unsigned char *from, T *row, int a, int n,
-                                                  int left)
-{
-#pragma unroll 1
-    for (int i = n; i < n + 8; i++) {
-        const int x = i % COLUMN_WIDTH;
-        if (x < left) row[x] = *(const T *)(from + column_at(a, x / 8) + x % 8 * 2);
-    }
-}
-
-// A pass of results to the signal. A thread stores the eight that begin on the first 16 bytes
-// behind its own eight; a row's last thread has what is left at both ends.
-template <class T, int STEPS>
-__device__ __forceinline__ void column_write(const unsigned char *from, T *row, int L, int N2,
-                                             int r)
-{
-    const int ahead = (int)((0 - (uintptr_t)row) % 16 / 2);
-    if (ahead == 0) {
-        column_deal<16 * STEPS>([&](int at, int a, int n, int) {
-            const int first = a * N2 + r + n, left = L - first;
-            if (left >= 8) __stcs((uint4 *)(row + first), *(const uint4 *)(from + at));
-            else if (left > 0) column_write_each(from, row + first - n, a, n, left + n);
-        });
-        return;
-    }
-    column_deal<16 * STEPS>([&](int at, int a, int n, int) {
-        T *const to = row + a * N2 + r;
-        const int left = L - (a * N2 + r), first = n + ahead;
-        if (left <= 0) return;
-        if (first + 8 <= min(left, (int)COLUMN_WIDTH)) {
-            const uint4 v = *(const uint4 *)(from + at);
-            const uint4 w = *(const uint4 *)(from + column_at(a, n / 8 + 1));
-            __stcs((uint4 *)(to + first), column_shifted(v, w, ahead));
-        } else {
-            column_write_each(from, to, a, first, left);
-        }
-    });
-}
-
-// A pass of mid, r: its first column.
-template <int STEPS>
-__device__ __forceinline__ void column_read_mid(unsigned char *to, const __half *mid, int N2)
-{
-    const uint32_t there = hb_shared_address(to);
-    column_deal<32 * STEPS>([&](int at, int k, int n, int) {
-        hb_copy(there + at, mid + k * N2 + n, 16);
-    });
-}
-
-template <int STEPS>
-__device__ __forceinline__ void column_write_mid(const unsigned char *from, __half *mid, int N2)
-{
-    column_deal<32 * STEPS>([&](int at, int k, int n, int) {
-        *(uint4 *)(mid + k * N2 + n) = *(const uint4 *)(from + at);
-    });
-}
-
-// Fragments of G: on their way, where they are few. By classes the way in has half as many.
-template <int STEPS, bool IN>
-__device__ __forceinline__ void column_read_near(uint4 *near, const uint4 *G)
-{
-    constexpr int WORDS = COLUMN_NEAR_WORDS<STEPS> / (COLUMN_CLASSES<STEPS> && IN ? 2 : 1);
-    const uint32_t to = hb_shared_address(near);
-#pragma unroll
-    for (int i = (int)threadIdx.x; i < WORDS; i += COLUMN_THREADS) hb_copy(to + 16 * i, G + i, 16);
-}
-
-// What a warp does of a pass: columns 16 group .., half z of the results.
-struct column_share { int group, z, lane, g, q; };
-
-__device__ __forceinline__ struct column_share column_share_of()
-{
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    return { warp % 4, warp / 4, lane, lane / 4, lane % 4 };
-}
-
-// --- out -----------------------------------------------------------------------------------------
-// Results [x][i] of a warp are of row 16 m + first z + apart (i / 2) + g, m = 2 x, columns 2 q and
-// 2 q + 1 of tile i % 2.
-template <int STEPS> constexpr int COLUMN_FIRST = COLUMN_CLASSES<STEPS> ? 8 : 16;
-template <int STEPS> constexpr int COLUMN_APART = COLUMN_CLASSES<STEPS> ? 16 : 8;
-
-// put(m, v): results v[x][i] of m, m + 2, .. of a pass of mid, times by.
-template <int STEPS, class F>
-__device__ __forceinline__ void column_pass_out(const unsigned char *mid, const uint4 *G, float by,
-                                                F put)
-{
-    constexpr bool CLASSES = COLUMN_CLASSES<STEPS>;
-    const struct column_share my = column_share_of();
-    const int j = my.lane % 8, h = my.lane / 8 % 2, t = my.lane / 16;
-    // Of step s: h: the other 4 of its 8 k1, t: tile.
-    const uint32_t from = hb_shared_address(mid)
-        + column_at(CLASSES ? 2 * STEPS * (4 * h + j / 2) + j % 2 : 8 * h + j, 2 * my.group + t);
-    const uint4 *A = G + my.lane + 64 * STEPS * my.z;
-    const auto step = [&](int s, float (&acc)[2][4]) {
-        const uint4 v = A[32 * s];
-        const uint32_t a[4] = { v.x, v.y, v.z, v.w };
-        uint32_t b[4];
-        hb_load_trans(b, column_further(from, CLASSES ? s / 2 * 2 + s % 2 * 16 * STEPS : 16 * s));
-        hb_mma(acc[0], a, b[0], b[1]);
-        hb_mma(acc[1], a, b[2], b[3]);
-    };
-    if constexpr (CLASSES) {
-        float acc[STEPS][2][4] = {};
-        float2 y[STEPS / 2][4];
-#pragma unroll
-        for (int s = 0; s < 2 * STEPS; s++) step(s, acc[s / 2]);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {                      // tile i / 2, its column 2 q + i % 2
-            float2 z[STEPS];
-#pragma unroll
-            for (int x = 0; x < STEPS; x++)
-                z[x] = make_float2(acc[x][i / 2][i % 2], acc[x][i / 2][2 + i % 2]);
-            column_dft<STEPS, true>(z);
-#pragma unroll
-            for (int m = 0; m < STEPS; m++) {
-                const float2 u = column_shift<STEPS>(m), v = z[column_place<STEPS>(m)];
-                float2 &to = y[m / 2][m % 2 * 2 + i / 2];
-                (i % 2 ? to.y : to.x) = (u.x * v.x + u.y * v.y) * by;
-            }
-        }
-        put(0, y);
-    } else {
-#pragma unroll 1
-        for (int m = 0; m + my.z < STEPS; m += 2, A += 128 * STEPS) {
-            float acc[2][4] = {};
-            float2 y[1][4];
-#pragma unroll
-            for (int s = 0; s < 2 * STEPS; s++) step(s, acc);
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                y[0][i] = make_float2(acc[i % 2][i / 2 * 2] * by, acc[i % 2][i / 2 * 2 + 1] * by);
-            put(m, y);
-        }
-    }
-}
-
-// To a pass in shared memory, with d times what is there where `add`.
-template <class T, int STEPS, int M>
-__device__ __forceinline__ void column_put(unsigned char *y, int m, const float2 (&v)[M][4],
-                                           float d, bool add)
-{
-    const struct column_share my = column_share_of();
-    const int j = my.lane % 8, tile = my.lane / 8 % 2, next = my.lane / 16;
-    const int row = COLUMN_FIRST<STEPS> * my.z + COLUMN_APART<STEPS> * next + j;
-    const uint32_t to = hb_shared_address(y) + column_at(row, 2 * my.group + tile);
-#pragma unroll
-    for (int i = 0; i < M; i++) {
-        const uint32_t at = column_further(to, 16 * m + 32 * i);
-        uint32_t x[4];
-        if (add) {
-            hb_load_matrices(x, at);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const float2 u = hb_two<T>(x[e]);
-                x[e] = hb_pair_of<T>(v[i][e].x + d * u.x, v[i][e].y + d * u.y);
-            }
-        } else {
-#pragma unroll
-            for (int e = 0; e < 4; e++) x[e] = hb_pair_of<T>(v[i][e].x, v[i][e].y);
-        }
-        hb_store_matrices(at, x);
-    }
-}
-
-// To what is in device memory, row: at column r of the pass.
-template <int STEPS, int M>
-__device__ __forceinline__ void column_add(float *row, int m, const float2 (&v)[M][4], int L,
-                                           int N2, int r)
-{
-    const struct column_share my = column_share_of();
-    const bool even = (uintptr_t)row % 8 == 0 && L % 2 == 0;
-    const auto place = [&](int i, int e) {
-        const int a = 16 * m + 32 * i + COLUMN_FIRST<STEPS> * my.z + COLUMN_APART<STEPS> * (e / 2)
-                      + my.g;
-        return a * N2 + r + 16 * my.group + 8 * (e % 2) + 2 * my.q;
-    };
-    uint32_t old[M][4][2];
-#pragma unroll
-    for (int i = 0; i < M; i++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int n = place(i, e);
-            if (even) {
-                read_words(old[i][e], row + n, n < L);
-            } else {
-                uint32_t x[1], y[1];
-                read_words(x, row + n, n < L);
-                read_words(y, row + n + 1, n + 1 < L);
-                old[i][e][0] = x[0];
-                old[i][e][1] = y[0];
-            }
-        }
-#pragma unroll
-    for (int i = 0; i < M; i++)
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            const int n = place(i, e);
-            const float x = __uint_as_float(old[i][e][0]) + v[i][e].x;
-            const float y = __uint_as_float(old[i][e][1]) + v[i][e].y;
-            if (even) {
-                if (n < L) *(float2 *)(row + n) = make_float2(x, y);
-            } else {
-                if (n < L) row[n] = x;
-                if (n + 1 < L) row[n + 1] = y;
-            }
-        }
-}
-
-// --- in ------------------------------------------------------------------------------------------
-// A column's turns, k1 = 16 m + ..: of m, of m + 1; 2 cos of the step:
-// w[m + 1] = twice w[m] - w[m - 1].
-struct column_turn { float2 now, next; float twice; };
-
-// n neighbours of the table.
-template <int n>
-__device__ __forceinline__ void read_turns(float2 (&w)[n], const float2 *at)
-{
-#pragma unroll
-    for (int x = 0; x < n; x += 2) {
-        const float4 v = *(const float4 *)(at + x);
-        w[x] = make_float2(v.x, v.y);
-        w[x + 1] = make_float2(v.z, v.w);
-    }
-}
 
 // Turns of a row that goes in with `scale`.
 template <class T, int n>
@@ -605,118 +360,252 @@ __device__ __forceinline__ void scale_turns(float2 (&w)[n], float scale)
     }
 }
 
-// Of the columns of this lane; turns: there. scale: f16 only.
+// The products with G and turns w (those of k1 = g; from one eight to the next: turn), to `out`:
+// this lane's place in k1 = g. All of a block call it.
 template <class T, int STEPS>
-__device__ __forceinline__ void column_turns(struct column_turn (&w)[4], const float2 *turns,
-                                             int N2, float scale, const struct column_share &my)
+__device__ __forceinline__ void columns_through(const uint32_t (&b)[STEPS][IN_TILES<STEPS>][2],
+                                                float2 (&w)[2 * IN_TILES<STEPS>],
+                                                const float2 (&turn)[2 * IN_TILES<STEPS>],
+                                                const uint4 *G, __half *out, int N2)
 {
-    constexpr bool CLASSES = COLUMN_CLASSES<STEPS>;
+    constexpr int R1 = 16 * STEPS, TILES = IN_TILES<STEPS>, UNROLL = STEPS == 1 ? 2 : 1;
+    const uint4 *A = G;
+#pragma unroll UNROLL
+    for (int m = 0; m < R1 / 8; m++, out += 16 * N2, A += 32 * STEPS) {
+        if (m == 0) near_wait();
+        float acc[TILES][4] = {};
 #pragma unroll
-    for (int t = 0; t < 2; t++) {
-        float2 first[2], eight[2];
-        read_turns(first, turns + my.g * N2 + 8 * t);
-        read_turns(eight, turns + 8 * N2 + 8 * t);
-        scale_turns<T>(first, scale);
+        for (int s = 0; s < STEPS; s++) {
+            const uint4 v = A[32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
 #pragma unroll
-        for (int e = 0; e < 2; e++) {
-            float2 step = hb_cmul(eight[e], eight[e]);
-            if constexpr (CLASSES) step = hb_cmul(step, column_shift<STEPS>(1));
-            const float2 now = my.z ? hb_cmul(first[e], eight[e]) : first[e];
-            w[2 * t + e] = { now, hb_cmul(now, step), 2 * step.x };
+            for (int t = 0; t < TILES; t++)
+                hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
         }
+        float re[2 * TILES], im[2 * TILES];
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {          // tile x % TILES, its column x / TILES
+            const float *u = acc[x % TILES];
+            const float2 y = hb_cmul({ u[x / TILES], u[2 + x / TILES] }, w[x]);
+            re[x] = y.x;
+            im[x] = y.y;
+            w[x] = hb_cmul(w[x], turn[x]);
+        }
+        put_halves(out, re);
+        put_halves(out + N2, im);
     }
 }
 
-__device__ __forceinline__ void column_turned(struct column_turn &w)
+// The same by classes, with the turns' table at this lane's columns.
+template <class T, int Q>
+__device__ __forceinline__ void columns_by_class(const uint32_t (&b)[Q][IN_TILES<Q>][2],
+                                                 float2 (&w)[2 * IN_TILES<Q>],
+                                                 float2 (&turn)[2 * IN_TILES<Q>],
+                                                 const float2 *turns, float scale, const uint4 *G,
+                                                 __half *out, int N2)
 {
-    const float2 now = w.next;
-    w.next = make_float2(w.twice * now.x - w.now.x, w.twice * now.y - w.now.y);
-    w.now = now;
-}
-
-// This lane's four columns of one k1 to mid, and w to the next. acc: (tile; Re 2, Im 2).
-__device__ __forceinline__ void column_to_mid(uint32_t at, const float (&acc)[2][4],
-                                              struct column_turn (&w)[4])
-{
-    uint32_t x[4];
-#pragma unroll
-    for (int t = 0; t < 2; t++) {
-        const float2 a = hb_cmul(make_float2(acc[t][0], acc[t][2]), w[2 * t].now);
-        const float2 b = hb_cmul(make_float2(acc[t][1], acc[t][3]), w[2 * t + 1].now);
-        x[2 * t] = hb_pack(a.x, b.x);
-        x[2 * t + 1] = hb_pack(a.y, b.y);
-    }
-    hb_store_matrices(at, x);
-#pragma unroll
-    for (int i = 0; i < 4; i++) column_turned(w[i]);
-}
-
-// B of both tiles for sixteen rows of a signal.
-template <class T>
-__device__ __forceinline__ void column_sixteen(uint32_t (&b)[4], uint32_t at, float scale)
-{
-    hb_load_trans(b, at);
-    if constexpr (sizeof(T) == 4) return;                  // done already
-    else
-#pragma unroll
-        for (int i = 0; i < 4; i++) b[i] = hb_halves<T>(b[i], scale);
-}
-
-// From a pass of a signal to mid. turns: at its first column.
-template <class T, int STEPS>
-__device__ __forceinline__ void column_pass_in(const unsigned char *u, unsigned char *mid,
-                                               const uint4 *G, const float2 *turns, int N2,
-                                               float scale)
-{
-    constexpr bool CLASSES = COLUMN_CLASSES<STEPS>;
-    const struct column_share my = column_share_of();
-    const int j = my.lane % 8, h = my.lane / 8 % 2, t = my.lane / 16, c = 2 * my.group;
-    struct column_turn w[4];
-    column_turns<T, STEPS>(w, turns + 16 * my.group + 2 * my.q, N2, scale, my);
-    const uint32_t from = hb_shared_address(u)
-                          + column_at(CLASSES ? STEPS * (8 * h + j) : 8 * h + j, c + t);
-    // k1 = 16 m + 8 z + g; of stmatrix: h: imaginary part, t: tile.
-    const uint32_t to = hb_shared_address(mid) + column_at(16 * my.z + 2 * j + h, c + t);
-    const uint4 *A = G + my.lane + 32 * STEPS * my.z;
-    const auto step = [&](int s, float (&acc)[2][4]) {
-        const uint4 v = A[32 * s];
-        const uint32_t a[4] = { v.x, v.y, v.z, v.w };
-        uint32_t b[4];
-        column_sixteen<T>(b, column_further(from, CLASSES ? s : 16 * s), scale);
-        hb_mma(acc[0], a, b[0], b[1]);
-        hb_mma(acc[1], a, b[2], b[3]);
-    };
-    if constexpr (CLASSES) {
-        float acc[STEPS][2][4] = {};
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) step(s, acc[s]);
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            float2 z[STEPS];
-#pragma unroll
-            for (int x = 0; x < STEPS; x++)
-                z[x] = make_float2(acc[x][i / 2][i % 2], acc[x][i / 2][2 + i % 2]);
-            column_dft<STEPS, false>(z);
-#pragma unroll
-            for (int m = 0; m < STEPS; m++) {
-                acc[m][i / 2][i % 2] = z[column_place<STEPS>(m)].x;
-                acc[m][i / 2][2 + i % 2] = z[column_place<STEPS>(m)].y;
-            }
-        }
-#pragma unroll
-        for (int m = 0; m < STEPS; m++) column_to_mid(column_further(to, 32 * m), acc[m], w);
-    } else {
+    constexpr int TILES = IN_TILES<Q>;
+    const int g = threadIdx.x % 32 / 4;
 #pragma unroll 1
-        for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
-            float acc[2][4] = {};
+    for (int h = 0; h < 2; h++, G += 32 * Q, out += 16 * N2) {
+        if (h == 0) near_wait();
+        float acc[Q][TILES][4] = {};
 #pragma unroll
-            for (int s = 0; s < STEPS; s++) step(s, acc);
-            column_to_mid(column_further(to, 32 * m), acc, w);
+        for (int c = 0; c < Q; c++) {
+            const uint4 v = G[32 * c];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                hb_mma(acc[c][t], a, b[c][t][0], b[c][t][1]);
+        }
+        scale_turns<T>(w, scale);
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {
+            if (h) w[x] = hb_cmul(w[x], turn[x]);          // k1 = 8 h + g; turn: to k1 + 16
+            turn[x] = hb_cmul(hb_cmul(turn[x], turn[x]), column_shift<Q>(1));
+        }
+        float2 y[2 * TILES][Q];
+#pragma unroll
+        for (int x = 0; x < 2 * TILES; x++) {              // tile x % TILES, its column x / TILES
+#pragma unroll
+            for (int c = 0; c < Q; c++) {
+                const float *u = acc[c][x % TILES];
+                y[x][c] = make_float2(u[x / TILES], u[2 + x / TILES]);
+            }
+            column_dft<Q, false>(y[x]);
+        }
+#pragma unroll
+        for (int m = 0; m < Q; m++) {
+            float re[2 * TILES], im[2 * TILES];
+#pragma unroll
+            for (int x = 0; x < 2 * TILES; x++) {
+                const float2 z = hb_cmul(y[x][column_place<Q>(m)], w[x]);
+                re[x] = z.x;
+                im[x] = z.y;
+                w[x] = hb_cmul(w[x], turn[x]);
+            }
+            put_halves(out + 32 * m * N2, re);
+            put_halves(out + 32 * m * N2 + N2, im);
+        }
+        if (h) break;
+        read_turns(w, turns + g * N2);
+        read_turns(turn, turns + 8 * N2);
+    }
+}
+
+// Grid: column_share_of.
+template <class T, int STEPS>
+__global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
+columns_in(const __grid_constant__ struct column_signals all, struct column_tables k)
+{
+    constexpr int TILES = IN_TILES<STEPS>;
+    constexpr bool AHEAD = IN_AHEAD<STEPS>;
+    __shared__ uint4 near[COLUMN_NEAR_WORDS<STEPS>];
+    const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const struct column_share my = column_share_of<TILES>(all.rows, all.each, N2);
+    const struct column_rows &j = all.j[my.signal];
+    const int first = my.r0 + TILES * g;
+    // This lane's results: k1 = 8 m + g, columns r0 + 2 TILES q + {0 ..}.
+    const float2 *const turns = k.turn + my.r0 + 2 * TILES * q;
+    const uint4 *const G = column_near<STEPS>(near, k.in) + lane;
+    struct column_raw<T, STEPS> raw;
+    read_row<T, STEPS>(raw, j, my.first, N2, first);
+    float2 turn[2 * TILES], w[2 * TILES];
+    read_turns(turn, turns + 8 * N2);
+    if (!AHEAD) read_turns(w, turns + g * N2);
+    float next = all.early ? j.scale[my.first] : 0;
+    launch_wait();
+    if (!all.early) next = j.scale[my.first];
+#pragma unroll 1
+    for (int i = my.first; i < my.end; i++) {
+        const float scale = next * HB_MID_TOP;
+        uint32_t b[STEPS][TILES][2];
+        pair_columns<T, STEPS>(b, raw, scale);
+        if (AHEAD && i + 1 < my.end) {
+            read_row<T, STEPS>(raw, j, i + 1, N2, first);
+            next = j.scale[i + 1];
+        }
+        __half *out = j.mid + i * j.apart + (int64_t)g * 2 * N2 + my.r0 + 2 * TILES * q;
+        if constexpr (COLUMN_CLASSES<STEPS>) {
+            columns_by_class<T, STEPS>(b, w, turn, turns, scale, G, out, N2);
+        } else {
+            if (AHEAD) read_turns(w, turns + g * N2);
+            scale_turns<T>(w, scale);
+            columns_through<T, STEPS>(b, w, turn, G, out, N2);
         }
     }
 }
 
-// --- kernels -------------------------------------------------------------------------------------
+// --- out ---------------------------------------------------------------------------------------
+// n neighbours of a row from sample t on.
+// STREAM: nobody reads them soon, other things shall stay in the L2 cache.
+template <class T, int n, bool STREAM = false>
+__device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&v)[n])
+{
+    struct alignas(n * sizeof(T)) all { T x[n]; } x;
+    struct alignas(2 * sizeof(T)) two { T x[2]; };
+#pragma unroll
+    for (int i = 0; i < n; i++)
+        x.x[i] = hb_store<T>(v[i]);
+    if (t + n <= L && (uintptr_t)(row + t) % sizeof x == 0) {
+        if constexpr (STREAM && sizeof x == 16) __stcs((uint4 *)(row + t), *(const uint4 *)&x);
+        else if constexpr (STREAM && sizeof x == 8) __stcs((uint2 *)(row + t), *(const uint2 *)&x);
+        else *(struct all *)(row + t) = x;
+        return;
+    }
+    const bool even = (uintptr_t)(row + t) % sizeof(struct two) == 0;
+#pragma unroll
+    for (int i = 0; i < n; i += 2) {
+        if (even && t + i + 1 < L) {
+            *(struct two *)(row + t + i) = { x.x[i], x.x[i + 1] };
+        } else {
+            if (t + i < L) row[t + i] = x.x[i];
+            if (t + i + 1 < L) row[t + i + 1] = x.x[i + 1];
+        }
+    }
+}
+
+// n neighbours of a row from sample t on; anything from L on.
+template <class T, int n> struct column_old { alignas(n * sizeof(T)) T x[n]; };
+
+template <class T, int n>
+__device__ __forceinline__ void get_columns(struct column_old<T, n> &v, const T *row, int t, int L)
+{
+    if (t + n <= L && (uintptr_t)(row + t) % sizeof v == 0) {
+        v = *(const struct column_old<T, n> *)(row + t);
+    } else {
+#pragma unroll
+        for (int i = 0; i < n; i++)
+            v.x[i] = t + i < L ? row[t + i] : hb_store<T>(0.0f);
+    }
+}
+
+// A row of the signal that is added, in shared memory: of each lane's 2 TILES neighbours a piece,
+// and of four lanes that follow each other one more, so that they may begin anywhere in the first:
+// rows are not always aligned, pieces are.
+template <class T, int STEPS> struct column_staged {
+    enum { TILES = OUT_TILES<STEPS>, WORDS = TILES, BYTES = 4 * WORDS };
+    struct alignas(BYTES) piece { uint32_t x[WORDS]; };
+    struct piece at[COLUMN_WARPS][2 * STEPS][8][5];
+};
+struct column_not_staged {};
+
+// Elements of a row before the piece that it begins in.
+template <int BYTES> __device__ __forceinline__ int column_off(const void *row)
+{
+    return (int)((uintptr_t)row % BYTES / 2);
+}
+
+// Columns r0 .. of `row` are on their way: all of a warp call it, hb_copied and __syncwarp after.
+template <class T, int STEPS>
+__device__ __forceinline__ void stage_row(struct column_staged<T, STEPS> &s, const T *row, int L,
+                                          int N2, int r0)
+{
+    constexpr int BYTES = column_staged<T, STEPS>::BYTES, N = BYTES / 2;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4, off = column_off<BYTES>(row);
+    const uint32_t to = hb_shared_address(&s.at[threadIdx.x / 32][0][g][q]);
+    const int n = g * N2 + r0 + N * q - off;               // may begin before the row
+    const T *from = row + n;
+    int left = L - n;
+    if (off == 0 && L % N == 0) {
+#pragma unroll
+        for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2)
+            if (left > 0) hb_copy<BYTES>(to + a * 40 * BYTES, from, BYTES);
+        return;
+    }
+#pragma unroll 1
+    for (int a = 0; a < 2 * STEPS; a++, from += 8 * N2, left -= 8 * N2) {
+        if (left > 0) hb_copy<BYTES>(to + a * 40 * BYTES, from, min(BYTES, 2 * left));
+        if (q == 3 && left > N)
+            hb_copy<BYTES>(to + a * 40 * BYTES + BYTES, from + N, min(BYTES, 2 * (left - N)));
+    }
+}
+
+// This lane's neighbours 8 a + g of it, times d, are added to v.
+template <class T, int STEPS, int n>
+__device__ __forceinline__ void add_staged(float (&v)[n], const struct column_staged<T, STEPS> &s,
+                                           int a, int off, float d)
+{
+    constexpr int WORDS = column_staged<T, STEPS>::WORDS;
+    const int lane = threadIdx.x % 32;
+    const auto *const at = &s.at[threadIdx.x / 32][a][lane / 4][lane % 4];
+    struct column_staged<T, STEPS>::piece x = *at;
+    if (off) {
+        const uint32_t *const from = at->x + off / 2, by = off % 2 ? 0x5432 : 0x3210;
+        uint32_t w[WORDS + 1];
+#pragma unroll
+        for (int i = 0; i <= WORDS; i++) w[i] = from[i];
+#pragma unroll
+        for (int i = 0; i < WORDS; i++) x.x[i] = __byte_perm(w[i], w[i + 1], by);
+    }
+#pragma unroll
+    for (int i = 0; i < WORDS; i++) {
+        const float2 y = hb_two<T>(x.x[i]);
+        v[2 * i] += d * y.x;
+        v[2 * i + 1] += d * y.y;
+    }
+}
+
 // Row i of the signal that is added.
 template <class T>
 __device__ __forceinline__ const T *column_added(const struct column_rows &j,
@@ -726,203 +615,248 @@ __device__ __forceinline__ const T *column_added(const struct column_rows &j,
     return (const T *)skip.u + c * skip.su.c + e * skip.su.b;
 }
 
-// Lines of the columns of a block, r .. of each R1, are to come into the L2 cache.
+// What a block of columns_out has in shared memory.
+template <class T, int STEPS> struct column_out_shared {
+    static constexpr bool ADD = sizeof(T) == 4;            // no exponents of rows
+    uint4 near[COLUMN_NEAR_WORDS<STEPS>];
+    std::conditional_t<ADD, column_not_staged, column_staged<T, STEPS>> more;
+};
+
+// What of `row` i is added is on its way.
 template <class T, int STEPS>
-__device__ __forceinline__ void column_prefetch(const T *row, int L, int N2, int r)
+__device__ __forceinline__ void stage_added(struct column_out_shared<T, STEPS> &s,
+                                            const struct column_rows &j,
+                                            const struct column_skip &skip, int i, int N2, int r0)
 {
-    constexpr int EACH = 128 / (int)sizeof(T), LINES = COLUMN_COLUMNS<T, STEPS> / EACH;
+    if constexpr (sizeof(T) != 4)
+        if (skip.d) stage_row<T, STEPS>(s.more, column_added<T>(j, skip, i), j.L, N2, r0);
+}
+
+// From b to the results of columns r0 .. of `row`, by classes.
+template <class T, int Q>
+__device__ __forceinline__ void columns_back_by_class(const uint32_t (&b)[2 * Q][OUT_TILES<Q>][2],
+                                                      const struct column_out_shared<T, Q> &shared,
+                                                      const uint4 *G, T *row, int L, int N2, int r0,
+                                                      float by, float d, bool add, int off)
+{
+    constexpr int TILES = OUT_TILES<Q>;
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    if (N2 > 0) near_wait();                               // a branch: loads stay before it
+    float y[2][Q][2 * TILES];                              // [h]: rows 16 m + 8 h + g
+#pragma unroll
+    for (int i = 0; i < 2 * TILES; i++) {                  // b of a tile is needed no more then
+        const int t = i / 2, h = i % 2;
+        __syncwarp();                                      // lest all accumulators live at once
+        float acc[Q][4] = {};
+#pragma unroll
+        for (int s = 0; s < 2 * Q; s++) {
+            const uint4 v = G[64 * Q * h + 32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+            hb_mma(acc[s / 2], a, b[s][t][0], b[s][t][1]);
+        }
+#pragma unroll
+        for (int e = 0; e < 2; e++) {                      // its column e: 2 TILES q + ..
+            float2 z[Q];
+#pragma unroll
+            for (int c = 0; c < Q; c++) z[c] = make_float2(acc[c][e], acc[c][2 + e]);
+            column_dft<Q, true>(z);
+#pragma unroll
+            for (int m = 0; m < Q; m++) {
+                const float2 u = column_shift<Q>(m), v = z[column_place<Q>(m)];
+                y[h][m][e * TILES + t] = (u.x * v.x + u.y * v.y) * by;
+            }
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2 * Q; i++) {
+        const int n = (8 * i + g) * N2 + r0 + 2 * TILES * q;
+        if (i == 0) __syncwarp();
+        float (&v)[2 * TILES] = y[i % 2][i / 2];
+        if (8 * i * N2 + r0 >= L) break;
+        if constexpr (sizeof(T) == 4) {                    // to what is there
+            struct column_old<T, 2 * TILES> old;
+            get_columns(old, row, n, L);
+#pragma unroll
+            for (int x = 0; x < 2 * TILES; x++) v[x] += old.x[x];
+        } else if (add) {
+            add_staged<T, Q>(v, shared.more, i, off, d);
+        }
+        put_columns<T, 2 * TILES, sizeof(T) != 4>(row, n, L, v);
+    }
+}
+
+// Columns r0 .. of row i, which is staged; all of a block call it. j ..: columns_out.
+template <class T, int STEPS>
+__device__ __forceinline__ void columns_back(const struct column_out_shared<T, STEPS> &shared,
+                                             const uint4 *G, const struct column_rows &j, int i,
+                                             int N2, int r0, const float *back,
+                                             const struct column_skip &skip)
+{
+    constexpr int t1 = OUT_TILES<STEPS>;
+    constexpr bool ADD = sizeof(T) == 4;
+    struct alignas(2 * t1) words { uint32_t x[t1 / 2]; };
+    const int lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const unsigned c = (unsigned)i / (unsigned)j.batch, e = (unsigned)i % (unsigned)j.batch;
+    T *const row = (T *)j.x + c * j.sx.c + e * j.sx.b;
+    const float d = !ADD && skip.d ? skip.d[c] : 0;
+    float by = back[c];
+    if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
+
+    // b[step][tile]: columns r0 + t1 g + tile; pairs (Re, Im) of k1 = 8 step + q + {0, 4}.
+    uint32_t b[2 * STEPS][t1][2];
+    const __half *from = j.mid + i * j.apart + (int64_t)(COLUMN_CLASSES<STEPS> ? STEPS : 1) * q
+                         * 2 * N2 + r0 + t1 * g;
+#pragma unroll
+    for (int s = 0; s < 2 * STEPS; s++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const int k1 = COLUMN_CLASSES<STEPS> ? STEPS * (s % 2 * 8 + 4 * h) + s / 2
+                                                 : 8 * s + 4 * h;
+            const __half *at = from + (int64_t)k1 * 2 * N2;
+            const struct words re = *(const struct words *)at;
+            const struct words im = *(const struct words *)(at + N2);
+#pragma unroll
+            for (int t = 0; t < t1; t += 2) {
+                b[s][t][h] = hb_low(re.x[t / 2], im.x[t / 2]);
+                b[s][t + 1][h] = hb_high(re.x[t / 2], im.x[t / 2]);
+            }
+        }
+
+    const int off = ADD ? 0 : column_off<4 * t1>(column_added<T>(j, skip, i));
+    if constexpr (COLUMN_CLASSES<STEPS>) {
+        columns_back_by_class<T, STEPS>(b, shared, G, row, j.L, N2, r0, by, d,
+                                        skip.d != NULL, off);
+        return;
+    }
+    const uint4 *A = G;
+#pragma unroll 1
+    for (int m = 0; m < STEPS; m++, A += 64 * STEPS) {
+        if (m == 0) near_wait();
+        if (16 * m * N2 + r0 >= j.L) break;
+        const int n = (16 * m + g) * N2 + r0 + 2 * t1 * q;
+        struct column_old<T, 2 * t1> old[2];
+        if constexpr (ADD) {                           // their way is long
+            get_columns(old[0], row, n, j.L);
+            get_columns(old[1], row, n + 8 * N2, j.L);
+        }
+        float acc[t1][4] = {};
+#pragma unroll
+        for (int s = 0; s < 2 * STEPS; s++) {
+            const uint4 v = A[32 * s];
+            const uint32_t a[4] = { v.x, v.y, v.z, v.w };
+#pragma unroll
+            for (int t = 0; t < t1; t++)
+                hb_mma(acc[t], a, b[s][t][0], b[s][t][1]);
+        }
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float v[2 * t1];
+#pragma unroll
+            for (int x = 0; x < 2 * t1; x++)           // 2 t1 q + x: tile x % t1, its x / t1
+                v[x] = acc[x % t1][2 * h + x / t1] * by;
+            if constexpr (ADD) {
+#pragma unroll
+                for (int x = 0; x < 2 * t1; x++)
+                    v[x] += old[h].x[x];
+            } else if (skip.d) {
+                add_staged<T, STEPS>(v, shared.more, 2 * m + h, off, d);
+            }
+            put_columns<T, 2 * t1, !ADD>(row, n + 8 * h * N2, j.L, v);
+        }
+    }
+}
+
+// Grid as columns_in. j: the results, but scale and boost are those of the rows that went in. back
+// (channels). skip: d (channels) times u is added, exactly; or d NULL. No launch of the call writes
+// u, so it is read before launch_wait.
+template <class T, int STEPS>
+__global__ void __launch_bounds__(COLUMN_THREADS, STEPS > 8 ? 2 : 4)
+columns_out(struct column_rows j, int rows, int each, struct column_tables k, const float *back,
+            struct column_skip skip)
+{
+    __shared__ struct column_out_shared<T, STEPS> shared;
+    const int N2 = k.N2;
+    const struct column_share my = column_share_of<OUT_TILES<STEPS>>(rows, each, N2);
+    const uint4 *const G = column_near<STEPS>(shared.near, k.out) + threadIdx.x % 32;
+    stage_added(shared, j, skip, my.first, N2, my.r0);
+    launch_wait();
+#pragma unroll 1
+    for (int i = my.first; i < my.end; i++) {
+        columns_back<T, STEPS>(shared, G, j, i, N2, my.r0, back, skip);
+        __syncwarp();                                      // everybody has read what was staged
+        if (i + 1 < my.end) stage_added(shared, j, skip, i + 1, N2, my.r0);
+    }
+}
+
+// --- out and in --------------------------------------------------------------------------------
+// COLUMN_BOTH: a warp has the same columns in and out.
+template <int STEPS> constexpr bool COLUMN_BOTH = IN_TILES<STEPS> == OUT_TILES<STEPS>
+                                                  && COLUMN_NEAR<STEPS> && !IN_AHEAD<STEPS>;
+
+// Lines of the columns of a block, r0 .. of each R1, are to come into the L2 cache.
+template <class T, int STEPS>
+__device__ __forceinline__ void prefetch_columns(const T *row, int L, int N2, int r0)
+{
+    constexpr int BYTES = COLUMN_WARPS * 8 * IN_TILES<STEPS> * (int)sizeof(T), LINES = BYTES / 128;
     for (int i = (int)threadIdx.x; i < 16 * STEPS * LINES; i += COLUMN_THREADS) {
-        const int n = i / LINES * N2 + r + i % LINES * EACH;
+        const int n = i / LINES * N2 + r0 + i % LINES * 128 / (int)sizeof(T);
         if (n < L) hb_prefetch_line(row + n);
     }
 }
 
-// Where a block finds G.
-template <class T, int STEPS>
-__device__ __forceinline__ const uint4 *column_near(const unsigned char *shared, const uint4 *G)
-{
-    return COLUMN_NEAR<STEPS> ? (const uint4 *)(shared + COLUMN_G<T, STEPS>) : G;
-}
-
-// Rows out: as column_chunks.
-struct column_outs {
-    struct column_rows j;
+// columns_out of a chunk, then columns_in of the next, in one: a warp takes from mid what it then
+// writes over, so nothing lies between. Both: their arguments; each is 1. Grid (the more rows,
+// blocks of columns).
+struct column_chunks {
+    struct column_rows out, in;
+    int out_rows, in_rows;
     const float *back;
     struct column_skip skip;
 };
 
-// What is needed before mid: G, what is added.
 template <class T, int STEPS>
-__device__ __forceinline__ void column_begin_out(unsigned char *shared, const struct column_outs &o,
-                                                 const struct column_tables &k, int i, int r)
+__global__ void __launch_bounds__(COLUMN_THREADS, IN_BLOCKS<STEPS>)
+columns_out_in(const __grid_constant__ struct column_chunks all, struct column_tables k)
 {
-    column_read_near<STEPS, false>((uint4 *)(shared + COLUMN_G<T, STEPS>), k.out);
-    if constexpr (sizeof(T) == 4) {
-        column_prefetch<T, STEPS>(column_row<T>(o.j, i), o.j.L, k.N2, r);
-    } else if (o.skip.d) {
-#pragma unroll 1
-        for (int p = 0; p < COLUMN_PASSES<T, STEPS>; p++)
-            column_read<T, STEPS>(shared + COLUMN_SIGNAL<T, STEPS> + p * COLUMN_HALF<STEPS>,
-                                  column_added<T>(o.j, o.skip, i), o.j.L, k.N2,
-                                  r + p * COLUMN_WIDTH);
-    }
-}
-
-// Row i out, columns r ..; meanwhile the row `in` (or NULL) and, at the end, its G begin to come.
-// column_begin_out and launch_wait before.
-template <class T, int STEPS>
-__device__ __forceinline__ void column_row_out(unsigned char *shared, const struct column_outs &o,
-                                               const struct column_tables &k, int i, int r,
-                                               const T *in, int in_L)
-{
-    constexpr int PASSES = COLUMN_PASSES<T, STEPS>, HALF = COLUMN_HALF<STEPS>;
-    constexpr bool ADD = sizeof(T) == 4;                   // and no exponents of rows
-    const struct column_rows &j = o.j;
-    unsigned char *const y = shared + COLUMN_SIGNAL<T, STEPS>;
-    const uint4 *const G = column_near<T, STEPS>(shared, k.out);
-    const __half *const mid = j.mid + i * j.apart + r;
-#pragma unroll 1
-    for (int p = 0; p < PASSES; p++) {
-        column_read_mid<STEPS>(shared + p * COLUMN_UNIT<STEPS>, mid + p * COLUMN_WIDTH, k.N2);
-        column_commit();
-    }
-    const unsigned c = (unsigned)i / (unsigned)j.batch;
-    T *const row = (T *)column_row<T>(j, i);
-    const bool add = o.skip.d != NULL;
-    const float d = add ? o.skip.d[c] : 0;
-    float by = o.back[c];
-    if constexpr (!ADD) by *= (j.boost ? hb_inverse(j.boost[i]) : 1) * hb_inverse(j.scale[i]);
-    const auto leave = [&](int p) {
-        if constexpr (!ADD) column_write<T, STEPS>(y + p * HALF, row, j.L, k.N2,
-                                                   r + p * COLUMN_WIDTH);
-    };
-#pragma unroll 1
-    for (int p = 0; p < PASSES; p++) {
-        column_wait<PASSES - 1>();                         // one more group each time
-        __syncthreads();                                   // it is there, the one before done
-        if constexpr (!ADD && PASSES > 1) {
-            if (in && p > 0 && p <= PASSES / 2)
-#pragma unroll
-                for (int e = 2 * p - 2; e < 2 * p; e++)
-                    column_read<T, STEPS>(shared + column_in_at<T, STEPS>(e), in, in_L, k.N2,
-                                          r + e * COLUMN_WIDTH);
-        }
-        column_commit();
-        if (p > 0) leave(p - 1);
-        column_pass_out<STEPS>(shared + p * COLUMN_UNIT<STEPS>, G, by, [&](int m, const auto &v) {
-            if constexpr (ADD) column_add<STEPS>(row, m, v, j.L, k.N2, r + p * COLUMN_WIDTH);
-            else column_put<T, STEPS>(y + p * HALF, m, v, d, add);
-        });
-    }
-    __syncthreads();
-    if (in) column_read_near<STEPS, true>((uint4 *)(shared + COLUMN_G<T, STEPS>), k.in);
-    leave(PASSES - 1);
-}
-
-// Columns r .. of row i in; they and G are on their way.
-template <class T, int STEPS>
-__device__ __forceinline__ void column_row_in(unsigned char *shared, const struct column_rows &j,
-                                              const struct column_tables &k, int i, int r,
-                                              float scale)
-{
-    const uint4 *const G = column_near<T, STEPS>(shared, k.in);
-    __half *const mid = j.mid + i * j.apart + r;
-    hb_copied();
-    __syncthreads();
-#pragma unroll 1
-    for (int p = 0; p < COLUMN_PASSES<T, STEPS>; p++) {
-        unsigned char *const to = shared + column_mid_at<T, STEPS>(p);
-        column_pass_in<T, STEPS>(shared + column_in_at<T, STEPS>(p), to, G,
-                                 k.turn + r + p * COLUMN_WIDTH, k.N2, scale);
-        __syncthreads();
-        column_write_mid<STEPS>(to, mid + p * COLUMN_WIDTH, k.N2);
-    }
-}
-
-// Blocks of a launch: columns from r on, then rows.
-struct column_block { int row, r; };
-
-template <class T, int STEPS>
-__device__ __forceinline__ struct column_block column_block_of(const struct column_tables &k)
-{
-    const unsigned blocks = (unsigned)k.N2 / COLUMN_COLUMNS<T, STEPS>;
-    return { (int)(blockIdx.x / blocks), (int)(blockIdx.x % blocks) * COLUMN_COLUMNS<T, STEPS> };
-}
-
-// Grid (signals, rows, blocks of columns), blocks first. No launch of the call writes a signal, so
-// it is read before launch_wait.
-template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS, 2)
-columns_in(const __grid_constant__ struct column_signals all, struct column_tables k)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    const struct column_block my = column_block_of<T, STEPS>(k);
-    const bool second = my.row >= all.rows;
-    const int i = my.row - (second ? all.rows : 0);
-    const struct column_rows &j = all.j[second];
-    const T *const u = column_row<T>(j, i);
-    float scale = all.early ? j.scale[i] : 0;
-    column_read_near<STEPS, true>((uint4 *)(shared + COLUMN_G<T, STEPS>), k.in);
-    if constexpr (sizeof(T) == 4) {
-        struct column_held<STEPS> held;
-        column_hold(held, u, j.L, k.N2, my.r);
+    constexpr int TILES = IN_TILES<STEPS>;
+    __shared__ struct column_out_shared<T, STEPS> shared;
+    const int N2 = k.N2, lane = threadIdx.x % 32, g = lane / 4, q = lane % 4;
+    const struct column_share my = column_share_of<TILES>(max(all.out_rows, all.in_rows), 1, N2);
+    const int i = my.first, r0 = my.r0;
+    const bool in = i < all.in_rows;
+    if (i < all.out_rows) {
+        const uint4 *const G = column_near<STEPS>(shared.near, k.out) + lane;
+        stage_added(shared, all.out, all.skip, i, N2, r0);
+        if (in)
+            prefetch_columns<T, STEPS>(column_row<T>(all.in, i), all.in.L, N2,
+                                       r0 - (int)threadIdx.x / 32 * 8 * TILES);
         launch_wait();
-        if (!all.early) scale = j.scale[i];
-        column_put_held(shared, held, scale * HB_MID_TOP);
+        columns_back<T, STEPS>(shared, G, all.out, i, N2, r0, all.back, all.skip);
+        __syncthreads();                                   // near is free
     } else {
-#pragma unroll 1
-        for (int p = 0; p < COLUMN_PASSES<T, STEPS>; p++)
-            column_read<T, STEPS>(shared + column_in_at<T, STEPS>(p), u, j.L, k.N2,
-                                  my.r + p * COLUMN_WIDTH);
         launch_wait();
-        if (!all.early) scale = j.scale[i];
     }
-    column_row_in<T, STEPS>(shared, j, k, i, my.r, scale * HB_MID_TOP);
-}
-
-// Grid (rows, blocks of columns).
-template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS, 2)
-columns_out(const __grid_constant__ struct column_outs o, struct column_tables k)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    const struct column_block my = column_block_of<T, STEPS>(k);
-    column_begin_out<T, STEPS>(shared, o, k, my.row, my.r);
-    launch_wait();
-    column_row_out<T, STEPS>(shared, o, k, my.row, my.r, (const T *)NULL, 0);
-}
-
-// COLUMN_BOTH: there is room for it.
-template <int STEPS> constexpr bool COLUMN_BOTH = COLUMN_PASSES<__half, STEPS> > 1;
-
-// A block takes from mid what it then writes over, so nothing lies between. Grid (the more rows,
-// blocks of columns).
-template <class T, int STEPS>
-__global__ void __launch_bounds__(COLUMN_THREADS, 2)
-columns_out_in(const __grid_constant__ struct column_outs o, int out_rows,
-               const __grid_constant__ struct column_rows j, int in_rows, struct column_tables k)
-{
-    extern __shared__ __align__(1024) unsigned char shared[];
-    const struct column_block my = column_block_of<T, STEPS>(k);
-    const int i = my.row;
-    const bool in = i < in_rows;
-    const T *const u = in ? column_row<T>(j, i) : NULL;
-    const float scale = in ? j.scale[i] : 0;               // the launch before does not write it
-    if (i < out_rows) {
-        column_begin_out<T, STEPS>(shared, o, k, i, my.r);
-        if (in) column_prefetch<T, STEPS>(u, j.L, k.N2, my.r);
-        launch_wait();
-        column_row_out<T, STEPS>(shared, o, k, i, my.r, u, j.L);
+    if (!in) return;
+    const uint4 *const G = column_near<STEPS>(shared.near, k.in) + lane;
+    struct column_raw<T, STEPS> raw;
+    read_row<T, STEPS>(raw, all.in, i, N2, r0 + TILES * g);
+    const float2 *const turns = k.turn + r0 + 2 * TILES * q;
+    float2 turn[2 * TILES], w[2 * TILES];
+    read_turns(turn, turns + 8 * N2);
+    read_turns(w, turns + g * N2);
+    const float scale = all.in.scale[i] * HB_MID_TOP;
+    uint32_t b[STEPS][TILES][2];
+    pair_columns<T, STEPS>(b, raw, scale);
+    __half *const out = all.in.mid + i * all.in.apart + (int64_t)g * 2 * N2 + r0 + 2 * TILES * q;
+    if constexpr (COLUMN_CLASSES<STEPS>) {
+        columns_by_class<T, STEPS>(b, w, turn, turns, scale, G, out, N2);
     } else {
-        column_read_near<STEPS, true>((uint4 *)(shared + COLUMN_G<T, STEPS>), k.in);
-#pragma unroll 1
-        for (int p = 0; p < COLUMN_PASSES<T, STEPS>; p++)
-            column_read<T, STEPS>(shared + column_in_at<T, STEPS>(p), u, j.L, k.N2,
-                                  my.r + p * COLUMN_WIDTH);
-        launch_wait();
+        scale_turns<T>(w, scale);
+        columns_through<T, STEPS>(b, w, turn, G, out, N2);
     }
-    if (in) column_row_in<T, STEPS>(shared, j, k, i, my.r, scale * HB_MID_TOP);
 }
+
+#include "columns_tiles.cuh"
 
 // --- host --------------------------------------------------------------------------------------
 // Calls f with STEPS as a constant.
@@ -940,21 +874,6 @@ static inline size_t column_tables_bytes(int R1, int N2)
     return (size_t)9 * N2 * sizeof(float2) + (size_t)2 * (R1 * R1 / 4) * sizeof(uint4);
 }
 
-// Kernels may have their shared memory; hb_cuda_launched says what failed.
-template <class K> static inline void column_allow(K kernel, int bytes)
-{
-    (void)cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               bytes);
-}
-
-template <class T, int STEPS> static inline void column_allow_all(void)
-{
-    column_allow(columns_in<T, STEPS>, COLUMN_SHARED<T, STEPS>);
-    column_allow(columns_out<T, STEPS>, COLUMN_SHARED<T, STEPS>);
-    if constexpr (sizeof(T) == 2 && COLUMN_BOTH<STEPS>)
-        column_allow(columns_out_in<T, STEPS>, COLUMN_SHARED<T, STEPS>);
-}
-
 // Fills `mem` (column_tables_bytes, 16-byte aligned). Before the first launch.
 static inline struct column_tables column_tables_make(void *mem, int R1, int N2,
                                                       cudaStream_t stream)
@@ -964,43 +883,50 @@ static inline struct column_tables column_tables_make(void *mem, int R1, int N2,
     const int n = 9 * N2 > R1 * R1 / 4 ? 9 * N2 : R1 * R1 / 4;
     column_constants<<<(n + 127) / 128, 128, 0, stream>>>(turn, in, out, R1, N2);
     by_steps(R1, [](auto x) {
-        column_allow_all<float, decltype(x)::value>();
-        column_allow_all<__half, decltype(x)::value>();
-        column_allow_all<__nv_bfloat16, decltype(x)::value>();
+        constexpr int STEPS = decltype(x)::value;
+        if constexpr (COLUMN_TILES<STEPS>) {
+            tile_allow<__half, STEPS>();
+            tile_allow<__nv_bfloat16, STEPS>();
+        }
     });
     return { R1, N2, turn, in, out };
 }
 
-template <class T, int STEPS>
-static inline int64_t column_grid(const struct column_tables *k, int64_t rows)
+// Rows that a block does, where a row each would be `blocks` blocks and `fits` run at once.
+static inline int column_each(int64_t rows, int64_t blocks, int64_t fits)
 {
-    return rows * (k->N2 / COLUMN_COLUMNS<T, STEPS>);
+    const int64_t n = (blocks + fits - 1) / fits;
+    return n < rows ? (int)n : (int)rows;
 }
 
 // j[signals], 1 or 2, of as many rows; early: column_signals.
 template <class T>
 static inline void launch_in(const struct column_rows *j, int signals, int64_t rows, bool early,
-                             const struct column_tables *k, int, cudaStream_t stream)
+                             const struct column_tables *k, int sms, cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, early };
-        launch_next(true, columns_in<T, STEPS>, column_grid<T, STEPS>(k, signals * rows),
-                    COLUMN_THREADS, COLUMN_SHARED<T, STEPS>, stream, all, *k);
+        const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>);
+        const int each = IN_AHEAD<STEPS>
+            ? column_each(rows, rows * signals * blocks, IN_BLOCKS<STEPS> * sms) : 1;
+        const int64_t grid = signals * ((rows + each - 1) / each) * blocks;
+        const struct column_signals all = { { j[0], j[signals - 1] }, (int)rows, each, early };
+        launch_next(true, columns_in<T, STEPS>, grid, COLUMN_THREADS, 0, stream, all, *k);
     });
 }
 
-// j: the results, but scale and boost are those of the rows that went in.
 template <class T>
 static inline void launch_out(const struct column_rows *j, int64_t rows,
-                              const struct column_tables *k, int, const float *back,
+                              const struct column_tables *k, int sms, const float *back,
                               struct column_skip skip, cudaStream_t stream)
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        const struct column_outs o = { *j, back, skip };
-        launch_next(true, columns_out<T, STEPS>, column_grid<T, STEPS>(k, rows), COLUMN_THREADS,
-                    COLUMN_SHARED<T, STEPS>, stream, o, *k);
+        const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
+        const int each = column_each(rows, rows * blocks, 16 * sms);
+        const int64_t grid = (rows + each - 1) / each * blocks;
+        launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
+                    each, *k, back, skip);
     });
 }
 
@@ -1018,12 +944,13 @@ static inline void launch_out_in(const struct column_chunks *all, const struct c
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        if constexpr (COLUMN_BOTH<STEPS>) {
-            const struct column_outs o = { all->out, all->back, all->skip };
+        if constexpr (COLUMN_TILES<STEPS>) {
+            tile_launch<T, STEPS>(all, k, stream);
+        } else if constexpr (COLUMN_BOTH<STEPS>) {
             const int64_t rows = all->out_rows > all->in_rows ? all->out_rows : all->in_rows;
-            launch_next(true, columns_out_in<T, STEPS>, column_grid<T, STEPS>(k, rows),
-                        COLUMN_THREADS, COLUMN_SHARED<T, STEPS>, stream, o, all->out_rows, all->in,
-                        all->in_rows, *k);
+            launch_next(true, columns_out_in<T, STEPS>,
+                        rows * (k->N2 / (COLUMN_WARPS * 8 * IN_TILES<STEPS>)), COLUMN_THREADS, 0,
+                        stream, *all, *k);
         }
     });
 }
