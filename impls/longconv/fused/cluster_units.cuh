@@ -383,31 +383,6 @@ __device__ __forceinline__ void cluster_send_units(cluster_block &k,
     cluster_await(k, CLUSTER_Z);  // planes hold z
 }
 
-// n neighbours of a row from sample t on.
-template <class T, int n>
-__device__ __forceinline__ void put_columns(T *row, int t, int L, const float (&v)[n])
-{
-    struct alignas(n * sizeof(T)) all { T x[n]; } x;
-    struct alignas(2 * sizeof(T)) two { T x[2]; };
-#pragma unroll
-    for (int i = 0; i < n; i++)
-        x.x[i] = hb_store<T>(v[i]);
-    if (t + n <= L && (uintptr_t)(row + t) % sizeof x == 0) {
-        *(struct all *)(row + t) = x;
-        return;
-    }
-    const bool even = (uintptr_t)(row + t) % sizeof(struct two) == 0;
-#pragma unroll
-    for (int i = 0; i < n; i += 2) {
-        if (even && t + i + 1 < L) {
-            *(struct two *)(row + t + i) = { x.x[i], x.x[i + 1] };
-        } else {
-            if (t + i < L) row[t + i] = x.x[i];
-            if (t + i + 1 < L) row[t + i + 1] = x.x[i + 1];
-        }
-    }
-}
-
 // A unit of a row of results, + d x where `skip`, from words of the planes.
 template <class T, class S>
 __device__ __forceinline__ void cluster_leave_unit(const cluster_block &k, T *to, int L, int unit,
