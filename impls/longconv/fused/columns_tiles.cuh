@@ -5,7 +5,8 @@
 //           Everything comes as copies of 16 bytes that are under way from the start: mid of all
 //           passes, each with the signal that is added (a pass waits for its own); the next chunk's
 //           row in the place of mid's first pass as soon as that is in work. Results go back to
-//           shared memory and leave from there 16 bytes a thread, while the next pass is in work.
+//           shared memory and leave from there 16 bytes a thread, while what comes next is in work:
+//           mid's by halves of a pass, so that little is left for the end.
 //           Rows that are not 16-byte aligned come through registers, shifted.
 //           Eight warps: four times 16 columns, twice half the results, so that a fragment of G
 //           is read for two tiles and all sums of a warp fit in its registers.
@@ -177,10 +178,14 @@ __device__ __forceinline__ void tile_read_mid(unsigned char *to, const __half *m
     });
 }
 
+// Half of it: k1 from 8 STEPS `half` on.
 template <int STEPS>
-__device__ __forceinline__ void tile_write_mid(const unsigned char *from, __half *mid, int N2)
+__device__ __forceinline__ void tile_write_mid(const unsigned char *from, __half *mid, int N2,
+                                               int half)
 {
-    tile_deal<32 * STEPS>([&](int at, int k, int n, int) {
+    from += half * TILE_HALF<STEPS>;
+    mid += half * 16 * STEPS * N2;
+    tile_deal<16 * STEPS>([&](int at, int k, int n, int) {
         *(uint4 *)(mid + k * N2 + n) = *(const uint4 *)(from + at);
     });
 }
@@ -325,10 +330,11 @@ __device__ __forceinline__ void tile_to_mid(uint32_t at, const float (&acc)[2][4
     for (int i = 0; i < 4; i++) tile_turned(w[i]);
 }
 
-// From a pass of a signal to mid.
-template <class T, int STEPS>
+// From a pass of a signal to mid; leave(half): half of it is done (tile_write_mid).
+template <class T, int STEPS, class F>
 __device__ __forceinline__ void tile_in(const unsigned char *u, unsigned char *mid,
-                                        const uint4 *near, struct tile_table &table, float scale)
+                                        const uint4 *near, struct tile_table &table, float scale,
+                                        F leave)
 {
     const struct tile_share my = tile_share_of();
     const int j = my.lane % 8, h = my.lane / 8 % 2, t = my.lane / 16, c = 2 * my.group;
@@ -364,7 +370,10 @@ __device__ __forceinline__ void tile_in(const unsigned char *u, unsigned char *m
     // k1 = 16 m + 8 z + g; of stmatrix: h: imaginary part, t: tile.
     const uint32_t to = hb_shared_address(mid) + tile_at(16 * my.z + 2 * j + h, c + t);
 #pragma unroll
-    for (int m = 0; m < STEPS; m++) tile_to_mid(tile_further(to, 32 * m), acc[m], w);
+    for (int m = 0; m < STEPS; m++) {
+        tile_to_mid(tile_further(to, 32 * m), acc[m], w);
+        if (m % (STEPS / 2) == STEPS / 2 - 1) leave(m / (STEPS / 2));
+    }
 }
 
 // --- the kernel ----------------------------------------------------------------------------------
@@ -445,10 +454,12 @@ __device__ __forceinline__ void tile_row_in(unsigned char *shared, const struct 
 #pragma unroll 1
     for (int p = 0; p < TILE_PASSES; p++) {
         unsigned char *const to = shared + (TILE_PASSES / 2 + p) * TILE_UNIT<STEPS>;
-        tile_in<T, STEPS>(shared + p * TILE_HALF<STEPS>, to, near, table, scale);
-        if (p + 1 < TILE_PASSES) tile_read_table(table, k.turn + r + (p + 1) * TILE_WIDTH, k.N2);
-        __syncthreads();
-        tile_write_mid<STEPS>(to, mid + p * TILE_WIDTH, k.N2);
+        tile_in<T, STEPS>(shared + p * TILE_HALF<STEPS>, to, near, table, scale, [&](int half) {
+            if (half && p + 1 < TILE_PASSES)
+                tile_read_table(table, k.turn + r + (p + 1) * TILE_WIDTH, k.N2);
+            __syncthreads();
+            tile_write_mid<STEPS>(to, mid + p * TILE_WIDTH, k.N2, half);
+        });
     }
 }
 
