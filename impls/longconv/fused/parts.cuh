@@ -107,11 +107,19 @@ __device__ __forceinline__ const T *column_row(const struct column_rows &j, unsi
     return (const T *)j.x + c * j.sx.c + b * j.sx.b;
 }
 
+// ONCE: more comes than the L2 cache holds. It is then the first to leave, not what else is there:
+// mid and spectra, not needed any more but dirty, which would go to device memory for it.
+template <bool ONCE> __device__ __forceinline__ uint4 column_read_part(const void *p)
+{
+    return ONCE ? __ldcs((const uint4 *)p) : *(const uint4 *)p;
+}
+
 // This thread's share of the samples [from, to): 16 bytes at a time where both rows have them.
 template <class T, bool PAIR>
 __device__ __forceinline__ struct column_part column_piece(const T *x, const T *y, int from, int to)
 {
     constexpr int VEC = HB_VEC<T>, LOADS = COLUMN_PIECE / VEC / 256;
+    constexpr bool ONCE = sizeof(T) == 2 && !PAIR;         // many chunks' at once
     const uintptr_t at = (uintptr_t)(x + from);
     int head = (int)((0 - at) % 16 / sizeof(T));
     if (head > to - from || (PAIR && (at ^ (uintptr_t)(y + from)) % 16)) head = to - from;
@@ -125,7 +133,7 @@ __device__ __forceinline__ struct column_part column_piece(const T *x, const T *
         for (int i = 0; i < LOADS; i++) {
             const int n = first + i * 256;
             v[i] = w[i] = make_uint4(0, 0, 0, 0);
-            if (n < vectors) v[i] = *(const uint4 *)(x + from + head + n * VEC);
+            if (n < vectors) v[i] = column_read_part<ONCE>(x + from + head + n * VEC);
             if (PAIR && n < vectors) w[i] = *(const uint4 *)(y + from + head + n * VEC);
         }
 #pragma unroll
