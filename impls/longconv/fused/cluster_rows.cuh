@@ -89,45 +89,90 @@ cluster_there_units(cluster_block &k, const cluster_part<S::K> (&x)[CLUSTER_UNIT
 // The factors of a channel.
 struct cluster_factors { hb_factor u, pre, post; };
 
-// GATED: of a unit what hb_by_words wants of a factor: fours of this lane, two of a segment.
-template <class T, class S>
-__device__ __forceinline__ void cluster_unit_words(uint32_t (&w)[S::K / 2][3],
-                                                   const cluster_block &k, const hb_factor &f,
-                                                   int64_t c, int64_t b, int unit, int L)
+// GATED: of a unit this lane's samples of a factor, two at a time; the first two are those before.
+template <class S> using cluster_window = uint32_t[S::K / 4][5];
+
+// EVEN: rows begin on 16 bytes, L is a multiple of 8. No branches then: loads of several units are
+// under way.
+template <bool EVEN, class T, class S>
+__device__ __forceinline__ void cluster_window_load(cluster_window<S> &w, const cluster_block &k,
+                                                    const hb_factor &f, int64_t c, int64_t b,
+                                                    int unit, int L)
 {
     int n[S::K / 4];
     cluster_lane_samples<S>(n, unit, k);
-    hb_windows<T>(w, f, c, L, [&](int j, int &row, int &at) {
-        row = (int)b;
-        at = cluster_is_unit<S>(unit) ? n[j / 2] + j % 2 * 4 : -1;
-    });
+    const T *const row = hb_row_at<T>(f, c, b);
+#pragma unroll
+    for (int s = 0; s < S::K / 4; s++) {
+        const bool is = cluster_is_unit<S>(unit) && n[s] < L;
+        uint4 v = make_uint4(0, 0, 0, 0);
+        w[s][0] = 0;
+        if constexpr (EVEN) {
+            if (is && n[s]) w[s][0] = *(const uint32_t *)(row + n[s] - 2);
+            if (is) v = *(const uint4 *)(row + n[s]);
+        } else if (is) {
+            uint32_t x[3], y[3];
+            hb_window_words<T, 3>(x, row, n[s], L);
+            hb_window_words<T, 3>(y, row, n[s] + 4, L);
+            w[s][0] = x[0];
+            v = make_uint4(x[1], x[2], y[1], y[2]);
+        }
+        w[s][1] = v.x;
+        w[s][2] = v.y;
+        w[s][3] = v.z;
+        w[s][4] = v.w;
+    }
 }
 
-// GATED: this warp's units of row b of r; 0 from L on and beyond the last.
-template <class T, class S>
-__device__ __forceinline__ void cluster_products_of(float (&r)[CLUSTER_UNITS<S>][2 * S::K],
+// v *= tap(f) (FIRST: =) at n .. n + 7, of one segment's window.
+template <class T, bool FIRST>
+__device__ __forceinline__ void cluster_by_window(float (&v)[8], const uint32_t (&w)[5],
+                                                  const hb_taps &k, int n)
+{
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t x[3] = { w[2 * i], w[2 * i + 1], w[2 * i + 2] };
+        hb_by_words<T, FIRST>(*(float (*)[4])(v + 4 * i), x, k, n + 4 * i);
+    }
+}
+
+// GATED: whether cluster_window_load may be EVEN.
+template <class T> __device__ __forceinline__ bool cluster_even_factor(const hb_factor &f, int L)
+{
+    return !f.x || (((uintptr_t)f.x % 16 | f.s.c % 8 | f.s.b % 8 | L % 8) == 0);
+}
+
+// GATED: this warp's units of row b of r; 0 from L on and beyond the last. A unit is asked for
+// while the one before it is multiplied.
+template <bool EVEN, class T, class S>
+__device__ __forceinline__ void cluster_products_of(float (&r)[CLUSTER_UNITS<S>][S::K / 4][8],
                                                     const cluster_block &k,
                                                     const cluster_factors &f, int64_t c, int64_t b,
                                                     int L)
 {
+    constexpr int UNITS = CLUSTER_UNITS<S>;
     const int first = cluster_anew(k.warp);
-#pragma unroll
-    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
+    cluster_window<S> u[2], pre[2];
+    const auto load = [&](int m) {
         const int unit = first + m * S::WARPS;
-        uint32_t u[S::K / 2][3], pre[S::K / 2][3];
+        cluster_window_load<EVEN, T, S>(u[m % 2], k, f.u, c, b, unit, L);
+        if (f.pre.x) cluster_window_load<EVEN, T, S>(pre[m % 2], k, f.pre, c, b, unit, L);
+    };
+    load(0);
+#pragma unroll
+    for (int m = 0; m < UNITS; m++) {
+        const int unit = first + m * S::WARPS;
         int n[S::K / 4];
-        cluster_unit_words<T, S>(u, k, f.u, c, b, unit, L);
-        if (f.pre.x) cluster_unit_words<T, S>(pre, k, f.pre, c, b, unit, L);
+        if (m + 1 < UNITS) load(m + 1);
         cluster_lane_samples<S>(n, unit, k);
 #pragma unroll
-        for (int j = 0; j < S::K / 2; j++) {
-            const int at = n[j / 2] + j % 2 * 4;
-            float v[4];
-            hb_by_words<T, true>(v, u[j], *f.u.k, at);
-            if (f.pre.x) hb_by_words<T, false>(v, pre[j], *f.pre.k, at);
+        for (int s = 0; s < S::K / 4; s++) {
+            float (&v)[8] = r[m][s];
+            cluster_by_window<T, true>(v, u[m % 2][s], *f.u.k, n[s]);
+            if (f.pre.x) cluster_by_window<T, false>(v, pre[m % 2][s], *f.pre.k, n[s]);
 #pragma unroll
-            for (int t = 0; t < 4; t++)
-                r[m][4 * j + t] = cluster_is_unit<S>(unit) && at + t < L ? v[t] : 0;
+            for (int t = 0; t < 8; t++)
+                if (!cluster_is_unit<S>(unit) || n[s] + t >= L) v[t] = 0;
         }
     }
 }
@@ -137,21 +182,27 @@ template <class T, class S>
 __device__ __forceinline__ float cluster_there_products(cluster_block &k, const cluster_factors &f,
                                                         int64_t c, int64_t b, int L)
 {
-    float r[CLUSTER_UNITS<S>][2 * S::K], top = 0;
-    cluster_products_of<T, S>(r, k, f, c, b, L);
+    constexpr int UNITS = CLUSTER_UNITS<S>, PARTS = S::K / 4;
+    float r[UNITS][PARTS][8], top = 0;
+    if (cluster_even_factor<T>(f.u, L) && cluster_even_factor<T>(f.pre, L))
+        cluster_products_of<true, T, S>(r, k, f, c, b, L);
+    else
+        cluster_products_of<false, T, S>(r, k, f, c, b, L);
 #pragma unroll
-    for (int i = 0; i < CLUSTER_UNITS<S> * 2 * S::K; i++)
-        top = fmaxf(top, fabsf(r[i / (2 * S::K)][i % (2 * S::K)]));
+    for (int i = 0; i < UNITS * PARTS * 8; i++)
+        top = fmaxf(top, fabsf(r[i / (8 * PARTS)][i / 8 % PARTS][i % 8]));
     top = cluster_together<float, S>(k, 0, make_float2(top, 0)).x;
     const float scale = fminf(hb_fused_scale(top, 10), 0x1p100f);
     const int first = cluster_anew(k.warp);
     cluster_expect_z<S>(k);
 #pragma unroll
-    for (int m = 0; m < CLUSTER_UNITS<S>; m++) {
-        uint32_t v[S::K / 4][4];
+    for (int m = 0; m < UNITS; m++) {
+        uint32_t v[PARTS][4];
 #pragma unroll
-        for (int i = 0; i < S::K; i++)
-            v[i / 4][i % 4] = hb_pack(r[m][2 * i] * scale, r[m][2 * i + 1] * scale);
+        for (int i = 0; i < S::K; i++) {
+            const float (&x)[8] = r[m][i / 4];
+            v[i / 4][i % 4] = hb_pack(x[i % 4 * 2] * scale, x[i % 4 * 2 + 1] * scale);
+        }
         if (cluster_is_unit<S>(first + m * S::WARPS))
             cluster_send_halves<S>(k, v, first + m * S::WARPS);
     }
@@ -159,42 +210,54 @@ __device__ __forceinline__ float cluster_there_products(cluster_block &k, const 
     return scale * (1 / CLUSTER_IN);
 }
 
-// GATED: row b to y; what tap(post) wants is asked for before the planes are there.
+// GATED: row b to y; what tap(post) wants is asked for before the planes are there. EACH units'
+// planes are under way at once.
+template <bool EVEN, class T, class S>
+__device__ __forceinline__ void cluster_leave_gated(const cluster_block &k, const cluster_job &job,
+                                                    const hb_factor &post, int64_t c, int64_t b,
+                                                    float by)
+{
+    constexpr int PARTS = S::K / 4, UNITS = CLUSTER_UNITS<S>, EACH = 8 / S::K > 0 ? 8 / S::K : 1;
+    const int first = cluster_anew(k.warp);
+    cluster_window<S> w[UNITS];
+#pragma unroll
+    for (int m = 0; m < UNITS; m++)
+        if (post.x)
+            cluster_window_load<EVEN, T, S>(w[m], k, post, c, b, first + m * S::WARPS, job.L);
+    cluster_meet();               // planes hold w
+    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
+#pragma unroll
+    for (int m = 0; m < UNITS; m += EACH) {
+        uint32_t z[EACH][2][PARTS][4];
+#pragma unroll
+        for (int i = 0; i < EACH; i++)
+            if (m + i < UNITS && cluster_is_unit<S>(first + (m + i) * S::WARPS))
+                cluster_fetch_words<S>(z[i], k, first + (m + i) * S::WARPS);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            const int unit = first + (m + i) * S::WARPS;
+            if (m + i >= UNITS || !cluster_is_unit<S>(unit)) break;
+            float v[PARTS][8];
+            int n[PARTS];
+            cluster_back_unit<S>(v, k, z[i], unit, by);
+            cluster_lane_samples<S>(n, unit, k);
+#pragma unroll
+            for (int s = 0; s < PARTS; s++) {
+                if (post.x) cluster_by_window<T, false>(v[s], w[m + i][s], *post.k, n[s]);
+                put_columns<T, 8>(y, n[s], job.L, v[s]);
+            }
+        }
+    }
+}
+
 template <class T, class S>
 __device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
                                                        const cluster_job &job,
                                                        const hb_factor &post, int64_t c, int64_t b,
                                                        float by)
 {
-    constexpr int PARTS = S::K / 4, UNITS = CLUSTER_UNITS<S>;
-    const int first = cluster_anew(k.warp);
-    uint32_t w[UNITS][2 * PARTS][3];
-#pragma unroll
-    for (int m = 0; m < UNITS; m++)
-        if (post.x)
-            cluster_unit_words<T, S>(w[m], k, post, c, b, first + m * S::WARPS, job.L);
-    cluster_meet();               // planes hold w
-    T *const y = (T *)job.out + c * job.so.c + b * job.so.b;
-#pragma unroll
-    for (int m = 0; m < UNITS; m++) {
-        const int unit = first + m * S::WARPS;
-        if (!cluster_is_unit<S>(unit)) break;
-        uint32_t z[2][PARTS][4];
-        float v[PARTS][8];
-        int n[PARTS];
-        cluster_fetch_words<S>(z, k, unit);
-        cluster_back_unit<S>(v, k, z, unit, by);
-        cluster_lane_samples<S>(n, unit, k);
-#pragma unroll
-        for (int s = 0; s < PARTS; s++) {
-#pragma unroll
-            for (int i = 0; i < 2; i++)
-                if (post.x)
-                    hb_by_words<T, false>(*(float (*)[4])(v[s] + 4 * i), w[m][2 * s + i], *post.k,
-                                          n[s] + 4 * i);
-            put_columns<T, 8>(y, n[s], job.L, v[s]);
-        }
-    }
+    if (cluster_even_factor<T>(post, job.L)) cluster_leave_gated<true, T, S>(k, job, post, c, b, by);
+    else cluster_leave_gated<false, T, S>(k, job, post, c, b, by);
 }
 
 // y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster
