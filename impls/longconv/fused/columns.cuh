@@ -922,6 +922,12 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
+        if constexpr (TILE_OUT && COLUMN_TILES<STEPS> && sizeof(T) == 2) {
+            const struct column_chunks all = { .out = *j, .out_rows = (int)rows, .back = back,
+                                               .skip = skip };
+            tile_launch<T, STEPS>(&all, k, stream);
+            return;
+        }
         const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
         const int each = column_each(rows, rows * blocks, 16 * sms);
         const int64_t grid = (rows + each - 1) / each * blocks;

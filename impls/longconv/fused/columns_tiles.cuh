@@ -6,7 +6,7 @@
 //           passes, each with the signal that is added (a pass waits for its own); the next chunk's
 //           row in the place of mid's first pass as soon as that is in work. Results go back to
 //           shared memory and leave from there 16 bytes a thread, while what comes next is in work:
-//           mid's by halves of a pass, so that little is left for the end.
+//           mid's by parts of a pass, so that little is left for the end.
 //           Rows that are not 16-byte aligned come through registers, shifted.
 //           Eight warps: four times 16 columns, twice half the results, so that a fragment of G
 //           is read for two tiles and all sums of a warp fit in its registers.
@@ -23,6 +23,12 @@
 #include "rows_pair.cuh"
 
 template <int STEPS> constexpr bool COLUMN_TILES = STEPS == 8;
+#ifndef TILE_PARTS                       // to be measured: 2 or 4
+#define TILE_PARTS 2
+#endif
+#ifndef TILE_OUT                         // to be measured: the last chunk's way out, too
+#define TILE_OUT 0
+#endif
 enum { TILE_THREADS = 256, TILE_WIDTH = 64, TILE_PASSES = 2, TILE_COLUMNS = 128 };
 // Bytes of a signal's columns of a pass; of mid's.
 template <int STEPS> constexpr int TILE_HALF = 16 * STEPS * 128;
@@ -178,14 +184,15 @@ __device__ __forceinline__ void tile_read_mid(unsigned char *to, const __half *m
     });
 }
 
-// Half of it: k1 from 8 STEPS `half` on.
+// One of TILE_PARTS of it, a part of k1.
 template <int STEPS>
 __device__ __forceinline__ void tile_write_mid(const unsigned char *from, __half *mid, int N2,
-                                               int half)
+                                               int part)
 {
-    from += half * TILE_HALF<STEPS>;
-    mid += half * 16 * STEPS * N2;
-    tile_deal<16 * STEPS>([&](int at, int k, int n, int) {
+    constexpr int ROWS = 32 * STEPS / TILE_PARTS;
+    from += part * ROWS * 128;
+    mid += part * ROWS * N2;
+    tile_deal<ROWS>([&](int at, int k, int n, int) {
         *(uint4 *)(mid + k * N2 + n) = *(const uint4 *)(from + at);
     });
 }
@@ -330,7 +337,7 @@ __device__ __forceinline__ void tile_to_mid(uint32_t at, const float (&acc)[2][4
     for (int i = 0; i < 4; i++) tile_turned(w[i]);
 }
 
-// From a pass of a signal to mid; leave(half): half of it is done (tile_write_mid).
+// From a pass of a signal to mid; leave(part): of TILE_PARTS, it is done (tile_write_mid).
 template <class T, int STEPS, class F>
 __device__ __forceinline__ void tile_in(const unsigned char *u, unsigned char *mid,
                                         const uint4 *near, struct tile_table &table, float scale,
@@ -372,7 +379,7 @@ __device__ __forceinline__ void tile_in(const unsigned char *u, unsigned char *m
 #pragma unroll
     for (int m = 0; m < STEPS; m++) {
         tile_to_mid(tile_further(to, 32 * m), acc[m], w);
-        if (m % (STEPS / 2) == STEPS / 2 - 1) leave(m / (STEPS / 2));
+        if (m % (STEPS / TILE_PARTS) == STEPS / TILE_PARTS - 1) leave(m / (STEPS / TILE_PARTS));
     }
 }
 
@@ -454,11 +461,11 @@ __device__ __forceinline__ void tile_row_in(unsigned char *shared, const struct 
 #pragma unroll 1
     for (int p = 0; p < TILE_PASSES; p++) {
         unsigned char *const to = shared + (TILE_PASSES / 2 + p) * TILE_UNIT<STEPS>;
-        tile_in<T, STEPS>(shared + p * TILE_HALF<STEPS>, to, near, table, scale, [&](int half) {
-            if (half && p + 1 < TILE_PASSES)
+        tile_in<T, STEPS>(shared + p * TILE_HALF<STEPS>, to, near, table, scale, [&](int part) {
+            if (part == TILE_PARTS - 1 && p + 1 < TILE_PASSES)
                 tile_read_table(table, k.turn + r + (p + 1) * TILE_WIDTH, k.N2);
             __syncthreads();
-            tile_write_mid<STEPS>(to, mid + p * TILE_WIDTH, k.N2, half);
+            tile_write_mid<STEPS>(to, mid + p * TILE_WIDTH, k.N2, part);
         });
     }
 }
