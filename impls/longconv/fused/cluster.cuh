@@ -25,8 +25,7 @@
 //           A spectrum is made by the same steps from float32, measured by the cluster.
 //           Gradients: a cluster has a channel. A row of u is transformed and kept (half2, device
 //           memory), then dy, whose product with it is added (f32) to sums in shared memory and
-//           whose way back is du; dh comes back from the sums. The next row of both is measured
-//           while blocks wait for each other's w.
+//           whose way back is du; dh comes back from the sums.
 //           GATED: r is made where u is read (signals.cuh) and stays in registers till its largest
 //           is known; d is a tap; tap(post) multiplies y as it is stored.
 // Exponents mma.cuh; what goes in is CLUSTER_TOP larger till the product and spectra as much
@@ -134,24 +133,12 @@ static inline void cluster_fill(uint32_t *words, int R, double s)
 // --- between blocks -----------------------------------------------------------------------------
 // All threads of all blocks of the cluster; what each block wrote into its own shared memory is
 // there for all. Nobody waits for device memory.
-__device__ __forceinline__ void cluster_arrive()
+__device__ __forceinline__ void cluster_meet()
 {
     __syncwarp();                 // .aligned: all lanes at once
     asm volatile("fence.release.sync_restrict::shared::cta.cluster;\n"
-                 "barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
-}
-
-// Since a cluster_arrive; what is between the two is done while others come.
-__device__ __forceinline__ void cluster_arrived()
-{
-    __syncwarp();
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-
-__device__ __forceinline__ void cluster_meet()
-{
-    cluster_arrive();
-    cluster_arrived();
+                 "barrier.cluster.arrive.relaxed.aligned;\n"
+                 "barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
 // What blocks put into each other's shared memory is counted there (mbarrier): a phase ends when
@@ -555,15 +542,19 @@ __device__ __forceinline__ void cluster_await(cluster_block &k, int count)
     k.parity[count] ^= 1;
 }
 
-// Tells the cluster what this warp found: largest, or sums (cluster_both).
+// What all threads of the cluster found together. All planes may be written after this: a warp
+// sends its mark when what it read of any plane before has come (its results are on their way, and
+// asm volatile keeps the order), and here every warp's mark is awaited.
 // A phase begins where the one before has ended in all blocks, as expectations and bytes must not
 // meet those of another: to send the next mark a warp must have seen all z since (cluster_there),
 // or a barrier of the cluster, and every block sends z only after it has all marks. Marks alternate
 // between two places, as a warp that has no item may still be reading when the next are sent.
-template <class S, bool SUM_X, bool SUM_Y>
-__device__ __forceinline__ void cluster_tell(const cluster_block &k, float2 mark)
+template <class T, class S, bool SUM_Y = true, bool SUM_X = false>
+__device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t peak, float2 mark)
 {
     constexpr int K = S::K, MARKS = K * S::WARPS;
+    if constexpr (sizeof(T) == 2)
+        mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
     mark = cluster_reduce<SUM_X, SUM_Y>(mark);
     const float2 *const marks = k.marks + k.parity[CLUSTER_MARKS] * MARKS;
     const uint32_t count = k.counts + 8 * CLUSTER_MARKS;
@@ -573,31 +564,11 @@ __device__ __forceinline__ void cluster_tell(const cluster_block &k, float2 mark
         const uint32_t v[2] = { __float_as_uint(mark.x), __float_as_uint(mark.y) };
         cluster_put(cluster_address(here, k.me.lane), v, cluster_address(count, k.me.lane));
     }
-}
-
-// What all warps of the cluster have told.
-template <class S, bool SUM_X, bool SUM_Y>
-__device__ __forceinline__ float2 cluster_told(cluster_block &k)
-{
-    constexpr int MARKS = S::K * S::WARPS;
-    const float2 *const marks = k.marks + k.parity[CLUSTER_MARKS] * MARKS;
     cluster_await(k, CLUSTER_MARKS);
-    float2 mark = make_float2(0, 0);
+    mark = make_float2(0, 0);
     for (int i = k.me.lane; i < MARKS; i += 32)
         mark = cluster_both<SUM_X, SUM_Y>(mark, marks[i]);
     return cluster_reduce<SUM_X, SUM_Y>(mark);
-}
-
-// What all threads of the cluster found together. All planes may be written after this: a warp
-// sends its mark when what it read of any plane before has come (its results are on their way, and
-// asm volatile keeps the order), and here every warp's mark is awaited.
-template <class T, class S, bool SUM_Y = true, bool SUM_X = false>
-__device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t peak, float2 mark)
-{
-    if constexpr (sizeof(T) == 2)
-        mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
-    cluster_tell<S, SUM_X, SUM_Y>(k, mark);
-    return cluster_told<S, SUM_X, SUM_Y>(k);
 }
 
 // z of one transform: both planes.

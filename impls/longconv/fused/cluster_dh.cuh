@@ -109,15 +109,15 @@ __device__ __forceinline__ float cluster_dot(const cluster_part<S::K> (&u)[CLUST
     return sum;
 }
 
-// Largest |u| and |dy| of this thread's samples of a row; dot += sum dy u of them. EVEN: both rows
-// are cluster_is_even.
-template <bool EVEN, class T, class S>
-__device__ __forceinline__ float2 cluster_largest(const cluster_block &k, const T *u, const T *dy,
-                                                  int L, float &dot)
+// Row b of u there; dot += sum dy u of this thread's samples. Returns the scales of u and dy.
+template <class T, class S>
+__device__ __forceinline__ float2 cluster_first(cluster_block &k, const hb_factor &u,
+                                                const hb_factor &dy, int64_t c, int64_t b, int L,
+                                                float &dot)
 {
     cluster_part<S::K> x[CLUSTER_UNITS<S>], y[CLUSTER_UNITS<S>];
-    cluster_load_units<EVEN, S>(x, k, (const __half *)u, L);
-    cluster_load_units<EVEN, S>(y, k, (const __half *)dy, L);
+    cluster_enter_units<T, S>(x, k, u, c, b, L);
+    cluster_enter_units<T, S>(y, k, dy, c, b, L);
     uint32_t peak_u = 0, peak_dy = 0;
 #pragma unroll
     for (int m = 0; m < CLUSTER_UNITS<S>; m++)
@@ -130,33 +130,10 @@ __device__ __forceinline__ float2 cluster_largest(const cluster_block &k, const 
                 peak_dy = __vmaxu2(peak_dy, z & 0x7fff7fffu);
             }
     dot += cluster_dot<T, S>(x, y, k.me);
-    return make_float2(cluster_top<T>(peak_u), cluster_top<T>(peak_dy));
-}
-
-// Tells the cluster the largest |u| and |dy| of row b; dot += sum dy u of this thread's samples.
-template <class T, class S>
-__device__ __forceinline__ void cluster_announce(const cluster_block &k, const hb_factor &u,
-                                                 const hb_factor &dy, int64_t c, int64_t b, int L,
-                                                 float &dot)
-{
-    const T *const x = hb_row_at<T>(u, c, b), *const y = hb_row_at<T>(dy, c, b);
-    const bool even = cluster_is_even<T, 8>(x, L) && cluster_is_even<T, 8>(y, L);
-    cluster_tell<S, false, false>(k, even ? cluster_largest<true, T, S>(k, x, y, L, dot)
-                                          : cluster_largest<false, T, S>(k, x, y, L, dot));
-}
-
-// Row b of u, which has been announced, there. Planes are free when all have told of row 0, of
-// others when all have arrived, since. Returns the scales of u and dy.
-template <class T, class S>
-__device__ __forceinline__ float2 cluster_first(cluster_block &k, const hb_factor &u, int64_t c,
-                                                int64_t b, int L)
-{
-    cluster_part<S::K> x[CLUSTER_UNITS<S>];
-    cluster_enter_units<T, S>(x, k, u, c, b, L);
-    const float2 top = cluster_told<S, false, false>(k);
+    const float2 top = cluster_together<float, S, false>(
+        k, 0, make_float2(cluster_top<T>(peak_u), cluster_top<T>(peak_dy)));
     const float2 scale = make_float2(fminf(hb_fused_scale(top.x, 10), 0x1p30f),
                                      fminf(hb_fused_scale(top.y, 10), 0x1p30f));
-    if (b) cluster_arrived();
     cluster_send_units<T, S>(k, x, scale.x);
     return scale;
 }
@@ -172,8 +149,8 @@ __device__ __forceinline__ void cluster_second(cluster_block &k, const hb_factor
     cluster_send_units<T, S>(k, y, scale);
 }
 
-// This lane's samples n[s] .. of a row of floats; 0 from `end` on. A row on 16 bytes, a multiple of
-// 4 long, is read by fours.
+// This lane's samples n[s] .. of a row of floats; 0 from `end` on. A row on 16 bytes, a multiple of 4
+// long, is read by fours.
 template <int PARTS>
 __device__ __forceinline__ void cluster_old(float (&x)[PARTS][8], const float *row,
                                             const int (&n)[PARTS], int end)
@@ -258,8 +235,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
         float dot = 0;
         for (int b = 0; b < job.du.B; b++) {
             cluster_know(k);
-            if (b == 0) cluster_announce<T, S>(k, u, dy, c, b, L, dot);
-            const float2 scale = cluster_first<T, S>(k, u, c, b, L);
+            const float2 scale = cluster_first<T, S>(k, u, dy, c, b, L, dot);
             const bool more = b + 1 < job.du.B;
             const int64_t next = more ? c : c + clusters;
             if (!more)
@@ -290,10 +266,7 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             __syncthreads();
             cluster_outer<S, true>(k);
             cluster_know(k);
-            cluster_leave_units<T, S>(k, job.du, dy, c, b, undo * back, [&] {
-                if (more) cluster_announce<T, S>(k, u, dy, c, b + 1, L, dot);
-            });
-            if (more) cluster_arrive();    // it has read what it wants of the planes
+            cluster_leave_units<T, S>(k, job.du, dy, c, b, undo * back);
         }
         cluster_know(k);
         dot = cluster_return<S>(k, job.dh + c * L, L, dot);

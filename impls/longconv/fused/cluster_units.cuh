@@ -406,16 +406,17 @@ __device__ __forceinline__ void cluster_leave_unit(const cluster_block &k, T *to
     }
 }
 
-struct cluster_nothing { __device__ void operator()() const {} };
-
-// The rest of cluster_leave_units. EVEN: rows of dy are cluster_is_even.
-template <bool EVEN, class T, class S>
-__device__ __forceinline__ void cluster_leave_some(const cluster_block &k, T *to, const T *dy,
-                                                   int L, float by, float d, bool skip)
+// Row b of du from the planes; dy for the skip term is asked for before they are there.
+template <class T, class S>
+__device__ __forceinline__ void cluster_leave_units(const cluster_block &k, const cluster_job &job,
+                                                    const hb_factor &dy, int64_t c, int64_t b,
+                                                    float by)
 {
     cluster_part<S::K> x[CLUSTER_UNITS<S>];
-    if (skip) cluster_load_units<EVEN, S>(x, k, (const __half *)dy, L);
-    cluster_arrived();            // planes hold w
+    const float d = job.d ? job.d[c] : 0;
+    if (job.d) cluster_enter_units<T, S>(x, k, dy, c, b, job.L);
+    cluster_meet();               // planes hold w
+    T *const to = (T *)job.out + c * job.so.c + b * job.so.b;
     const int first = cluster_anew(k.warp);
     constexpr int UNITS = CLUSTER_UNITS<S>, EACH = 16 / S::K;
 #pragma unroll
@@ -428,25 +429,8 @@ __device__ __forceinline__ void cluster_leave_some(const cluster_block &k, T *to
 #pragma unroll
         for (int i = 0; i < EACH; i++)
             if (m + i < UNITS && cluster_is_unit<S>(first + (m + i) * S::WARPS))
-                cluster_leave_unit<T, S>(k, to, L, first + (m + i) * S::WARPS, z[i], by,
-                                         x[m + i < UNITS ? m + i : 0], d, skip);
+                cluster_leave_unit<T, S>(k, to, job.L, first + (m + i) * S::WARPS, z[i], by,
+                                         x[m + i < UNITS ? m + i : 0], d, job.d);
     }
-}
-
-// Row b of du from the planes; dy for the skip term is asked for before they are there, and
-// between() is done while others come.
-template <class T, class S, class F = cluster_nothing>
-__device__ __forceinline__ void cluster_leave_units(const cluster_block &k, const cluster_job &job,
-                                                    const hb_factor &dy, int64_t c, int64_t b,
-                                                    float by, F between = F())
-{
-    const float d = job.d ? job.d[c] : 0;
-    const T *const from = hb_row_at<T>(dy, c, b);
-    T *const to = (T *)job.out + c * job.so.c + b * job.so.b;
-    cluster_arrive();
-    between();
-    if (cluster_is_even<T, 8>(from, job.L))
-        cluster_leave_some<true, T, S>(k, to, from, job.L, by, d, job.d);
-    else cluster_leave_some<false, T, S>(k, to, from, job.L, by, d, job.d);
 }
 #endif
