@@ -333,8 +333,7 @@ template <int K> __device__ __forceinline__ int cluster_f(int k, int rank)
     return 4 * K * k + 4 * rank - 1;
 }
 
-// What a thread knows of itself, anew for each row; gradients: for each step, as what depends on it
-// else stays in registers from one to the next, and others go to memory (144 bytes, now 44).
+// What a thread knows of itself, anew for each row.
 __device__ __forceinline__ void cluster_know(cluster_block &k)
 {
     const int thread = cluster_anew((int)threadIdx.x), lane = thread & 31;
@@ -517,20 +516,14 @@ __device__ __forceinline__ void cluster_measure(float2 &mark, const cluster_item
         }
 }
 
-// Of two marks: the sum of x, or the larger one; the same of y.
-template <bool SUM_X, bool SUM_Y>
-__device__ __forceinline__ float2 cluster_both(float2 a, float2 b)
-{
-    return make_float2(SUM_X ? a.x + b.x : fmaxf(a.x, b.x), SUM_Y ? a.y + b.y : fmaxf(a.y, b.y));
-}
-
-// That of all of a warp.
-template <bool SUM_X, bool SUM_Y> __device__ __forceinline__ float2 cluster_reduce(float2 v)
+// Over the warp: the largest x; sum of y, or the largest.
+template <bool SUM> __device__ __forceinline__ float2 cluster_reduce(float2 v)
 {
 #pragma unroll
     for (int x = 1; x < 32; x *= 2) {
         const float y = __shfl_xor_sync(~0u, v.y, x);
-        v = cluster_both<SUM_X, SUM_Y>(v, make_float2(__shfl_xor_sync(~0u, v.x, x), y));
+        v.x = fmaxf(v.x, __shfl_xor_sync(~0u, v.x, x));
+        v.y = SUM ? v.y + y : fmaxf(v.y, y);
     }
     return v;
 }
@@ -549,13 +542,13 @@ __device__ __forceinline__ void cluster_await(cluster_block &k, int count)
 // meet those of another: to send the next mark a warp must have seen all z since (cluster_there),
 // or a barrier of the cluster, and every block sends z only after it has all marks. Marks alternate
 // between two places, as a warp that has no item may still be reading when the next are sent.
-template <class T, class S, bool SUM_Y = true, bool SUM_X = false>
+template <class T, class S, bool SUM = true>
 __device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t peak, float2 mark)
 {
     constexpr int K = S::K, MARKS = K * S::WARPS;
     if constexpr (sizeof(T) == 2)
         mark.x = hb_magnitude<T>(max(peak & 0xffff0000u, peak << 16));
-    mark = cluster_reduce<SUM_X, SUM_Y>(mark);
+    mark = cluster_reduce<SUM>(mark);
     const float2 *const marks = k.marks + k.parity[CLUSTER_MARKS] * MARKS;
     const uint32_t count = k.counts + 8 * CLUSTER_MARKS;
     if (threadIdx.x == 0) cluster_expect(count, MARKS * 8);
@@ -566,9 +559,11 @@ __device__ __forceinline__ float2 cluster_together(cluster_block &k, uint32_t pe
     }
     cluster_await(k, CLUSTER_MARKS);
     mark = make_float2(0, 0);
-    for (int i = k.me.lane; i < MARKS; i += 32)
-        mark = cluster_both<SUM_X, SUM_Y>(mark, marks[i]);
-    return cluster_reduce<SUM_X, SUM_Y>(mark);
+    for (int i = k.me.lane; i < MARKS; i += 32) {
+        mark.x = fmaxf(mark.x, marks[i].x);
+        mark.y = SUM ? mark.y + marks[i].y : fmaxf(mark.y, marks[i].y);
+    }
+    return cluster_reduce<SUM>(mark);
 }
 
 // z of one transform: both planes.

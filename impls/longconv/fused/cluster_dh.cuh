@@ -149,42 +149,19 @@ __device__ __forceinline__ void cluster_second(cluster_block &k, const hb_factor
     cluster_send_units<T, S>(k, y, scale);
 }
 
-// This lane's samples n[s] .. of a row of floats; 0 from `end` on. A row on 16 bytes, a multiple of 4
-// long, is read by fours.
-template <int PARTS>
-__device__ __forceinline__ void cluster_old(float (&x)[PARTS][8], const float *row,
-                                            const int (&n)[PARTS], int end)
-{
-    const bool even = (uintptr_t)row % 16 == 0 && end % 4 == 0;
-#pragma unroll
-    for (int i = 0; i < 2 * PARTS; i++) {
-        const int at = n[i / 2] + i % 2 * 4;
-        float4 v = make_float4(0, 0, 0, 0);
-        if (even) {
-            if (at < end) v = *(const float4 *)(row + at);
-        } else {
-            v = hb_load4_floats(row, at, end);
-        }
-        float *const to = x[i / 2] + i % 2 * 4;
-        to[0] = v.x; to[1] = v.y; to[2] = v.z; to[3] = v.w;
-    }
-}
-
 // dh += of a channel from the sums: at most 2^15 on the way back, as mma.cuh's head says of y.
-// Returns the cluster's sum of dot. Planes are free when the marks are there; all of a warp's have
-// been read when it comes to the barrier, and so the next row may send its own, in the other place.
 template <class S>
-__device__ __forceinline__ float cluster_return(cluster_block &k, float *dh, int L, float dot)
+__device__ __forceinline__ void cluster_return(cluster_block &k, float *dh, int L)
 {
-    float sum = 0;
+    cluster_meet();               // everybody has the last row: its planes are free
+    float2 mark = make_float2(0, 0);
     for (int slot = k.warp; slot < S::R; slot += S::WARPS) {
         hb_tile z;
         cluster_summed(z, k, slot, 1);
 #pragma unroll
-        for (int x = 0; x < 8; x++) sum += fabsf(z.re[x / 4][x % 4]) + fabsf(z.im[x / 4][x % 4]);
+        for (int x = 0; x < 8; x++) mark.y += fabsf(z.re[x / 4][x % 4]) + fabsf(z.im[x / 4][x % 4]);
     }
-    const float2 mark = cluster_together<float, S, true, true>(k, 0, make_float2(dot, sum));
-    const float scale = hb_fused_scale(mark.y, 15);
+    const float scale = hb_fused_scale(cluster_together<float, S>(k, 0, mark).y, 15);
     cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &, int slot) {
         cluster_summed(z, k, slot, scale);
     });
@@ -194,22 +171,18 @@ __device__ __forceinline__ float cluster_return(cluster_block &k, float *dh, int
     const float by = S::K * S::R / (4 * CLUSTER_TOP * CLUSTER_TOP) / scale;
 #pragma unroll 1
     for (int unit = k.warp; unit < 4 * S::R / S::K; unit += S::WARPS) {
-        float v[S::K / 4][8], old[S::K / 4][8];
+        float v[S::K / 4][8];
         int n[S::K / 4];
         uint32_t z[2][S::K / 4][4];
         cluster_fetch_words<S>(z, k, unit);
         cluster_back_unit<S>(v, k, z, unit, by);
         cluster_lane_samples<S>(n, unit, k);
-        cluster_old(old, dh, n, L);
 #pragma unroll
-        for (int s = 0; s < S::K / 4; s++) {
+        for (int s = 0; s < S::K / 4; s++)
 #pragma unroll
-            for (int w = 0; w < 8; w++) v[s][w] += old[s][w];
-            put_columns<float, 4>(dh, n[s], L, *(const float (*)[4])v[s]);
-            put_columns<float, 4>(dh, n[s] + 4, L, *(const float (*)[4])(v[s] + 4));
-        }
+            for (int w = 0; w < 8; w++)
+                if (n[s] + w < L) dh[n[s] + w] += v[s][w];
     }
-    return mark.x;
 }
 
 // du = adjoint, dh += sum over the batch, in order, of conj(U) DY, dd += sum of dy u. Grid: as
@@ -238,23 +211,18 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             const float2 scale = cluster_first<T, S>(k, u, dy, c, b, L, dot);
             const bool more = b + 1 < job.du.B;
             const int64_t next = more ? c : c + clusters;
-            if (!more)
-                cluster_prefetch<float, S>(job.dh, { 0, L }, c, 0, L, k.rank);
             if (next < job.du.D) {
                 cluster_prefetch<T, S>(job.u, job.su, next, more ? b + 1 : 0, L, k.rank);
                 cluster_prefetch<T, S>(job.du.in, job.du.si, next, more ? b + 1 : 0, L, k.rank);
             }
             cluster_outer<S, false>(k);
             __syncthreads();
-            cluster_know(k);
             cluster_keep<S>(k, kept, 1);
-            cluster_know(k);
             cluster_second<T, S>(k, dy, c, b, L, scale.y);
             cluster_outer<S, false>(k);
             __syncthreads();
             const float back = CLUSTER_IN * hb_inverse(scale.y);
             const float by = CLUSTER_IN * hb_inverse(scale.x) * back;
-            cluster_know(k);
             cluster_spectra_of x;
             cluster_spectra_load(x, kept, spectrum, k.warp);
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
@@ -265,13 +233,14 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             });
             __syncthreads();
             cluster_outer<S, true>(k);
-            cluster_know(k);
             cluster_leave_units<T, S>(k, job.du, dy, c, b, undo * back);
         }
-        cluster_know(k);
-        dot = cluster_return<S>(k, job.dh + c * L, L, dot);
-        if (job.dd && k.rank == 0 && threadIdx.x == 0) job.dd[c] += dot;
+        cluster_return<S>(k, job.dh + c * L, L);
+        if (job.dd) {
+            dot = cluster_together<float, S>(k, 0, make_float2(0, dot)).y;
+            if (k.rank == 0 && threadIdx.x == 0) job.dd[c] += dot;
+        }
+        cluster_meet();           // everybody has read the marks and what others have
     }
-    cluster_meet();               // nobody leaves while others read what it has
 }
 #endif
