@@ -18,7 +18,7 @@
 //           : mma with Q matrices of 16 x 16, a DFT of Q of their accumulators; e(m / 4 Q) is part
 //           of what turns T from one 16 to the next. Back with k1 = Q kappa + c, a = pi + 16 m.
 //           f16 goes into the product as it is, its exponent into T.
-//           R1 = 128 out and in: columns_tiles.cuh.
+//           R1 = 128, f16 and bf16, out, and out and in: columns_tiles.cuh.
 //           All loads of a warp are under way before anything waits: u before the kernel before
 //           has ended, on the way out as copies to shared memory (the skip term).
 // Exponents column_parts (parts.cuh).
@@ -922,17 +922,17 @@ static inline void launch_out(const struct column_rows *j, int64_t rows,
 {
     by_steps(k->R1, [&](auto x) {
         constexpr int STEPS = decltype(x)::value;
-        if constexpr (TILE_OUT && COLUMN_TILES<STEPS> && sizeof(T) == 2) {
+        if constexpr (COLUMN_TILES<STEPS> && sizeof(T) == 2) {
             const struct column_chunks all = { .out = *j, .out_rows = (int)rows, .back = back,
                                                .skip = skip };
             tile_launch<T, STEPS>(&all, k, stream);
-            return;
+        } else {
+            const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
+            const int each = column_each(rows, rows * blocks, 16 * sms);
+            const int64_t grid = (rows + each - 1) / each * blocks;
+            launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
+                        each, *k, back, skip);
         }
-        const int64_t blocks = k->N2 / (COLUMN_WARPS * 8 * OUT_TILES<STEPS>);
-        const int each = column_each(rows, rows * blocks, 16 * sms);
-        const int64_t grid = (rows + each - 1) / each * blocks;
-        launch_next(true, columns_out<T, STEPS>, grid, COLUMN_THREADS, 0, stream, *j, (int)rows,
-                    each, *k, back, skip);
     });
 }
 

@@ -1,4 +1,5 @@
-// columns_tiles.cuh: columns_out_in of columns.cuh for R1 = 128, through shared memory, CUDA.
+// columns_tiles.cuh: columns_out_in and columns_out of columns.cuh for R1 = 128, f16 and bf16,
+// through shared memory, CUDA.
 // Included by columns.cuh, whose constants and notation it uses.
 // Method    A block has TILE_PASSES times 64 columns (a line of 128 bytes of each row) of all R1,
 //           and does them one pass after the other: out, then in.
@@ -6,16 +7,18 @@
 //           passes, each with the signal that is added (a pass waits for its own); the next chunk's
 //           row in the place of mid's first pass as soon as that is in work. Results go back to
 //           shared memory and leave from there 16 bytes a thread, while what comes next is in work:
-//           mid's by parts of a pass, so that little is left for the end.
+//           mid's by halves of a pass, so that little is left for the end.
 //           Rows that are not 16-byte aligned come through registers, shifted.
 //           Eight warps: four times 16 columns, twice half the results, so that a fragment of G
 //           is read for two tiles and all sums of a warp fit in its registers.
 // Place     Of 16 bytes of a row of a pass: tile_at. Rows of one ldmatrix or stmatrix differ in
 //           bits 0 1 2, 1 2 3, 3 4 5 or 0 4 5 of their number: in no case do two meet in a bank.
-// Cost      Instructions a sample (SASS) about 40; columns_out_in before had 55.
-// Not here  R1 = 64: alone 20.7 us a chunk for 21.6, but the launches before and after overlap less
-//           with blocks of this size; 524288 as a whole 2.091 -> 2.211 ms. Columns in alone: the
-//           same, 18.3 -> 25 us.
+// Cost      About 41 instructions a sample out and in (SASS; columns_out_in 55); rows that are
+//           aligned: loads and stores of 16 bytes. With it, L = 2^21, f16: 2.239 ms, 2.45 before;
+//           of that .023 by column_parts' loads, .017 by the last chunk's way out.
+// Not here  R1 = 64: out and in alone 20.7 us a chunk for 21.6, but the launches before and after
+//           overlap less with blocks of this size: 524288 as a whole 2.091 -> 2.211 ms. In alone,
+//           u and dy: 18.3 -> 25 us. Mid by four parts of a pass: no gain (2.259 for 2.256).
 // Limits    R1 = 128; f16, bf16; N2 a multiple of 256.
 #ifndef HB_FUSED_COLUMNS_TILES_CUH
 #define HB_FUSED_COLUMNS_TILES_CUH
@@ -23,13 +26,7 @@
 #include "rows_pair.cuh"
 
 template <int STEPS> constexpr bool COLUMN_TILES = STEPS == 8;
-#ifndef TILE_PARTS                       // to be measured: 2 or 4
-#define TILE_PARTS 2
-#endif
-#ifndef TILE_OUT                         // to be measured: the last chunk's way out, too
-#define TILE_OUT 0
-#endif
-enum { TILE_THREADS = 256, TILE_WIDTH = 64, TILE_PASSES = 2, TILE_COLUMNS = 128 };
+enum { TILE_THREADS = 256, TILE_WIDTH = 64, TILE_PASSES = 2, TILE_COLUMNS = 128, TILE_PARTS = 2 };
 // Bytes of a signal's columns of a pass; of mid's.
 template <int STEPS> constexpr int TILE_HALF = 16 * STEPS * 128;
 template <int STEPS> constexpr int TILE_UNIT = 2 * TILE_HALF<STEPS>;

@@ -107,11 +107,9 @@ __device__ __forceinline__ const T *column_row(const struct column_rows &j, unsi
     return (const T *)j.x + c * j.sx.c + b * j.sx.b;
 }
 
-#ifndef PARTS_ONCE                       // to be measured: 0, 1 (many chunks' at once), 2 (always)
-#define PARTS_ONCE 1
-#endif
 // ONCE: more comes than the L2 cache holds. It is then the first to leave, not what else is there:
-// mid and spectra, not needed any more but dirty, which would go to device memory for it.
+// mid and spectra, not needed any more but dirty, which would go to device memory for it. Measured,
+// f16: 2^20 2.142 -> 2.117 ms, 2^21 2.278 -> 2.256; pairs, too: backward 524288 4.155 -> 4.208.
 template <bool ONCE> __device__ __forceinline__ uint4 column_read_part(const void *p)
 {
     return ONCE ? __ldcs((const uint4 *)p) : *(const uint4 *)p;
@@ -122,7 +120,7 @@ template <class T, bool PAIR>
 __device__ __forceinline__ struct column_part column_piece(const T *x, const T *y, int from, int to)
 {
     constexpr int VEC = HB_VEC<T>, LOADS = COLUMN_PIECE / VEC / 256;
-    constexpr bool ONCE = PARTS_ONCE == 2 || (PARTS_ONCE == 1 && sizeof(T) == 2 && !PAIR);
+    constexpr bool ONCE = sizeof(T) == 2 && !PAIR;         // many chunks' at once
     const uintptr_t at = (uintptr_t)(x + from);
     int head = (int)((0 - at) % 16 / sizeof(T));
     if (head > to - from || (PAIR && (at ^ (uintptr_t)(y + from)) % 16)) head = to - from;
