@@ -11,7 +11,23 @@ struct cluster_dh_job {
     const void *u;   struct hb_strides su;
     float *dh, *dd;            // (D,L) +=, (D) += or NULL
     uint4 *kept;               // [cluster] as the spectrum: transforms of u
+    int between;               // R = 32: 16: the spectrum is that of clusters of K / 2 with R = 64;
+                               // 0: of these
 };
+
+// The spectrum of clusters of H = K / 2 with R = 64 has all that those of K with R = 32 want:
+// k = j + K k' = j % H + H (2 k' + j / H), and so, rows being class by class in both, row p of block
+// j is row p + (p & 16) + 16 (j / H) of block j % H. Of this lane: row 0.
+template <class S>
+__device__ __forceinline__ const uint4 *cluster_spectrum_of(const cluster_dh_job &job,
+                                                            const cluster_block &k, int64_t c)
+{
+    constexpr int K = S::K, R = S::R, HALF = K / 2;
+    int64_t row = (c * K + k.rank) * R;
+    if (R == 32 && job.between)
+        row = (c * HALF + k.rank % HALF) * 2 * R + k.rank / HALF * 16;
+    return job.du.spectrum + row * 64 + k.me.lane;
+}
 
 // Where the sums of tile t of a slot are: real parts; 32 further, imaginary.
 __device__ __forceinline__ float4 *cluster_sums(const cluster_block &k, int slot, int t)
@@ -55,12 +71,12 @@ __device__ __forceinline__ void cluster_correlate(const cluster_block &k, const 
 struct cluster_spectra_of { uint4 u[2], h[2]; };
 
 __device__ __forceinline__ void cluster_spectra_load(cluster_spectra_of &x, const uint4 *u,
-                                                     const uint4 *h, int slot)
+                                                     const uint4 *h, int slot, int between)
 {
 #pragma unroll
     for (int t = 0; t < 2; t++) {
         x.u[t] = u[slot * 64 + 32 * t];
-        x.h[t] = h[slot * 64 + 32 * t];
+        x.h[t] = h[(slot + (slot & between)) * 64 + 32 * t];
     }
 }
 
@@ -199,11 +215,12 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
     uint4 *const kept = job.kept + (int64_t)blockIdx.x * R * 64 + k.me.lane;
     const int L = job.du.L;
     const hb_factor u = { job.u, job.su, NULL }, dy = { job.du.in, job.du.si, NULL };
+    const int between = R == 32 ? job.between : 0;
     cluster_dft_init<S>(k);
     cluster_meet();               // all blocks are there, and their constants
     const int cluster = blockIdx.x / K, clusters = gridDim.x / K;
     for (int64_t c = cluster; c < job.du.D; c += clusters) {
-        const uint4 *const spectrum = job.du.spectrum + (c * K + k.rank) * R * 64 + k.me.lane;
+        const uint4 *const spectrum = cluster_spectrum_of<S>(job, k, c);
         const float undo = job.du.undo[c].x;
         float dot = 0;
         for (int b = 0; b < job.du.B; b++) {
@@ -224,12 +241,12 @@ __global__ void __launch_bounds__(S::THREADS, S::BLOCKS) cluster_gradients(clust
             const float back = CLUSTER_IN * hb_inverse(scale.y);
             const float by = CLUSTER_IN * hb_inverse(scale.x) * back;
             cluster_spectra_of x;
-            cluster_spectra_load(x, kept, spectrum, k.warp);
+            cluster_spectra_load(x, kept, spectrum, k.warp, between);
             cluster_slots<S>(k, [&](hb_tile &z, const hb_inner &inner, int slot) {
                 cluster_transform<S>(z, k, inner, slot);
                 cluster_correlate(k, z, x.u, slot, by, b == 0);
                 hb_times<true>(z, x.h, 1);
-                cluster_spectra_load(x, kept, spectrum, cluster_after<S>(slot));
+                cluster_spectra_load(x, kept, spectrum, cluster_after<S>(slot), between);
             });
             __syncthreads();
             cluster_outer<S, true>(k);

@@ -1,10 +1,10 @@
 // cluster_method.cuh: rows that fit into a cluster of blocks (cluster.cuh), host side.
 //     choice    R1 blocks a cluster, R: N = R1 R 256 points, N >= L
 // Method    y by cluster_rows; backward by cluster_gradients. They want two blocks an SM where the
-//           cluster can be twice as large with R = 32 (their sums are what fills an SM): then they
-//           have a spectrum of their own, made first, in the other's place unless the filter is
-//           fixed. Where no cluster of this size can run (a GPU may refuse 16 blocks, or be
-//           divided), three phases do everything.
+//           cluster can be twice as large with R = 32 (their sums are what fills an SM). The
+//           forward's spectra do for them but where it has R = 48: then they have their own, made
+//           first, in the other's place unless the filter is fixed. Where no cluster of this size
+//           can run (a GPU may refuse 16 blocks, or be divided), three phases do everything.
 // Workspace     4 N bytes a channel: the spectrum (N of the larger cluster, and for a fixed filter
 //           a second one, where gradients have their own); with backward 256 R 4 bytes a block that
 //           runs at a time (at most 9 MB).
@@ -26,8 +26,10 @@ struct cluster_plan {
     const struct hb_host *host;    // borrowed until free
     enum hb_dtype dtype;
     int64_t B, L, D;
-    struct cluster_spectra rows, dh;         // dh: cluster_gradients'; `own`: not the same as rows
-    bool own;                      // where fixed: its own memory, else it writes over that of rows
+    struct cluster_spectra rows, dh;         // dh: cluster_gradients'
+    bool twice;                    // dh has clusters twice as large, R = 32, and so its own matrix
+    bool own;                      // and spectra of another N: where fixed in memory of their own,
+                                   // else they are written over those of rows
     bool fixed, gated;
     int taps;                      // gated
     int active;                    // clusters that run at a time; 0: three phases do it
@@ -46,6 +48,11 @@ static const char *cluster_refuses(const struct hb_problem *p)
     if (p->taps > HB_TAPS) return "short filters of more than 3 taps";
     if (p->filter == HB_FILTER_FIXED) return "gates with a fixed filter";
     return p->L > 131072 ? "gates beyond L = 131072" : NULL;
+}
+
+static int64_t cluster_points(const struct cluster_spectra *of)
+{
+    return (int64_t)of->K * of->R * 256;
 }
 
 // --- launches -----------------------------------------------------------------------------------
@@ -219,7 +226,7 @@ static void cluster_backward(const void *st, const struct hb_longconv_io *v, cud
     if (s->own && !s->fixed) cluster_filter_all(s, &s->dh, (const float *)v->h, NULL, stream);
     const struct cluster_dh_job job = { .du = cluster_job_of(s, &s->dh, du), .u = v->u,
                                         .su = v->su, .dh = (float *)v->dh, .dd = (float *)v->dd,
-                                        .kept = s->kept };
+                                        .kept = s->kept, .between = s->twice && !s->own ? 16 : 0 };
     cluster_launch(cluster_gradients_call(s), job, s->gradients, stream);
 }
 
@@ -229,7 +236,7 @@ static void cluster_free(void *st)
     struct cluster_plan *s = (struct cluster_plan *)st;
     if (!s) return;
     hb_fused_free(s->host, { s->rows.matrix, s->rows.at, s->rows.undo, s->kept });
-    if (s->own) hb_fused_free(s->host, { s->dh.matrix });
+    if (s->twice) hb_fused_free(s->host, { s->dh.matrix });
     if (s->own && s->fixed) hb_fused_free(s->host, { s->dh.at, s->dh.undo });
     long_free(s->phases);
     s->host->free(s->host, s);
@@ -280,11 +287,6 @@ static int cluster_constants(const struct cluster_plan *s, struct cluster_spectr
     });
 }
 
-static int64_t cluster_points(const struct cluster_spectra *of)
-{
-    return (int64_t)of->K * of->R * 256;
-}
-
 // Memory for spectra of so many points in all.
 static int cluster_spectra_take(const struct cluster_plan *s, struct cluster_spectra *of,
                                 int64_t points)
@@ -305,13 +307,14 @@ static int cluster_take(struct cluster_plan *s)
     int rc = cluster_spectra_take(s, &s->rows, of_rows > of_dh ? of_rows : of_dh);
     if (!rc) rc = cluster_constants(s, &s->rows);
     if (rc || !s->gradients) return rc;
-    if (!s->own) s->dh = s->rows;
-    else if (s->fixed) rc = cluster_spectra_take(s, &s->dh, s->D * N_dh);
-    else {
+    if (s->own && s->fixed) {
+        rc = cluster_spectra_take(s, &s->dh, s->D * N_dh);
+    } else {
         s->dh.at = s->rows.at;
         s->dh.undo = s->rows.undo;
     }
-    if (!rc && s->own) rc = cluster_constants(s, &s->dh);
+    if (!s->twice) s->dh.matrix = s->rows.matrix;
+    else if (!rc) rc = cluster_constants(s, &s->dh);
     const struct hb_device *dev = s->host->device;
     if (!rc) s->kept = (uint4 *)dev->alloc(dev, (size_t)(s->gradients * N_dh * 4));
     return rc ? rc : s->kept ? HB_OK : HB_ERR_OOM;
@@ -341,7 +344,8 @@ static int cluster_make(const struct hb_host *host, const struct hb_problem *p,
     cluster_by(s->rows.K, s->rows.R, [&](auto k, auto r) {
         using S = cluster_shape_back<decltype(k)::value, decltype(r)::value>;
         s->dh = { .K = S::K, .R = S::R };
-        s->own = p->backward && S::K != s->rows.K;
+        s->twice = p->backward && S::K != s->rows.K;
+        s->own = s->twice && cluster_points(&s->dh) != cluster_points(&s->rows);
     });
     int rc = cluster_allow_all(s, p->backward);
     if (!rc && !s->active && s->gated)
