@@ -16,8 +16,8 @@ struct cluster_dh_job {
 };
 
 // The spectrum of clusters of H = K / 2 with R = 64 has all that those of K with R = 32 want:
-// k = j + K k' = j % H + H (2 k' + j / H), and so, rows being class by class in both, row p of block
-// j is row p + (p & 16) + 16 (j / H) of block j % H. Of this lane: row 0.
+// k = j + K k' = j % H + H (2 k' + j / H), and so, rows being class by class in both, row p of
+// block j is row p + (p & 16) + 16 (j / H) of block j % H. Of this lane: row 0.
 template <class S>
 __device__ __forceinline__ const uint4 *cluster_spectrum_of(const cluster_dh_job &job,
                                                             const cluster_block &k, int64_t c)

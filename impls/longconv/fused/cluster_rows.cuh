@@ -256,8 +256,10 @@ __device__ __forceinline__ void cluster_leave_products(const cluster_block &k,
                                                        const hb_factor &post, int64_t c, int64_t b,
                                                        float by)
 {
-    if (cluster_even_factor<T>(post, job.L)) cluster_leave_gated<true, T, S>(k, job, post, c, b, by);
-    else cluster_leave_gated<false, T, S>(k, job, post, c, b, by);
+    if (cluster_even_factor<T>(post, job.L))
+        cluster_leave_gated<true, T, S>(k, job, post, c, b, by);
+    else
+        cluster_leave_gated<false, T, S>(k, job, post, c, b, by);
 }
 
 // y = h * u + d u, or gated. Grid D B clusters of K, block S::THREADS, shared S::SHARED. A cluster

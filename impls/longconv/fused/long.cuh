@@ -13,9 +13,9 @@
 //           spectra (none for a fixed filter). A sample, f16: 2 + 2 + 2 + 8 / B bytes of device
 //           memory; of L2 2 + 2 + 4 (in), 8 + 4 (rows), 4 + 2 + 2 (out). README.md has times.
 // Workspace     CHUNK and SPECTRA, or one row and one spectrum where these are more. With backward
-//           (long_dh.cuh) DH_CHUNK for mid instead, SUMS or 8 N bytes, and DH_ROWS to N = 2^20. The most, N = 2^22: 16
-//           MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D bytes of spectra, so
-//           does a forward for its backward, to N = 3 2^20.
+//           (long_dh.cuh) DH_CHUNK for mid instead, SUMS or 8 N bytes, and DH_ROWS to N = 2^20.
+//           The most, N = 2^22: 16 MB mid, 32 MB sums and the spectrum. A fixed filter keeps 4 N D
+//           bytes of spectra, so does a forward for its backward, to N = 3 2^20.
 // Limits    32768 < L <= 2^22 (shorter ones work: N is 65536 then).
 #ifndef HB_FUSED_LONG_CUH
 #define HB_FUSED_LONG_CUH

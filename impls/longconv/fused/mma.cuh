@@ -78,8 +78,8 @@ __device__ __forceinline__ void hb_prefetch_line(const void *p)
     asm volatile("prefetch.global.L2 [%0];" :: "l"(p));
 }
 
-// n (8 or 16) bytes from device memory to the shared address `to`, of which `bytes` are read and the
-// others 0; both ends so aligned. They are there after hb_copied.
+// n (8 or 16) bytes from device memory to the shared address `to`, of which `bytes` are read and
+// the others 0; both ends so aligned. They are there after hb_copied.
 template <int n = 16>
 __device__ __forceinline__ void hb_copy(uint32_t to, const void *from, int bytes)
 {
