@@ -41,7 +41,10 @@ cat >"$new/run.sh" <<'R'
 # Runs build/hyena-bench with the libraries in build/lib; cuDNN and the rest of CUDA come from LD_LIBRARY_PATH or the
 # system. Results appear under build/results/<machine>/: copy them to results/<machine>/ of the project.
 cd "$(dirname "$0")" || exit 2
-for f in build/datasets/*.xz; do [ -e "$f" ] && { xz -dkf "$f" && rm "$f" || exit 3; }; done
+(   # several may start at once: one unpacks, the others wait
+    flock 9 || exit 3
+    for f in build/datasets/*.xz; do [ ! -e "$f" ] || xz -df "$f" || exit 3; done
+) 9>build/datasets/.lock || exit 3
 export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/cuda/lib64:$PWD/build/lib
 export HYENA_BENCH_DATA=${HYENA_BENCH_DATA:-$PWD/build/datasets}
 exec build/hyena-bench "$@"
