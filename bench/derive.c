@@ -49,12 +49,13 @@ const char *hb_results_chip(const struct hb_results *r, const char *machine, boo
     return chip;
 }
 
-const json_t *hb_results_context(const struct hb_results *r, const char *machine)
+const json_t *hb_results_context(const struct hb_results *r, const char *machine, const char *key)
 {
     const json_t *best = NULL;
     const char *best_date = "";
     for (size_t i = 0; i < r->n_files; i++) {
         if (strcmp(hb_file_machine(r->files[i]), machine)) continue;
+        if (key && !json_object_get(context(r->files[i]), key)) continue;
         const char *date = json_string_value(json_object_get(context(r->files[i]), "date"));
         if (!best || (date && strcmp(date, best_date) > 0)) {
             best = context(r->files[i]);
@@ -62,6 +63,11 @@ const json_t *hb_results_context(const struct hb_results *r, const char *machine
         }
     }
     return best;
+}
+
+const json_t *hb_results_roofline(const struct hb_results *r, const char *machine)
+{
+    return json_object_get(hb_results_context(r, machine, "hb_roofline"), "hb_roofline");
 }
 
 // --- cells ---------------------------------------------------------------------------------------

@@ -67,8 +67,10 @@ const char *hb_file_gpu(const json_t *file);      // "NVIDIA H100 80GB HBM3"; NU
 bool hb_on_gpu(const char *device);               // "cuda0", ...
 // The processor of that machine, or its GPU (if a file names one), for people.
 const char *hb_results_chip(const struct hb_results *r, const char *machine, bool gpu);
-// The newest of that machine.
-const json_t *hb_results_context(const struct hb_results *r, const char *machine);
+// The newest of that machine that has this member (NULL: any); NULL: there is none.
+const json_t *hb_results_context(const struct hb_results *r, const char *machine, const char *key);
+// What `roofline` measured there, from the newest run that carries it; NULL: none does.
+const json_t *hb_results_roofline(const struct hb_results *r, const char *machine);
 
 // What is read off a cell. NAN where it was not measured.
 enum hb_metric { HB_METRIC_TIME, HB_METRIC_MEMORY, HB_METRIC_ERROR };

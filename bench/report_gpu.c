@@ -83,7 +83,7 @@ static void watch_words(struct hb_report *r, const struct watch *w)
 static bool peaks_of(const struct hb_report *r, const char *machine, const char *device,
                      struct hb_device_peaks *out)
 {
-    const json_t *roof = json_object_get(hb_results_context(&r->st->r, machine), "hb_roofline");
+    const json_t *roof = hb_results_roofline(&r->st->r, machine);
     return hb_device_peaks_read(json_object_get(roof, "devices"), device, out);
 }
 
@@ -92,7 +92,7 @@ static void gpu_peaks(struct hb_report *r, const char *machine)
     static const enum hb_dtype types[] = {HB_BF16, HB_F16, HB_F32};
     struct hb_device_peaks p;
     if (!peaks_of(r, machine, "cuda0", &p)) {
-        hb_text_add(&r->t, "The newest run carries no peaks of the GPU: `hyena-bench roofline "
+        hb_text_add(&r->t, "No run carries peaks of the GPU: `hyena-bench roofline "
                            "--device cuda0` first.\n\n");
         return;
     }

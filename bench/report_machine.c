@@ -69,7 +69,7 @@ void hb_report_machine(struct hb_report *r)
     static const char *const parts[] = {"machine", "settings", "software"};
     hb_text_add(&r->t, "## The machine\n\n");
     for (size_t m = 0; m < r->st->n_machines; m++) {
-        const json_t *context = hb_results_context(&r->st->r, r->st->machine[m]);
+        const json_t *context = hb_results_context(&r->st->r, r->st->machine[m], NULL);
         const json_t *env = json_object_get(context, "hb_env");
         const char *date = json_string_value(json_object_get(context, "date"));
         struct hb_table t = {0};

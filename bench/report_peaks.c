@@ -116,11 +116,10 @@ void hb_report_peaks(struct hb_report *r)
             hb_report_gpu_shares(r, machine);
             continue;
         }
-        const json_t *peaks =
-            json_object_get(hb_results_context(&r->st->r, machine), "hb_roofline");
+        const json_t *peaks = hb_results_roofline(&r->st->r, machine);
         if (!peaks || hb_roofline_parse(peaks, machine, &roof)) {
             hb_error_clear();
-            hb_text_add(&r->t, "The newest run of this machine carries no peaks: `hyena-bench "
+            hb_text_add(&r->t, "No run of this machine carries peaks: `hyena-bench "
                                "roofline` first, then `hyena-bench sweep`.\n\n");
             continue;
         }

@@ -29,29 +29,29 @@
 enum { F16 = 1u << HB_F16, BF16 = 1u << HB_BF16, F32 = 1u << HB_F32 };
 static const struct fused_choice CHOICES[] = {
     // types          L  method        R1    R         ms
-    { F16 | BF16,   1024, &fused_toeplitz, 0, 0 },  //  .123
+    { F16 | BF16,   1024, &fused_toeplitz, 0, 0 },  //  .124
     { F16 | BF16,   1536, &fused_toeplitz_batch, 0, 0 },    // .24, B >= 8; 2048 .378
     { F16 | BF16,   1024, &fused_rows,   1,   4 },  //  -
-    { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  .330
-    { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  .625
-    { F16 | BF16,   8192, &fused_rows,   1,  32 },  //  .871
+    { F16 | BF16,   2048, &fused_rows,   1,   8 },  //  .333
+    { F16 | BF16,   4096, &fused_rows,   1,  16 },  //  .621
+    { F16 | BF16,   8192, &fused_rows,   1,  32 },  //  .876
     { F16 | BF16,  12288, &fused_rows,   1,  48 },  //  -
-    { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  .982
+    { F16 | BF16,  16384, &fused_rows,   1,  64 },  //  .981
     { F16 | BF16,  24576, &fused_rows,   1,  96 },  //  -
-    { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  1.480
+    { F16 | BF16,  32768, &fused_rows,   1, 128 },  //  1.446
     { F16 | BF16,  49152, &fused_cluster,  4,  48 },  //  -
-    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.341
+    { F16 | BF16,  65536, &fused_cluster,  4,  64 },  //  1.330
     { F16 | BF16,  98304, &fused_cluster,  8,  48 },  //  -
-    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.445
+    { F16 | BF16, 131072, &fused_cluster,  8,  64 },  //  1.419
     { F16 | BF16, 196608, &fused_cluster, 16,  48 },  //  -
-    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.569
+    { F16 | BF16, 262144, &fused_cluster, 16,  64 },  //  1.555
     { F16 | BF16, 393216, &fused_long,  32,  48 },  //  -
-    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  2.070; three phases: 2.088
+    { F16 | BF16, 524288, &fused_cluster, 16, 128 },  //  2.077; three phases: 2.09 .. 2.10
     { F16 | BF16, 524288, &fused_long,  64,  32 },  //  with gradients; 32 x 64 bwd: 5.34
     { F16 | BF16, 786432, &fused_long,  64,  48 },  //  -
-    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.138
+    { F16 | BF16, 1 << 20, &fused_long,  64,  64 },  //  2.124
     { F16 | BF16, 3 << 19, &fused_long, 128,  48 },  //  -
-    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  2.443
+    { F16 | BF16, 1 << 21, &fused_long, 128,  64 },  //  2.251
     { F16 | BF16, 3 << 20, &fused_long, 256,  48 },  //  -
     { F16 | BF16, 1 << 22, &fused_long, 256,  64 },  //  -
     // f32: R1 columns of R points
